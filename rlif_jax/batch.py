@@ -1,0 +1,107 @@
+"""The pytrees that travel between the stages, and the letters their names carry.
+
+    B  rows = N * G; row = n * G + g            T  tokens of a row, P + C
+    N  prompts of a step                        D  embedding width
+    G  samples per prompt                       F  feed-forward width
+    P  prompt tokens, padded on the LEFT        H  query heads, K key/value heads, A head width
+    C  completion tokens, padded on the right   V  vocabulary, L layers, U tests
+
+`x_BC[:, t]` describes completion token t given everything before it. Prompts are padded on the left and
+completions on the right, so the first completion token sits at column P in every row, and the hidden state
+that predicts completion token t is column P + t - 1.
+"""
+
+from typing import Any
+
+import jax
+from flax import struct
+
+from rlif_jax.problem import Outcome
+
+Array = jax.Array
+
+
+@struct.dataclass
+class Prompts:
+    """Encoded prompts, padded on the left. `tokens` int32 [N, P], `mask` bool [N, P]."""
+
+    tokens: Array
+    mask: Array
+
+
+@struct.dataclass
+class TokenStats:
+    """Certainty of the distribution each token was drawn from, float32, all of one shape ([B, C] in a batch).
+
+    With z = logits / temperature over the reachable vocabulary (nats throughout):
+    `logprob` ln p(token); `entropy` H(p); `self_certainty` lse(z) - mean(z) = KL(U||p) + ln V;
+    `top1`, `top2` the two largest probabilities.
+    """
+
+    logprob: Array
+    entropy: Array
+    self_certainty: Array
+    top1: Array
+    top2: Array
+
+
+@struct.dataclass
+class Rollout:
+    """Sampled completions of N prompts with G samples each, row = n * G + g.
+
+    `prompt_tokens`, `prompt_mask` [B, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to and including the
+    first end-of-sequence token; `stats` [B, C] as seen by the sampler; `truncated` bool [B], no end-of-sequence
+    token within C; `length` int32 [B], the number of true mask entries.
+    """
+
+    prompt_tokens: Array
+    prompt_mask: Array
+    tokens: Array
+    mask: Array
+    stats: TokenStats
+    truncated: Array
+    length: Array
+
+
+@struct.dataclass
+class Evidence:
+    """All that a reward may see of B rows.
+
+    `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control rewards,
+    `group_size` G, and `outcomes`, one per row, or None when no reward term needs programs to run.
+    """
+
+    stats: TokenStats
+    mask: Array
+    truncated: Array
+    key: Array
+    group_size: int = struct.field(pytree_node=False)
+    outcomes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
+
+
+@struct.dataclass
+class TrainBatch:
+    """What the policy update reads.
+
+    `tokens` int32 and `mask` bool [B, P + C] are prompt and completion with their padding masks; `position` int32 [B, P + C]
+    counts real tokens from 0. `completion_mask` bool [B, C] selects the trained tokens; `advantage` float32 [B];
+    `old_logprob` float32 [B, C] under the policy that sampled; `ref_logprob` the same under the reference
+    model, or None without a KL term.
+    """
+
+    tokens: Array
+    mask: Array
+    position: Array
+    completion_mask: Array
+    advantage: Array
+    old_logprob: Array
+    ref_logprob: Array | None
+
+
+@struct.dataclass
+class TrainState:
+    """Arrays of the training run: `step` int32 [] counts optimiser updates; `params` and `opt_state` are pytrees."""
+
+    step: Array
+    params: Any
+    opt_state: Any

@@ -1,0 +1,19 @@
+"""The one exception that people see as a sentence instead of a traceback."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+
+class UserError(Exception):
+    """Bad input. The message is one paragraph that names the value and the remedy."""
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Print a `UserError` on standard error and exit with status 2; let everything else through."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

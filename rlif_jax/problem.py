@@ -1,0 +1,77 @@
+"""Host types of a programming problem and of what became of a program. Standard library only."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Test:
+    """One input and its expected output, as LiveCodeBench writes them.
+
+    `kind` "stdin": `input` is the whole standard input, `output` the whole expected standard output.
+    `kind` "functional": `input` holds one JSON value per line, the positional arguments; `output` is
+    one JSON value. `private` tests are never shown in a prompt.
+    """
+
+    input: str
+    output: str
+    kind: str
+    private: bool = False
+
+    __test__ = False  # not a pytest class
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A programming problem with its tests.
+
+    `entry_point` names the function that functional tests call and is None for stdin problems.
+    `starter_code` is shown in the prompt ("" for stdin problems). `time_limit_s` is per test.
+    """
+
+    id: str
+    prompt: str
+    tests: tuple[Test, ...]
+    starter_code: str = ""
+    entry_point: str | None = None
+    time_limit_s: float = 6.0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Verdict(enum.StrEnum):
+    """What became of a program, on one test or on all. Only PASSED is a success."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    RUNTIME_ERROR = "runtime_error"
+    COMPILE_ERROR = "compile_error"
+    TIME_LIMIT = "time_limit"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    NO_CODE = "no_code"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The judgement of one program against one problem.
+
+    `verdict` is PASSED when every test passed, else that of the first failing test. `results` holds one verdict
+    per test that was run, in order; without `run_all_tests` it ends at the first failure.
+    """
+
+    verdict: Verdict
+    results: tuple[Verdict, ...]
+    tests_total: int
+    seconds: float
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASSED
+
+    @property
+    def fraction_passed(self) -> float:
+        """Passed tests over all tests, those that were not run counting as failed."""
+        return sum(r is Verdict.PASSED for r in self.results) / self.tests_total

@@ -1,0 +1,81 @@
+"""The device mesh and the only PartitionSpecs.
+
+Every parameter and activation names its axes ("embed", "ffn", ...); the tables below say which mesh axis
+each of them is split over. The mesh has three axes: `data` (rows), `fsdp` (rows, and the embedding axis of
+weights), `tensor` (heads, feed-forward and vocabulary).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+Rules = Mapping[str, str | tuple[str, ...] | None]
+
+RULES_TRAIN: Rules = {
+    "batch": ("data", "fsdp"),
+    "length": None,
+    "layer": None,
+    "embed": "fsdp",
+    "hidden": None,  # the embedding axis of activations: rows are already split over fsdp
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "ffn": "tensor",
+    "vocab": "tensor",
+    "norm": None,
+}
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
+    """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices."""
+    devices = jax.devices() if devices is None else devices
+    count = data * fsdp * tensor
+    grid = np.asarray(devices[:count]).reshape(data, fsdp, tensor)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def spec(axes: tuple[str | None, ...], rules: Rules = RULES_TRAIN) -> PartitionSpec:
+    """The PartitionSpec of an array whose axes carry these names; None is a replicated axis."""
+    return PartitionSpec(*(None if axis is None else rules[axis] for axis in axes))
+
+
+def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """`partition` without the entries whose mesh axes do not divide the array's axis (such an axis is replicated)."""
+    entries = []
+    for size, entry in zip(shape, partition, strict=True):
+        names = (entry,) if isinstance(entry, str) else (entry or ())
+        entries.append(entry if size % int(np.prod([mesh.shape[n] for n in names], dtype=int)) == 0 else None)
+    return PartitionSpec(*entries)
+
+
+def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
+    """NamedShardings for an `nnx.State` whose variables carry their axis names in `axes`; same tree structure."""
+
+    def one(variable):
+        partition = _divisible(spec(variable.axes, rules), variable.get_value().shape, mesh)
+        return variable.replace(NamedSharding(mesh, partition))
+
+    return jax.tree.map(one, params, is_leaf=lambda v: hasattr(v, "axes"))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over data and fsdp; every other axis replicated."""
+    return NamedSharding(mesh, spec(("batch",)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """One copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> jax.Array:
+    """Pin an activation to its sharding on the mesh set by `jax.set_mesh`; the identity without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, _divisible(spec(axes, rules), x.shape, mesh))
