@@ -6,9 +6,9 @@
     P  prompt tokens, padded on the LEFT        H  query heads, K key/value heads, A head width
     C  completion tokens, padded on the right   V  vocabulary, L layers, U tests
 
-`x_BC[:, t]` describes completion token t given everything before it. Prompts are padded on the left and
-completions on the right, so the first completion token sits at column P in every row, and the hidden state
-that predicts completion token t is column P + t - 1.
+`x_BC[:, t]` describes completion token t given everything before it. Prompts are padded on the
+left and completions on the right, so the first completion token sits at column P in every row, and
+the hidden state that predicts completion token t is column P + t - 1.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ class Prompts:
 
 @struct.dataclass
 class TokenStats:
-    """Certainty of the distribution each token was drawn from, float32, all of one shape ([B, C] in a batch).
+    """Certainty of the distribution each token was drawn from: float32, all of one shape.
 
     With z = logits / temperature over the reachable vocabulary (nats throughout):
     `logprob` ln p(token); `entropy` H(p); `self_certainty` lse(z) - mean(z) = KL(U||p) + ln V;
@@ -49,9 +49,10 @@ class TokenStats:
 class Rollout:
     """Sampled completions of N prompts with G samples each, row = n * G + g.
 
-    `prompt_tokens`, `prompt_mask` [B, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to and including the
-    first end-of-sequence token; `stats` [B, C] as seen by the sampler; `truncated` bool [B], no end-of-sequence
-    token within C; `length` int32 [B], the number of true mask entries.
+    `prompt_tokens`, `prompt_mask` [B, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to
+    and including the first end-of-sequence token; `stats` [B, C] as seen by the sampler;
+    `truncated` bool [B], no end-of-sequence token within C; `length` int32 [B], true entries of
+    `mask`.
     """
 
     prompt_tokens: Array
@@ -67,8 +68,8 @@ class Rollout:
 class Evidence:
     """All that a reward may see of B rows.
 
-    `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control rewards,
-    `group_size` G, and `outcomes`, one per row, or None when no reward term needs programs to run.
+    `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control
+    rewards, `group_size` G, and `outcomes`, one per row, or None when no program was run.
     """
 
     stats: TokenStats
@@ -83,10 +84,10 @@ class Evidence:
 class TrainBatch:
     """What the policy update reads.
 
-    `tokens` int32 and `mask` bool [B, P + C] are prompt and completion with their padding masks; `position` int32 [B, P + C]
-    counts real tokens from 0. `completion_mask` bool [B, C] selects the trained tokens; `advantage` float32 [B];
-    `old_logprob` float32 [B, C] under the policy that sampled; `ref_logprob` the same under the reference
-    model, or None without a KL term.
+    `tokens` int32 and `mask` bool [B, P + C] are prompt and completion with their padding mask;
+    `position` int32 [B, P + C] counts real tokens from 0. `completion_mask` bool [B, C] selects the
+    trained tokens; `advantage` float32 [B]; `old_logprob` float32 [B, C] under the policy that
+    sampled; `ref_logprob` the same under the reference model, or None without a KL term.
     """
 
     tokens: Array
@@ -100,7 +101,7 @@ class TrainBatch:
 
 @struct.dataclass
 class TrainState:
-    """Arrays of the training run: `step` int32 [] counts optimiser updates; `params` and `opt_state` are pytrees."""
+    """Arrays of the training run; `step` int32 [] counts training steps."""
 
     step: Array
     params: Any

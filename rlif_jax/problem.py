@@ -10,9 +10,9 @@ from typing import Any
 class Test:
     """One input and its expected output, as LiveCodeBench writes them.
 
-    `kind` "stdin": `input` is the whole standard input, `output` the whole expected standard output.
-    `kind` "functional": `input` holds one JSON value per line, the positional arguments; `output` is
-    one JSON value. `private` tests are never shown in a prompt.
+    `kind` "stdin": `input` is the whole standard input, `output` the whole expected output.
+    `kind` "functional": `input` holds one JSON value per line, the positional arguments; `output`
+    is one JSON value. `private` tests are never shown in a prompt.
     """
 
     input: str
@@ -57,8 +57,9 @@ class Verdict(enum.StrEnum):
 class Outcome:
     """The judgement of one program against one problem.
 
-    `verdict` is PASSED when every test passed, else that of the first failing test. `results` holds one verdict
-    per test that was run, in order; without `run_all_tests` it ends at the first failure.
+    `verdict` is PASSED when every test passed, else that of the first failing test. `results` holds
+    one verdict per test that was run, in order; without `run_all_tests` it ends at the first
+    failure.
     """
 
     verdict: Verdict

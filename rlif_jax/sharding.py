@@ -1,10 +1,11 @@
 """The device mesh and the only PartitionSpecs.
 
-Every parameter and activation names its axes ("embed", "ffn", ...); the tables below say which mesh axis
-each of them is split over. The mesh has three axes: `data` (rows), `fsdp` (rows, and the embedding axis of
-weights), `tensor` (heads, feed-forward and vocabulary).
+Every parameter and activation names its axes ("embed", "ffn", ...); the table below says which mesh
+axis each of them is split over. The mesh has three axes: `data` (rows), `fsdp` (rows, and the
+embedding axis of weights), `tensor` (heads, feed-forward and vocabulary).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,16 +46,17 @@ def spec(axes: tuple[str | None, ...], rules: Rules = RULES_TRAIN) -> PartitionS
 
 
 def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """`partition` without the entries whose mesh axes do not divide the array's axis (such an axis is replicated)."""
+    """`partition` with the axes that their mesh axes do not divide replicated instead."""
     entries = []
     for size, entry in zip(shape, partition, strict=True):
         names = (entry,) if isinstance(entry, str) else (entry or ())
-        entries.append(entry if size % int(np.prod([mesh.shape[n] for n in names], dtype=int)) == 0 else None)
+        parts = math.prod(mesh.shape[name] for name in names)
+        entries.append(entry if size % parts == 0 else None)
     return PartitionSpec(*entries)
 
 
 def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
-    """NamedShardings for an `nnx.State` whose variables carry their axis names in `axes`; same tree structure."""
+    """NamedShardings of an `nnx.State` whose variables carry their axis names in `axes`."""
 
     def one(variable):
         partition = _divisible(spec(variable.axes, rules), variable.get_value().shape, mesh)
@@ -74,7 +76,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> jax.Array:
-    """Pin an activation to its sharding on the mesh set by `jax.set_mesh`; the identity without a mesh."""
+    """Pin an activation to its sharding on the mesh of `jax.set_mesh`; the identity without one."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x

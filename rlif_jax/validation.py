@@ -1,0 +1,144 @@
+"""What makes a configuration impossible, found before any device is touched."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from rlif_jax.config import Config
+from rlif_jax.errors import UserError
+
+
+def validate(config: Config, known_rewards: Collection[str]) -> None:
+    """Refuse a configuration that cannot run, before any device is touched.
+
+    Raises:
+        UserError: all problems at once, each naming the field, its value and the remedy.
+    """
+    problems = [*_sizes(config), *_ranges(config), *_reward_terms(config, known_rewards)]
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise UserError(f"the configuration cannot run:\n{lines}")
+
+
+def _sizes(c: Config) -> Iterator[str]:
+    """Whether the batch can be cut the way the configuration asks."""
+    n, g = c.data.prompts_per_step, c.sampling.samples_per_prompt
+    minis, micros, rows = c.loss.mini_batches, c.loss.micro_batches, n * g
+    normalises = c.loss.advantage != "none" or c.reward.combine == "normalise_then_sum"
+    if g == 1 and normalises:
+        yield (
+            "sampling.samples_per_prompt=1 leaves a group of one, whose normalised advantage is "
+            "always zero; use 2 or more, or loss.advantage=none with reward.combine=sum"
+        )
+    if min(n, g, minis, micros) < 1:
+        return  # reported with the ranges
+    if n % minis:
+        yield (
+            f"data.prompts_per_step={n} is not divisible by loss.mini_batches={minis}; "
+            f"choose one of {_divisors(n)}"
+        )
+    elif (rows // minis) % micros:
+        yield (
+            f"a mini-batch of {rows // minis} rows is not divisible by "
+            f"loss.micro_batches={micros}; choose one of {_divisors(rows // minis)}"
+        )
+    elif (rows // minis // micros) % (c.mesh.data * c.mesh.fsdp):
+        yield (
+            f"a micro-batch of {rows // minis // micros} rows is not divisible by mesh.data * "
+            f"mesh.fsdp = {c.mesh.data * c.mesh.fsdp}; use fewer loss.micro_batches or more prompts"
+        )
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _ranges(c: Config) -> Iterator[str]:
+    """Whether each number lies where it makes sense."""
+    for name, value, least in _least(c):
+        if value < least:
+            yield f"{name}={value} must be at least {least}"
+    for name, value in _positive(c):
+        if not value > 0:
+            yield f"{name}={value} must be positive"
+    if not 0 <= c.loss.clip_low < 1:
+        yield f"loss.clip_low={c.loss.clip_low} must be in [0, 1)"
+    if c.loss.dual_clip is not None and c.loss.dual_clip <= 1 + c.loss.clip_high:
+        yield (
+            f"loss.dual_clip={c.loss.dual_clip} must exceed 1 + loss.clip_high="
+            f"{1 + c.loss.clip_high}, or be None"
+        )
+    if c.eval.every and c.eval.pass_at > c.eval.samples_per_problem:
+        yield (
+            f"eval.pass_at={c.eval.pass_at} needs at least as many samples; "
+            f"eval.samples_per_problem={c.eval.samples_per_problem}"
+        )
+    if c.name != Path(c.name).name or c.name in ("", ".", ".."):
+        yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
+
+
+def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
+    return (
+        ("steps", c.steps, 1),
+        ("seed", c.seed, 0),
+        ("data.prompts_per_step", c.data.prompts_per_step, 1),
+        ("data.max_prompt_tokens", c.data.max_prompt_tokens, 1),
+        ("data.prompt_bucket", c.data.prompt_bucket, 1),
+        ("sampling.samples_per_prompt", c.sampling.samples_per_prompt, 1),
+        ("sampling.max_new_tokens", c.sampling.max_new_tokens, 1),
+        ("sampling.bucket", c.sampling.bucket, 1),
+        ("reward.short_length_tokens", c.reward.short_length_tokens, 0),
+        ("reward.short_length_penalty", c.reward.short_length_penalty, 0),
+        ("loss.std_floor", c.loss.std_floor, 0),
+        ("loss.clip_high", c.loss.clip_high, 0),
+        ("loss.kl_coef", c.loss.kl_coef, 0),
+        ("loss.epochs", c.loss.epochs, 1),
+        ("loss.mini_batches", c.loss.mini_batches, 1),
+        ("loss.micro_batches", c.loss.micro_batches, 1),
+        ("optim.learning_rate", c.optim.learning_rate, 0),
+        ("optim.warmup_steps", c.optim.warmup_steps, 0),
+        ("optim.weight_decay", c.optim.weight_decay, 0),
+        ("mesh.data", c.mesh.data, 1),
+        ("mesh.fsdp", c.mesh.fsdp, 1),
+        ("mesh.tensor", c.mesh.tensor, 1),
+        ("execution.workers", c.execution.workers, 1),
+        ("execution.memory_mb", c.execution.memory_mb, 64),
+        ("execution.output_kb", c.execution.output_kb, 1),
+        ("eval.every", c.eval.every, 0),
+        ("eval.samples_per_problem", c.eval.samples_per_problem, 1),
+        ("eval.pass_at", c.eval.pass_at, 1),
+        ("eval.max_problems", c.eval.max_problems, 0),
+        ("checkpoint.every", c.checkpoint.every, 0),
+        ("checkpoint.keep", c.checkpoint.keep, 1),
+    )
+
+
+def _positive(c: Config) -> tuple[tuple[str, float], ...]:
+    reward_temperature = c.reward.reward_temperature
+    return (
+        ("sampling.temperature", c.sampling.temperature),
+        ("reward.reward_temperature", 1.0 if reward_temperature is None else reward_temperature),
+        ("eval.temperature", c.eval.temperature),
+        ("optim.clip_norm", c.optim.clip_norm),
+        ("optim.eps", c.optim.eps),
+        ("execution.time_limit_s", c.execution.time_limit_s),
+    )
+
+
+def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:
+    """Whether the reward names things that exist."""
+    names = [name for name, _ in c.reward.terms]
+    if not names:
+        yield f"reward.terms is empty; name at least one of {', '.join(sorted(known))}"
+    for name in names:
+        if name not in known:
+            yield f"reward.terms names {name!r}; known rewards are {', '.join(sorted(known))}"
+    if len(set(names)) < len(names):
+        yield f"reward.terms names a reward twice: {names}; give it one weight"
+    if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
+        None,
+        c.sampling.temperature,
+    ):
+        yield (
+            f"reward.reward_temperature={c.reward.reward_temperature} needs "
+            "reward.stats_from=scorer: the sampler sees only sampling.temperature"
+        )
