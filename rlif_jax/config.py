@@ -151,6 +151,8 @@ class Execution:
     """Address space of a program in MiB."""
     output_kb: int = 1024
     """Output kept per test in KiB; more is OUTPUT_LIMIT."""
+    monitor: bool = True
+    """Run the tests also when no reward term needs them, to follow accuracy."""
     run_all_tests: bool = False
     """Go on after the first failing test (tests_fraction always does)."""
 

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rlif_jax.errors import UserError
+
 MESH_AXES = ("data", "fsdp", "tensor")
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
@@ -32,10 +34,19 @@ RULES_TRAIN: Rules = {
 }
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
-    """A (data, fsdp, tensor) mesh over the first data*fsdp*tensor devices."""
-    devices = jax.devices() if devices is None else devices
-    count = data * fsdp * tensor
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A (data, fsdp, tensor) mesh over the first data * fsdp * tensor devices.
+
+    Raises:
+        UserError: there are fewer devices than the mesh asks for.
+    """
+    devices, count = jax.devices(), data * fsdp * tensor
+    if count > len(devices):
+        raise UserError(
+            f"mesh.data={data} * mesh.fsdp={fsdp} * mesh.tensor={tensor} asks for {count} devices, "
+            f"and there are {len(devices)} ({devices[0].platform}). Lower one of them; on a CPU, "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count} makes virtual devices."
+        )
     grid = np.asarray(devices[:count]).reshape(data, fsdp, tensor)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 

@@ -6,3 +6,28 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import pytest
+from tiny import write_tiny_gguf
+
+# A shared machine makes single examples slow at times, which says nothing about the code.
+hypothesis.settings.register_profile("shared-machine", deadline=None)
+hypothesis.settings.load_profile("shared-machine")
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory):
+    """A very small model as a .gguf file."""
+    return write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path):
+    """The very small model as (graphdef, params, tokenizer)."""
+    from flax import nnx
+
+    from rlif_jax.model.source import load_model
+
+    model, tokenizer = load_model(str(tiny_path))
+    return *nnx.split(model), tokenizer

@@ -1,0 +1,20 @@
+"""Tests and certainty together: each term is normalised within its group, then they are added.
+
+    python -m rlif_jax.train --config=configs/hybrid.py
+
+Expect exec/pass_rate to rise as with tests_passed; certainty decides within the groups in which all
+or none of the samples pass.
+"""
+
+from dataclasses import replace
+
+from configs.base import BASE
+from rlif_jax.config import Reward
+
+config = replace(
+    BASE,
+    name="hybrid",
+    reward=Reward(
+        terms=(("tests_passed", 1.0), ("probability_disparity", 0.1)), combine="normalise_then_sum"
+    ),
+)

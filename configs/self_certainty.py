@@ -1,0 +1,17 @@
+"""Certainty as reward: mean KL divergence from the uniform distribution (Intuitor).
+
+    python -m rlif_jax.train --config=configs/self_certainty.py
+
+Expect stats/self_certainty to rise.
+"""
+
+from dataclasses import replace
+
+from configs.base import BASE
+from rlif_jax.config import Reward
+
+config = replace(
+    BASE,
+    name="self_certainty",
+    reward=Reward(terms=(("self_certainty", 1.0),)),
+)

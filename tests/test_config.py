@@ -1,0 +1,178 @@
+"""Configuration files, flags, and the refusal of what cannot run."""
+
+import ast
+import dataclasses
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlif_jax.config import Config, Data, Eval, Loss, Mesh, Reward, Sampling, load
+from rlif_jax.errors import UserError
+from rlif_jax.rewards import known_rewards
+from rlif_jax.validation import validate
+
+ROOT = Path(__file__).parent.parent
+CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
+
+
+def fields(cls=Config, prefix=""):
+    """Every leaf field as (dotted name, its class, its name)."""
+    for field in dataclasses.fields(cls):
+        inner = field.type if isinstance(field.type, type) else None
+        if inner is not None and dataclasses.is_dataclass(inner):
+            yield from fields(inner, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", cls, field.name
+
+
+@pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda p: p.stem)
+def test_every_config_file_is_valid_and_names_its_command(path):
+    config = load([f"--config={path}"])
+    validate(config, known_rewards())
+    assert config.name == path.stem
+    assert f"python -m rlif_jax.train --config=configs/{path.name}" in path.read_text()
+
+
+def test_flags_override_the_file():
+    config = load(
+        [
+            f"--config={ROOT / 'configs/prob_disparity.py'}",
+            "--optim.learning-rate=1e-3",
+            "--steps",
+            "20",
+            "--checkpoint.every",
+            "3",
+            "--no-resume",
+            "--reward.terms",
+            "tests_passed",
+            "1.0",
+            "random",
+            "0.5",
+        ]
+    )
+    assert config.optim.learning_rate == 1e-3
+    assert (config.steps, config.checkpoint.every, config.resume) == (20, 3, False)
+    assert config.reward.terms == (("tests_passed", 1.0), ("random", 0.5))
+    assert config.sampling == load([f"--config={ROOT / 'configs/prob_disparity.py'}"]).sampling
+
+
+def test_an_unknown_flag_ends_with_status_2_and_names_it(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load([f"--config={ROOT / 'configs/random.py'}", "--optim.learning-rat=1"])
+    assert stop.value.code == 2
+    assert "learning-rat" in capsys.readouterr().err
+
+
+def test_help_documents_every_field(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load(["--help"])
+    assert stop.value.code == 0
+    text = "".join(capsys.readouterr().out.split())
+    for dotted, cls, name in fields():
+        assert "--" + dotted.replace("_", "-") in text or "--" + dotted in text, dotted
+        assert docstring_of(cls, name), f"{dotted} has no documentation"
+
+
+def docstring_of(cls, name):
+    """The string below a field, which --help prints."""
+    tree = ast.parse((ROOT / "rlif_jax/config.py").read_text())
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
+    for node, after in itertools.pairwise(body):
+        if isinstance(node, ast.AnnAssign) and node.target.id == name:
+            return isinstance(after, ast.Expr) and isinstance(after.value.value, str)
+    return False
+
+
+def test_no_field_is_dead():
+    """Every field is read as an attribute somewhere outside config.py and validation.py."""
+    read = set()
+    for path in (ROOT / "rlif_jax").rglob("*.py"):
+        if path.name not in ("config.py", "validation.py"):
+            tree = ast.parse(path.read_text())
+            read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    read |= {"name", "run_dir"}  # both are read by Config.folder
+    dead = [dotted for dotted, _, name in fields() if name not in read]
+    assert not dead
+
+
+@pytest.mark.parametrize(
+    ("text", "argument"),
+    [("config = 3", "leaves no `config`"), ("1/0", "ZeroDivisionError"), ("x = (", "SyntaxError")],
+)
+def test_a_bad_config_file_is_named(tmp_path, text, argument):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=argument) as error:
+        load([f"--config={path}"])
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_config_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="is not a file"):
+        load([f"--config={tmp_path / 'none.py'}"])
+    with pytest.raises(UserError, match="no --config given"):
+        load(["--steps", "3"])
+
+
+def test_all_problems_are_reported_at_once():
+    config = Config(
+        steps=0,
+        name="a/b",
+        data=Data(prompts_per_step=6),
+        sampling=Sampling(samples_per_prompt=1, temperature=0.0),
+        loss=Loss(mini_batches=4, dual_clip=1.1),
+        reward=Reward(terms=(("test_passed", 1.0),)),
+        eval=Eval(samples_per_problem=2, pass_at=4),
+    )
+    with pytest.raises(UserError) as error:
+        validate(config, known_rewards())
+    text = str(error.value)
+    for part in (
+        "steps=0",
+        "name='a/b'",
+        "sampling.samples_per_prompt=1",
+        "sampling.temperature=0.0",
+        "data.prompts_per_step=6 is not divisible by loss.mini_batches=4",
+        "choose one of [1, 2, 3, 6]",
+        "loss.dual_clip=1.1",
+        "'test_passed'; known rewards are",
+        "eval.pass_at=4",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        (Config(loss=Loss(micro_batches=5)), "64 rows is not divisible by loss.micro_batches=5"),
+        (Config(mesh=Mesh(data=3)), "micro-batch of 16 rows is not divisible by mesh.data"),
+        (Config(reward=Reward(terms=())), "reward.terms is empty"),
+        (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
+        (
+            Config(reward=Reward(reward_temperature=2.0, stats_from="sampler")),
+            "needs reward.stats_from=scorer",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused(config, part):
+    with pytest.raises(UserError, match=r"cannot run") as error:
+        validate(config, known_rewards())
+    assert part in str(error.value)
+
+
+def test_a_group_of_one_is_allowed_without_group_normalisation():
+    one = Sampling(samples_per_prompt=1)
+    validate(
+        Config(sampling=one, loss=Loss(advantage="none", micro_batches=1), eval=Eval(every=0)),
+        known_rewards(),
+    )
+    with pytest.raises(UserError, match="group of one"):
+        validate(
+            replace(
+                Config(sampling=one, loss=Loss(advantage="none", micro_batches=1)),
+                reward=Reward(combine="normalise_then_sum"),
+            ),
+            known_rewards(),
+        )

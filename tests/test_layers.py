@@ -1,0 +1,56 @@
+"""The direction of flow: a file imports only from layers below its own."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "rlif_jax"
+
+LAYERS = (
+    {"errors", "problem", "config", "validation", "batch", "sharding"},
+    {"kernels", "execution", "data", "rewards"},
+    {"model"},
+    {"scoring", "sampler", "checkpoint", "metrics", "runlog", "progress", "timing", "interrupt"},
+    {"grpo", "grpo_loss"},
+    {"train", "evaluate", "submissions", "programs"},
+)
+LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms of rlif_jax that a file imports, wherever in the file the import stands."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room they come from"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        rooms |= {n.split(".")[1] for n in names if n.startswith("rlif_jax.")}
+    return rooms - {"__version__"}
+
+
+def test_every_room_has_a_layer():
+    assert {room_of(path) for path in FILES} == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    room = room_of(path)
+    for other in imported_rooms(path) - {room}:
+        below = LAYER_OF[other] < LAYER_OF[room]
+        # Files of these layers may build on each other; the rooms of layer 1 may not.
+        beside = LAYER_OF[other] == LAYER_OF[room] in (0, 3, 4, 5)
+        assert below or beside, f"{room} (layer {LAYER_OF[room]}) imports {other}"
+
+
+def test_the_child_program_is_standard_library_only():
+    assert imported_rooms(PACKAGE / "execution" / "child.py") == set()
