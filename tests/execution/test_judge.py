@@ -1,0 +1,285 @@
+"""Verdicts on honest programs, right and wrong, of both kinds."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judging import EXECUTION, function_problem, stdin_problem
+
+from rlif_jax import config
+from rlif_jax.errors import UserError
+from rlif_jax.execution.pool import Judge
+from rlif_jax.problem import Problem, Test, Verdict
+
+SUM = stdin_problem(("2\n3 4\n", "7\n"), ("3\n1 1 1\n", "3\n"))
+ADD = function_problem("add", ("1\n2", "3"), ("[1]\n[2]", "[1, 2]"))
+
+# Every way to read an input that a process of its own would have.
+READERS = {
+    "input": "n = int(input())\nprint(sum(map(int, input().split())))",
+    "read": "import sys\nprint(sum(map(int, sys.stdin.read().split()[1:])))",
+    "iterate": "import sys\nnext(sys.stdin)\nfor l in stdin: print(sum(map(int, l.split())))",
+    "mixed": "import sys\ninput()\nprint(sum(map(int, sys.stdin.read().split())))",
+    "from_import": "from sys import stdin as i\nnext(i)\nprint(sum(map(int, i.read().split())))",
+    "prelude_stdin": "stdin.readline()\nstdout.write(str(sum(map(int, stdin.readline().split()))))",
+    "buffer": "import sys\nr = sys.stdin.buffer.readline\nr()\nprint(sum(map(int, r().split())))",
+    "open0": "print(sum(map(int, open(0).read().split()[1:])))",
+    "dev_stdin": "print(sum(map(int, open('/dev/stdin').readlines()[1].split())))",
+    "fstat": "import os\nb = os.read(0, os.fstat(0).st_size)\nprint(sum(map(int, b.split()[1:])))",
+    "wrapper": "import sys\nsys.stdin = TextIO = io.TextIOWrapper(sys.stdin.buffer)\ninput()\n"
+    "print(sum(map(int, input().split())))",
+}
+# Every way to write an answer.
+WRITERS = {
+    "print": "print(s)",
+    "buffer": "import sys\nsys.stdout.buffer.write(b'%d' % s)",
+    "os_write": "import os\nos.write(1, b'%d' % s)",
+    "open1": "out = open(1, 'w')\nout.write(str(s))",
+    "dev_stdout": "open('/dev/stdout', 'w').write(str(s))",
+    "atexit": "import atexit\natexit.register(lambda: print(s))",
+    "replaced": "sys.stdout = io.TextIOWrapper(open(1, 'wb', closefd=False))\nprint(s)",
+    "del": "class A:\n    def __del__(self): print(s)\na = A()",
+    "cycle": "class A: pass\na = A(); a.a = a; a.f = open(1, 'w'); a.f.write(str(s))",
+    "global_file": "out = open(1, 'w', closefd=False)\ndef f(): out.write(str(s))\nf()",
+    "thread": "import threading, time\n"
+    "threading.Thread(target=lambda: (time.sleep(0.05), print(s))).start()",
+    "subprocess": "import subprocess\nsubprocess.run(['/bin/echo', str(s)])",
+    "exit": "print(s)\nexit()",
+    "quit": "print(s)\nquit()",
+    "sys_exit_0": "import sys\nprint(s)\nsys.exit(0)",
+    "os_exit_0": "import os\nprint(s, flush=True)\nos._exit(0)",
+    "main_guard": "def main(): print(s)\nif '__main__' == __name__: main()",
+    "future": "from __future__ import annotations\ndef f(x: Missing): print(x)\nf(s)",
+    "globals": "globals()['t'] = s\ndef f():\n    global t\n    t += 0\nf()\nprint(t)",
+}
+
+
+@pytest.mark.parametrize("code", READERS.values(), ids=READERS)
+def test_every_way_to_read(run, code):
+    outcome = run(SUM, code)
+    assert outcome.results == (Verdict.PASSED,) * 2, outcome.detail
+
+
+@pytest.mark.parametrize("code", WRITERS.values(), ids=WRITERS)
+def test_every_way_to_write(run, code):
+    reads = "input()\ns = sum(map(int, input().split()))\n"
+    if code.startswith("from __future__"):
+        first, _, code = code.partition("\n")
+        reads = first + "\n" + reads
+    outcome = run(SUM, reads + code)
+    assert outcome.passed, outcome.detail
+    assert run(SUM, reads + "s += 1\n" + code).verdict is Verdict.WRONG_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("ending", "verdict"),
+    [
+        ("1 / 0", Verdict.RUNTIME_ERROR),
+        ("import sys; sys.exit(1)", Verdict.RUNTIME_ERROR),
+        ("exit('bye')", Verdict.RUNTIME_ERROR),
+        ("import os; sys.stdout.flush(); os._exit(3)", Verdict.RUNTIME_ERROR),
+        ("import os; sys.stdout.flush(); os.kill(os.getpid(), 15)", Verdict.RUNTIME_ERROR),
+        ("import os; sys.stdout.flush(); os.abort()", Verdict.RUNTIME_ERROR),
+        ("raise KeyboardInterrupt", Verdict.RUNTIME_ERROR),
+        ("import os; os.close(1)", Verdict.RUNTIME_ERROR),
+        ("import time; sys.stdout.flush(); time.sleep(60)", Verdict.TIME_LIMIT),
+        ("sys.stdout.flush()\nwhile True: pass", Verdict.TIME_LIMIT),
+        ("b = bytearray(1 << 30)", Verdict.MEMORY_LIMIT),
+        ("sys.stdout.write(' ' * 10**6)", Verdict.OUTPUT_LIMIT),
+        ("while True: print(' ' * 1000)", Verdict.OUTPUT_LIMIT),
+    ],
+)
+def test_the_right_answer_does_not_excuse_a_bad_end(run, ending, verdict):
+    outcome = run(stdin_problem(("x", "42")), f"print(42)\n{ending}")
+    assert outcome.verdict is verdict, outcome.detail
+    assert outcome.results == (verdict,)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["def f(:", "return 1", "x = '\0'", "print(1)\n  print(2)", "'\ud800'", "nonlocal x"],
+)
+def test_what_does_not_compile(run, code):
+    outcome = run(SUM, code)
+    assert outcome.verdict is Verdict.COMPILE_ERROR
+    assert outcome.results == (Verdict.COMPILE_ERROR,)
+    assert run(ADD, code).verdict is Verdict.COMPILE_ERROR
+
+
+@pytest.mark.parametrize("code", [None, "", " \n\t"])
+def test_no_code(run, code):
+    outcome = run(SUM, code)
+    assert outcome.verdict is Verdict.NO_CODE
+    assert (outcome.results, outcome.tests_total, outcome.fraction_passed) == ((), 2, 0.0)
+
+
+def test_the_prelude_ends_with_modules_and_builtins(run):
+    code = (
+        "assert pow(2, 3, 5) == 3 and sum([1, 2]) == 3\n"
+        "assert datetime.datetime.now and bisect.bisect_left and random.random and copy.copy\n"
+        "assert deque and Counter and lru_cache and List and inf and reduce and itemgetter\n"
+        "assert sys.getrecursionlimit() == 50000\n"
+        "def depth(n): return 0 if n == 0 else 1 + depth(n - 1)\n"
+        "print(depth(40000), len(str(10**20000)), __name__, *sys.argv)\n"
+    )
+    assert run(stdin_problem(("", "40000 20001 __main__ solution.py")), code).passed
+
+
+def test_without_run_all_tests_the_first_failure_ends_it(run):
+    problem = stdin_problem(("1", "1"), ("2", "0"), ("3", "3"))
+    outcome = run(problem, "print(input())")
+    assert outcome.results == (Verdict.PASSED, Verdict.WRONG_ANSWER)
+    assert outcome.verdict is Verdict.WRONG_ANSWER
+    assert outcome.fraction_passed == pytest.approx(1 / 3)
+    assert outcome.detail == r"test 2: printed '2\n', expected '0'"
+    with Judge(EXECUTION, run_all_tests=True) as thorough:
+        outcome = thorough.submit(problem, "print(input())").result()
+    assert outcome.results == (Verdict.PASSED, Verdict.WRONG_ANSWER, Verdict.PASSED)
+    assert outcome.verdict is Verdict.WRONG_ANSWER
+    assert outcome.fraction_passed == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class Solution:\n    def add(self, a, b): return a + b",
+        "class Solution:\n    @staticmethod\n    def add(a, b): return a + b",
+        "class Base:\n    def add(self, a, b): return a + b\nclass Solution(Base): pass",
+        "def add(a, b): return a + b  # no class Solution",
+        "class Solution2: pass\nadd = lambda a, b: a + b",
+        "from operator import add",
+        "from operator import concat as c, add as add",
+        "def add(a, b): return a + b\nprint('3')\nif __name__ == '__main__': raise SystemExit(1)",
+        "exec('def add(a, b): return a + b')",
+    ],
+)
+def test_functions_that_pass(run, code):
+    outcome = run(ADD, code)
+    assert outcome.results == (Verdict.PASSED,) * 2, outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("class Solution:\n    def add(self, a, b): return a - b", Verdict.WRONG_ANSWER),
+        ("pass  # the prelude has an add of its own", Verdict.RUNTIME_ERROR),
+        ("def mul(a, b): return add(a, b)", Verdict.RUNTIME_ERROR),
+        ("class Solution:\n    def mul(self, a, b): return a + b", Verdict.RUNTIME_ERROR),
+        ("class Solution:\n    def add(self, a): return 3", Verdict.RUNTIME_ERROR),
+        ("def add(a, b): print(a + b)", Verdict.WRONG_ANSWER),
+        ("def add(a, b): return a + b\nexit()", Verdict.RUNTIME_ERROR),
+        ("def add(a, b): exit()", Verdict.RUNTIME_ERROR),
+        ("import os\ndef add(a, b): os._exit(0)", Verdict.RUNTIME_ERROR),
+        ("n = input()\ndef add(a, b): return a + b", Verdict.RUNTIME_ERROR),
+        ("def add(a, b):\n    while True: pass", Verdict.TIME_LIMIT),
+        ("def add(a, b): return [0] * 10**9", Verdict.MEMORY_LIMIT),
+        ("def add(a, b): return 'x' * 10**6", Verdict.OUTPUT_LIMIT),
+        ("def add(a, b): return add(a, b)", Verdict.RUNTIME_ERROR),
+    ],
+)
+def test_functions_that_fail(run, code, verdict):
+    outcome = run(ADD, code)
+    assert outcome.results == (verdict,), outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "verdict"),
+    [
+        ("((1, 2), [(3,)])", "[[1, 2], [[3]]]", Verdict.PASSED),
+        ("{'a': (1,)}", '{"a": [1]}', Verdict.PASSED),
+        ("{1: 2}", '{"1": 2}', Verdict.PASSED),
+        ("Counter('aab')", '{"a": 2, "b": 1}', Verdict.PASSED),
+        ("True", "1", Verdict.PASSED),
+        ("4 / 2", "2", Verdict.PASSED),
+        ("0.1 + 0.2", "0.3", Verdict.WRONG_ANSWER),
+        ("0.1 + 0.2", "0.30000000000000004", Verdict.PASSED),
+        ("__import__('fractions').Fraction(3, 2)", "1.5", Verdict.PASSED),
+        ("__import__('decimal').Decimal('0.1')", "0.1", Verdict.WRONG_ANSWER),
+        ("complex(3, 0)", "3", Verdict.PASSED),
+        ("None", "null", Verdict.PASSED),
+        ("None", "0", Verdict.WRONG_ANSWER),
+        ("7 * 10**9000 + 1", "7" + "0" * 8999 + "1", Verdict.PASSED),
+        ("10**60000", "1", Verdict.WRONG_ANSWER),
+        ("float('nan')", "NaN", Verdict.WRONG_ANSWER),
+        ("float('inf')", "Infinity", Verdict.PASSED),
+        ("{1, 2}", "[1, 2]", Verdict.WRONG_ANSWER),
+        ("(i for i in [1])", "[1]", Verdict.WRONG_ANSWER),
+        ("{(1, 2): 3}", "{}", Verdict.WRONG_ANSWER),
+        ("b'x'", '"x"', Verdict.WRONG_ANSWER),
+        ("reduce(lambda a, _: [a], range(30000), 1)", "[1]", Verdict.WRONG_ANSWER),
+        ("(lambda a: a.append(a) or a)([])", "[]", Verdict.WRONG_ANSWER),
+        ("'\\ud800\\n\\u2028'", '"\\ud800\\n\\u2028"', Verdict.PASSED),
+    ],
+)
+def test_values_of_all_kinds(run, value, expected, verdict):
+    outcome = run(function_problem("f", ("", expected)), f"def f(): return {value}")
+    assert outcome.results == (verdict,), outcome.detail
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(JSON)
+def test_any_value_survives_the_way_there_and_back(judge, value):
+    import json
+
+    problem = function_problem("f", (json.dumps(value), json.dumps(value)))
+    outcome = judge.submit(problem, "def f(x): return x").result(timeout=60)
+    assert outcome.passed, outcome.detail
+    changed = judge.submit(problem, "def f(x): return [x]").result(timeout=60)
+    assert changed.verdict is Verdict.WRONG_ANSWER
+
+
+def test_nothing_carries_over_from_test_to_test(run):
+    code = (
+        "import os, math\nmath.seen = getattr(math, 'seen', 0) + 1\n"
+        "n = len(os.listdir('.'))\nopen('left', 'w').write('x')\nos.mkdir('d')\n"
+        "print(math.seen + n)"
+    )
+    assert run(stdin_problem(("", "1"), ("", "1"), ("", "1")), code).passed
+    state = "class Solution:\n    s = []\n    def f(self): self.s.append(1); return len(self.s)"
+    assert run(function_problem("f", ("", "1"), ("", "1")), state).passed
+
+
+def test_verdicts_repeat(run):
+    """Hash order and random numbers are fixed, so a verdict does not depend on luck."""
+    code = "print(hash('judge'), list(set('abcdefgh')), random.random())"
+    details = {run(stdin_problem(("", "?")), code).detail for _ in range(4)}
+    with Judge(EXECUTION) as other:
+        details.add(other.submit(stdin_problem(("", "?")), code).result().detail)
+    assert len(details) == 1
+
+
+def test_the_tighter_time_limit_counts():
+    busy = "t = __import__('time').process_time\nwhile t() < 0.6: pass\nprint(1)"
+    tight = Problem("tight", "", (Test("", "1", "stdin"),), time_limit_s=0.3)
+    loose = Problem("loose", "", (Test("", "1", "stdin"),), time_limit_s=60.0)
+    with Judge(config.Execution(workers=1, time_limit_s=1.5)) as judge:
+        assert judge.submit(tight, busy).result().verdict is Verdict.TIME_LIMIT
+        assert judge.submit(loose, busy).result().verdict is Verdict.PASSED
+        assert judge.submit(loose, busy.replace("0.6", "9")).result().verdict is Verdict.TIME_LIMIT
+
+
+def test_a_long_expected_output_fits(run):
+    answer = "x" * 200_000
+    assert run(stdin_problem(("", answer)), "print('x' * 200_000)").passed
+    assert run(stdin_problem((answer, "200000")), "print(len(input()))").passed
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (stdin_problem(), "'stdin' cannot be judged: it has no tests"),
+        (function_problem("", ("1", "1")), "no entry_point"),
+        (function_problem("f", ("1", "abc")), "test 1 has 'abc', which is not JSON"),
+        (function_problem("f", ("1", "1"), ("[", "1")), r"test 2 has '\['"),
+        (Problem("kind", "", (Test("", "", "interactive"),)), "kind 'interactive'"),
+    ],
+)
+def test_a_problem_that_cannot_be_judged_is_refused(judge, problem, words):
+    with pytest.raises(UserError, match=words):
+        judge.submit(problem, "pass")
