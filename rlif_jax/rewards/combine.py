@@ -1,0 +1,87 @@
+"""From named terms to the reward of each row."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from rlif_jax.batch import Array, Evidence
+from rlif_jax.config import Reward
+from rlif_jax.errors import UserError
+from rlif_jax.rewards.registry import find_reward
+
+PENALTY = "short_length_penalty"
+
+
+def needs_execution(reward: Reward) -> bool:
+    """Whether some term reads the outcomes of tests.
+
+    Raises:
+        UserError: a term is unknown.
+    """
+    return any(find_reward(name).needs == "exec" for name, _ in reward.terms)
+
+
+def combine(reward: Reward, ev: Evidence) -> tuple[Array, dict[str, Array]]:
+    """The reward of each row, float32 [B], and each term's own value, unweighted, float32 [B].
+
+    `combine="sum"` adds weight * term. "normalise_then_sum" first normalises each term within its
+    group (Intuitor's hybrid, GDPO), so that weights compare terms of different scales. Then, if a
+    certainty term is present, `short_length_penalty` is subtracted once from rows shorter than
+    `short_length_tokens`; it is reported as the term "short_length_penalty".
+
+    Raises:
+        UserError: a term is unknown, is not one number per row, or is not finite.
+    """
+    rows = ev.mask.shape[0]
+    terms: dict[str, Array] = {}
+    total_B = jnp.zeros(rows, jnp.float32)
+    certainty = False
+    for name, weight in reward.terms:
+        fn = find_reward(name)
+        certainty |= fn.needs == "stats"
+        terms[name] = _checked(name, fn(ev), rows)
+        value_B = terms[name]
+        if reward.combine == "normalise_then_sum":
+            value_B = group_normalised(value_B, ev.group_size)
+        total_B += weight * value_B
+    if certainty and reward.short_length_tokens > 0:
+        short_B = ev.mask.sum(axis=1) < reward.short_length_tokens
+        terms[PENALTY] = jnp.where(short_B, -reward.short_length_penalty, 0.0).astype(jnp.float32)
+        total_B += terms[PENALTY]
+    return _checked("sum of all terms", total_B, rows), terms
+
+
+def group_normalised(
+    value_B: Array, group_size: int, *, eps: float = 1e-6, std_floor: float = 1e-6
+) -> Array:
+    """(r - group mean) / (unbiased group std + eps), [B]; 0 where the std is not above the floor.
+
+    The floor keeps the rounding noise of equal values from becoming a reward of unit size.
+    """
+    value_NG = value_B.astype(jnp.float32).reshape(-1, group_size)
+    centred_NG = value_NG - value_NG.mean(axis=1, keepdims=True)
+    std_N1 = jnp.sqrt((centred_NG**2).sum(axis=1, keepdims=True) / max(group_size - 1, 1))
+    return jnp.where(std_N1 > std_floor, centred_NG / (std_N1 + eps), 0.0).reshape(-1)
+
+
+def _checked(name: str, value_B: Array, rows: int) -> Array:
+    """`value_B` as float32 if it is [B] and finite.
+
+    Raises:
+        UserError: it is not.
+    """
+    value_B = jnp.asarray(value_B)
+    if value_B.shape != (rows,):
+        raise UserError(
+            f"Reward term {name!r} has shape {value_B.shape}, and there are {rows} rows: return "
+            "one number per row, for example the masked mean over tokens."
+        )
+    value_B = value_B.astype(jnp.float32)
+    bad = np.flatnonzero(~np.isfinite(np.asarray(value_B)))
+    if bad.size:
+        row = int(bad[0])
+        raise UserError(
+            f"Reward term {name!r} is {float(value_B[row])} in row {row} ({bad.size} of {rows} "
+            "rows are not finite): the model's outputs have overflowed, or the term divides by "
+            "zero. Lower optim.learning_rate, or correct the term."
+        )
+    return value_B

@@ -1,0 +1,60 @@
+"""Rewards by name. A reward is a function `fn(ev: Evidence) -> float32 [B]`, larger is better."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from rlif_jax.batch import Array, Evidence
+from rlif_jax.errors import UserError
+
+RewardFunction = Callable[[Evidence], Array]
+Needs = Literal["stats", "exec", "none"]
+
+_BY_NAME: dict[str, RewardFunction] = {}
+
+
+def reward(needs: Needs) -> Callable[[RewardFunction], RewardFunction]:
+    """Make a function known as a reward under its own name, and say what it reads.
+
+    `needs` "stats": `ev.stats`, a certainty term; "exec": `ev.outcomes`, so programs have to run;
+    "none": neither.
+
+    Raises:
+        UserError: `needs` is none of these, or another function has the name.
+    """
+    if needs not in get_args(Needs):
+        raise UserError(
+            f"@reward(needs={needs!r}) is not one of {', '.join(map(repr, get_args(Needs)))}: "
+            'write "stats" for a reward that reads ev.stats, "exec" for one that reads ev.outcomes.'
+        )
+
+    def register(fn: RewardFunction) -> RewardFunction:
+        known = _BY_NAME.get(fn.__name__, fn)
+        if (known.__module__, known.__qualname__) != (fn.__module__, fn.__qualname__):
+            raise UserError(
+                f"There are two rewards called {fn.__name__!r}, one in {known.__module__} and one "
+                f"in {fn.__module__}: rename the second."
+            )
+        fn.needs = needs
+        _BY_NAME[fn.__name__] = fn
+        return fn
+
+    return register
+
+
+def known_rewards() -> tuple[str, ...]:
+    """Names of all rewards, sorted."""
+    return tuple(sorted(_BY_NAME))
+
+
+def find_reward(name: str) -> RewardFunction:
+    """The reward of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _BY_NAME:
+        raise UserError(
+            f"Unknown reward {name!r} in reward.terms: known are {', '.join(known_rewards())}. "
+            "A new one is a function decorated with @rlif_jax.rewards.reward."
+        )
+    return _BY_NAME[name]

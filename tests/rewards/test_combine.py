@@ -1,0 +1,116 @@
+"""Sums of reward terms by hand, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlif_jax.batch import Evidence, TokenStats
+from rlif_jax.config import Reward
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Outcome, Verdict
+from rlif_jax.rewards import combine, needs_execution
+from rlif_jax.rewards.combine import group_normalised
+
+LENGTHS = np.array([4, 1, 2, 3])
+OUTCOMES = tuple(
+    Outcome(v, (v,), 1, 0.0)
+    for v in (Verdict.PASSED, Verdict.WRONG_ANSWER, Verdict.PASSED, Verdict.PASSED)
+)
+LOGPROB_B = np.array([-0.5, -1.5, -2.0, -1.0])
+
+
+def evidence(logprob_B=LOGPROB_B, outcomes=OUTCOMES):
+    """Four rows in two groups, every token of a row with the same log-probability."""
+    mask = np.arange(4) < LENGTHS[:, None]
+    zeros = jnp.zeros((4, 4), jnp.float32)
+    logprob = jnp.asarray(np.where(mask, logprob_B[:, None], np.nan), jnp.float32)
+    return Evidence(
+        stats=TokenStats(logprob, zeros, zeros, zeros, zeros),
+        mask=jnp.asarray(mask),
+        truncated=jnp.zeros(4, bool),
+        key=jax.random.key(0),
+        group_size=2,
+        outcomes=outcomes,
+    )
+
+
+HYBRID = (("tests_passed", 2.0), ("trajectory_entropy", 0.1))
+
+
+def test_weighted_sum_by_hand():
+    reward_B, terms = combine(Reward(terms=HYBRID), evidence())
+    np.testing.assert_allclose(reward_B, [1.95, -0.15, 1.8, 1.9], rtol=1e-6)
+    np.testing.assert_array_equal(terms["tests_passed"], [1, 0, 1, 1])
+    np.testing.assert_allclose(terms["trajectory_entropy"], LOGPROB_B)
+    assert reward_B.dtype == jnp.float32 and set(terms) == {"tests_passed", "trajectory_entropy"}
+
+
+def test_normalise_then_sum_by_hand():
+    # In a group of two, (r - mean) / unbiased std is +-1/sqrt(2), and 0 for equal values.
+    reward_B, terms = combine(Reward(terms=HYBRID, combine="normalise_then_sum"), evidence())
+    unit = 1 / np.sqrt(2)
+    np.testing.assert_allclose(reward_B, np.array([2.1, -2.1, -0.1, 0.1]) * unit, rtol=1e-5)
+    np.testing.assert_array_equal(terms["tests_passed"], [1, 0, 1, 1])
+
+
+def test_group_normalised_by_hand_and_its_floor():
+    got = group_normalised(jnp.array([1.0, 2.0, 3.0, 0.7, 0.7, 0.7 + 1e-7]), 3)
+    np.testing.assert_allclose(got, [-1, 0, 1, 0, 0, 0], rtol=2e-6)
+
+
+@pytest.mark.parametrize("terms", [HYBRID, (("trajectory_entropy", 1.0), ("token_entropy", 1.0))])
+def test_short_rows_are_penalised_once(terms):
+    plain = Reward(terms=terms)
+    penalised = Reward(terms=terms, short_length_tokens=3, short_length_penalty=0.25)
+    without, _ = combine(plain, evidence())
+    reward_B, values = combine(penalised, evidence())
+    np.testing.assert_allclose(reward_B - without, [0, -0.25, -0.25, 0], atol=1e-6)
+    np.testing.assert_allclose(values["short_length_penalty"], [0, -0.25, -0.25, 0])
+
+
+def test_no_penalty_without_a_certainty_term():
+    cfg = Reward(
+        terms=(("tests_passed", 1.0), ("length", 0.0)),
+        short_length_tokens=3,
+        short_length_penalty=0.25,
+    )
+    reward_B, terms = combine(cfg, evidence())
+    np.testing.assert_array_equal(reward_B, [1, 0, 1, 1])
+    assert "short_length_penalty" not in terms
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_refused(bad):
+    logprob_B = np.array([-0.5, -1.0, bad, -1.0])
+    with pytest.raises(UserError, match=r"'trajectory_entropy' is -?(nan|inf) in row 2"):
+        combine(Reward(terms=HYBRID), evidence(logprob_B))
+
+
+def test_a_weight_that_overflows_the_sum_is_refused():
+    cfg = Reward(terms=(("length", 1e38), ("length", 1e38)))
+    with pytest.raises(UserError, match="'sum of all terms' is -inf in row 0"):
+        combine(cfg, evidence())
+
+
+def test_an_unknown_term_is_refused_with_the_known_ones():
+    cfg = Reward(terms=(("vibes", 1.0),))
+    with pytest.raises(UserError, match=r"'vibes'.*probability_disparity.*tests_passed"):
+        combine(cfg, evidence())
+    with pytest.raises(UserError, match="vibes"):
+        needs_execution(cfg)
+
+
+def test_which_rewards_need_programs_to_run():
+    assert needs_execution(Reward(terms=HYBRID))
+    assert needs_execution(Reward(terms=(("shuffled", 1.0),)))
+    assert not needs_execution(Reward(terms=(("token_entropy", 1.0), ("random", 1.0))))
+
+
+def test_a_term_of_the_wrong_shape_is_refused(monkeypatch):
+    from rlif_jax.rewards import registry
+
+    monkeypatch.setitem(registry._BY_NAME, "per_token", lambda ev: ev.stats.entropy)
+    registry._BY_NAME["per_token"].needs = "stats"
+    with pytest.raises(UserError, match=r"'per_token' has shape \(4, 4\).*4 rows"):
+        combine(Reward(terms=(("per_token", 1.0),)), evidence())
