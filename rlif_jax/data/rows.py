@@ -1,0 +1,247 @@
+"""LiveCodeBench dataset rows, the form in which problems are stored, to and from `Problem`.
+
+A row is a flat mapping of strings; some of them hold JSON (format of
+`livecodebench/code_generation_lite`): `question_content` is the statement, `starter_code` the
+skeleton of a function ("" for programs that read standard input), `public_test_cases` and
+`private_test_cases` JSON lists of {input, output, testtype}, `metadata` a JSON object whose
+`func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))).
+"""
+
+import base64
+import json
+import pickletools
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Problem, Test
+
+REQUIRED_FIELDS = (
+    "question_id",
+    "question_content",
+    "starter_code",
+    "public_test_cases",
+    "private_test_cases",
+    "metadata",
+)
+DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
+ROW_FIELDS = REQUIRED_FIELDS + DESCRIPTIVE_FIELDS
+
+_DEFAULT_TIME_LIMIT_S = Problem.time_limit_s
+
+
+def problem_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
+    """The `Problem` of a dataset row: public tests first, then private ones.
+
+    The function's name comes from `metadata.func_name`, and its presence alone decides the kind of
+    all tests, as in the official checker; `metadata.time_limit_s` (seconds per test) is ours.
+    Fields that only describe the problem and all other keys of `metadata` go to `Problem.metadata`.
+
+    Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
+    or not text, when its JSON is bad or of the wrong shape, or when there is no test.
+    """
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: a row must be a JSON object of strings, not {_shorten(row)}.")
+    if isinstance(row.get("question_id"), str):
+        where = f"{where} (question_id {row['question_id']!r})"
+    fields = {name: _text_field(row, name, where) for name in ROW_FIELDS}
+    if not fields["question_id"]:
+        raise UserError(f"{where}: field question_id is empty; give each problem an id of its own.")
+    metadata = _json_field(fields["metadata"], "metadata", dict, where)
+    entry_point = metadata.pop("func_name", None)
+    if entry_point is not None and not (
+        isinstance(entry_point, str) and entry_point.isidentifier()
+    ):
+        raise UserError(
+            f"{where}: field metadata has func_name {entry_point!r}, which is not the name of a "
+            "function; give the name that the tests call, or leave func_name out for stdin "
+            "problems."
+        )
+    time_limit_s = metadata.pop("time_limit_s", _DEFAULT_TIME_LIMIT_S)
+    if type(time_limit_s) not in (int, float) or not 0 < time_limit_s < float("inf"):
+        raise UserError(
+            f"{where}: field metadata has time_limit_s {_shorten(time_limit_s)}, not a positive "
+            "number of seconds; correct it or leave it out."
+        )
+    kind = "stdin" if entry_point is None else "functional"
+    public = _json_field(fields["public_test_cases"], "public_test_cases", list, where)
+    private = _private_tests(fields["private_test_cases"], where)
+    tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
+    if not tests:
+        raise UserError(
+            f"{where}: no tests in public_test_cases or private_test_cases; a problem without "
+            "tests cannot be judged, so add at least one or remove the row."
+        )
+    return Problem(
+        id=fields["question_id"],
+        prompt=fields["question_content"],
+        tests=tests,
+        starter_code=fields["starter_code"],
+        entry_point=entry_point,
+        time_limit_s=float(time_limit_s),
+        metadata=metadata | {name: fields[name] for name in DESCRIPTIVE_FIELDS if fields[name]},
+    )
+
+
+def row_from_problem(problem: Problem) -> dict[str, str]:
+    """The dataset row of a problem, private tests as plain JSON: undoes `problem_from_row`."""
+    metadata = {k: v for k, v in problem.metadata.items() if k not in DESCRIPTIVE_FIELDS}
+    if problem.entry_point is not None:
+        metadata["func_name"] = problem.entry_point
+    if problem.time_limit_s != _DEFAULT_TIME_LIMIT_S:
+        metadata["time_limit_s"] = problem.time_limit_s
+    return {
+        "question_id": problem.id,
+        "question_content": problem.prompt,
+        "starter_code": problem.starter_code,
+        "public_test_cases": _test_cases(t for t in problem.tests if not t.private),
+        "private_test_cases": _test_cases(t for t in problem.tests if t.private),
+        "metadata": json.dumps(metadata, ensure_ascii=False),
+    } | {name: problem.metadata.get(name, "") for name in DESCRIPTIVE_FIELDS}
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (place, row) for each line of a JSONL file; the place names file and line for messages.
+
+    Lines of white space are skipped. Raises UserError when the file cannot be read or a line is not
+    JSON.
+    """
+    try:
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    where = f"{path} line {number}"
+                    yield where, _parse_line(line, where)
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the problems in {path}: {error.strerror}. Check the path and its "
+            "permissions."
+        ) from error
+
+
+def _parse_line(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{where}: not a JSON object in UTF-8 ({error}); each line must hold one row."
+        ) from error
+
+
+def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = row.get(name, None if name in REQUIRED_FIELDS else "")
+    if value is None:
+        raise UserError(
+            f"{where}: field {name} is missing; LiveCodeBench rows have "
+            f"{', '.join(REQUIRED_FIELDS)}."
+        )
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: field {name} is {_shorten(value)}, not text; lists and objects are stored "
+            "as JSON inside a string."
+        )
+    _check_unicode(value, name, where)
+    return value
+
+
+def _check_unicode(text: str, name: str, where: str) -> None:
+    """Half of a surrogate pair is legal in JSON but can be neither stored, tokenized nor piped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: field {name} holds {text[error.start]!a}, half of a surrogate pair, which "
+            "is not a character; replace it."
+        ) from error
+
+
+def _json_field(text: str, name: str, kind: type, where: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{where}: field {name} is not JSON ({error}); it starts with {text[:40]!r}."
+        ) from error
+    if not isinstance(value, kind):
+        wanted = "a list of tests" if kind is list else "an object"
+        raise UserError(f"{where}: field {name} must be {wanted} in JSON, not {_shorten(value)}.")
+    return value
+
+
+def _private_tests(text: str, where: str) -> list:
+    """Private tests, plain JSON or base64(zlib(pickle(JSON text))) where only a str is accepted."""
+    # Base64 of a zlib stream starts with "e" (0x78) and JSON of a list with "[": never both.
+    if text.lstrip().startswith(("[", "{", '"')):
+        return _json_field(text, "private_test_cases", list, where)
+    try:
+        packed = zlib.decompress(base64.b64decode(text, validate=True))
+    except (ValueError, zlib.error) as error:
+        raise UserError(
+            f"{where}: field private_test_cases is neither JSON nor base64 of zlib data ({error}); "
+            f"it starts with {text[:40]!r}."
+        ) from error
+    try:
+        unpacked = _pickled_text(packed)
+    except ValueError as error:
+        raise UserError(
+            f"{where}: field private_test_cases holds a pickle that is refused: {error}. Only the "
+            "pickle of one text is opened, because others can run code; store the tests as plain "
+            "JSON."
+        ) from error
+    return _json_field(unpacked, "private_test_cases", list, where)
+
+
+_TEXT_OPCODES = ("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+_IDLE_OPCODES = ("PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP")
+
+
+def _pickled_text(data: bytes) -> str:
+    """The str in a pickle of one str, read off its opcodes: nothing is executed or imported.
+
+    Raises ValueError for any other pickle, naming the opcode that is not allowed.
+    """
+    texts = []
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in _TEXT_OPCODES:
+            texts.append(argument)
+        elif opcode.name not in _IDLE_OPCODES:
+            raise ValueError(f"it is not a text (opcode {opcode.name})")
+    if len(texts) != 1:
+        raise ValueError(f"it holds {len(texts)} texts instead of one")
+    return texts[0]
+
+
+def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...]:
+    name = "private_test_cases" if private else "public_test_cases"
+    tests = []
+    for number, case in enumerate(cases, start=1):
+        place = f"{where}: field {name}, test {number}"
+        if not isinstance(case, dict):
+            raise UserError(f"{place} is {_shorten(case)}, not an object with input and output.")
+        for key in ("input", "output"):
+            if not isinstance(case.get(key), str):
+                raise UserError(
+                    f"{place} has {key} {_shorten(case.get(key))}; it must be text (JSON inside a "
+                    "string for functional tests)."
+                )
+            _check_unicode(case[key], f"{name}, test {number}, {key}", where)
+        if case.get("testtype", kind) != kind:
+            raise UserError(
+                f"{place} has testtype {case['testtype']!r}, but the row is {kind} because its "
+                f"metadata {'names no' if kind == 'stdin' else 'names a'} func_name; correct one "
+                "of the two."
+            )
+        tests.append(Test(case["input"], case["output"], kind, private))
+    return tuple(tests)
+
+
+def _test_cases(tests: Iterator[Test]) -> str:
+    cases = [{"input": t.input, "output": t.output, "testtype": t.kind} for t in tests]
+    return json.dumps(cases, ensure_ascii=False)
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,111 @@
+"""Messages, tokens and padding, to the character."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_jax.data.prompts import encode_prompt, pad_prompts, prompt_messages
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Problem, Test
+
+STDIN = Problem("p", "Double the number.", (Test("2", "4", "stdin"),))
+FUNCTION = Problem(
+    "f",
+    "Double n.\n",
+    (Test("2", "4", "functional"),),
+    starter_code="def double(n: int) -> int:\n    ",
+    entry_point="double",
+)
+STDIN_TEXT = (
+    "Double the number.\n\nWrite a Python program that reads standard input and prints the answer, "
+    "in one ```python block."
+)
+FUNCTION_TEXT = (
+    "Double n.\n\nComplete this function and put it in one ```python block:\n"
+    "```python\ndef double(n: int) -> int:\n```"
+)
+
+
+def test_messages():
+    assert prompt_messages(STDIN) == [{"role": "user", "content": STDIN_TEXT}]
+    assert prompt_messages(FUNCTION, "Be brief.") == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": FUNCTION_TEXT},
+    ]
+
+
+def test_function_without_starter_code_is_named():
+    problem = Problem("f", "Double n.", FUNCTION.tests, entry_point="double")
+    assert prompt_messages(problem)[0]["content"] == (
+        "Double n.\n\nWrite the Python function double, in one ```python block."
+    )
+
+
+@pytest.mark.parametrize(
+    ("problem", "system_prompt", "text"),
+    [
+        (STDIN, "", f"<bos><|user|>{STDIN_TEXT}<|end|><|assistant|>"),
+        (FUNCTION, "Hé.", f"<bos><|system|>Hé.<|end|><|user|>{FUNCTION_TEXT}<|end|><|assistant|>"),
+    ],
+)
+def test_encoding_follows_the_chat_template(tokenizer, problem, system_prompt, text):
+    ids = encode_prompt(tokenizer, problem, system_prompt)
+    assert all(type(i) is int for i in ids)
+    assert tokenizer.decode(ids) == text
+    # The tokenizer itself prepends <bos>, as the template does: there must be one, not two.
+    assert tokenizer("x").input_ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+    # Markers are single tokens and the answer starts right after the last one.
+    assert ids[-1] == tokenizer.convert_tokens_to_ids("<|assistant|>")
+
+
+def test_tokenizer_without_chat_template(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    with pytest.raises(UserError, match="no chat template"):
+        encode_prompt(tokenizer, STDIN)
+
+
+def test_template_that_takes_no_system_message(tokenizer, monkeypatch):
+    template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ messages[0].content }}"
+    )
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    assert tokenizer.decode(encode_prompt(tokenizer, STDIN)) == STDIN_TEXT
+    with pytest.raises(UserError, match=r"refused the prompt: no system role.*data\.system_prompt"):
+        encode_prompt(tokenizer, STDIN, "Be brief.")
+
+
+def test_padding_is_on_the_left():
+    prompts = pad_prompts([[1, 2, 3], [0], [4, 5, 6, 7, 8]], pad_id=0, bucket=4)
+    np.testing.assert_array_equal(
+        prompts.tokens,
+        [[0, 0, 0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 4, 5, 6, 7, 8]],
+    )
+    # The second prompt is one token that equals the padding; the mask still counts it.
+    np.testing.assert_array_equal(
+        prompts.mask,
+        [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1, 1, 1]],
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=20), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.integers(0, 100),
+)
+def test_padding_keeps_every_token(prompts, bucket, pad_id):
+    padded = pad_prompts(prompts, pad_id, bucket)
+    assert padded.tokens.dtype == np.int32
+    assert padded.mask.dtype == np.bool_
+    width = padded.tokens.shape[1]
+    assert padded.tokens.shape == padded.mask.shape == (len(prompts), width)
+    longest = max(map(len, prompts))
+    assert width % bucket == 0
+    assert max(longest, bucket) <= width < max(longest, 1) + bucket
+    for tokens, mask, prompt in zip(padded.tokens, padded.mask, prompts, strict=True):
+        assert tokens[mask].tolist() == prompt
+        assert (tokens[~mask] == pad_id).all()
+        assert (np.diff(mask.astype(int)) >= 0).all()

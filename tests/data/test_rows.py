@@ -1,0 +1,205 @@
+"""LiveCodeBench rows to problems and back, and the refusal of rows that are not right."""
+
+import base64
+import json
+import os
+import pickle
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_jax.data.rows import problem_from_row, read_rows, row_from_problem
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Problem, Test
+
+
+def packed(value, protocol=4) -> str:
+    """`value` as LiveCodeBench packs the text of its private tests."""
+    return base64.b64encode(zlib.compress(pickle.dumps(value, protocol))).decode()
+
+
+def test_stdin_row(make_row):
+    assert problem_from_row(make_row("abc1")) == Problem(
+        id="abc1",
+        prompt="Add two numbers (abc1).",
+        tests=(Test("3\n4", "7", "stdin"), Test("-1\n1", "0", "stdin", private=True)),
+        metadata={
+            "question_title": "Sum",
+            "platform": "example",
+            "contest_id": "c1",
+            "contest_date": "2025-01-01T00:00:00",
+            "difficulty": "easy",
+        },
+    )
+
+
+def test_function_row(make_row):
+    metadata = json.dumps({"func_name": "add", "time_limit_s": 2, "source": "x"})
+    problem = problem_from_row(make_row("two-sum", func_name="add", metadata=metadata))
+    assert problem.entry_point == "add"
+    assert problem.starter_code == "def add(a, b):\n    "
+    assert problem.time_limit_s == 2.0
+    assert problem.metadata["source"] == "x"
+    assert [(t.kind, t.private) for t in problem.tests] == [
+        ("functional", False),
+        ("functional", True),
+    ]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_packed_private_tests(make_row, protocol):
+    tests = [{"input": "é\n" * 300, "output": "1", "testtype": "stdin"}]
+    row = make_row(private_test_cases=packed(json.dumps(tests, ensure_ascii=False), protocol))
+    assert problem_from_row(row).tests[1:] == (Test("é\n" * 300, "1", "stdin", private=True),)
+
+
+class MakesFolder:
+    """Creates a folder when its pickle is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_hostile_pickle_is_refused_and_does_nothing(make_row, tmp_path, protocol):
+    row = make_row("evil", private_test_cases=packed(MakesFolder(tmp_path / "made"), protocol))
+    with pytest.raises(UserError, match=r"evil.*private_test_cases.*refused: it is not a text"):
+        problem_from_row(row)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("value", [["[]"], {"a": "[]"}, b"[]", 3, None, ("[]", "[]")])
+def test_pickle_of_anything_but_text_is_refused(make_row, value):
+    with pytest.raises(UserError, match="private_test_cases holds a pickle that is refused"):
+        problem_from_row(make_row(private_test_cases=packed(value)))
+
+
+@pytest.mark.parametrize("cut", [1, 5, 12])
+def test_damaged_pickle_is_refused(make_row, cut):
+    data = pickle.dumps("[]" * 20)[:-cut]
+    row = make_row(private_test_cases=base64.b64encode(zlib.compress(data)).decode())
+    with pytest.raises(UserError, match="private_test_cases holds a pickle that is refused"):
+        problem_from_row(row)
+
+
+TEST = {"input": "1", "output": "1", "testtype": "stdin"}
+BAD = {
+    "no id": ({"question_id": None}, "field question_id is missing"),
+    "empty id": ({"question_id": ""}, "field question_id is empty"),
+    "no statement": ({"question_content": None}, r"'p0'.*question_content is missing"),
+    "number": ({"starter_code": 3}, "field starter_code is 3, not text"),
+    "list": (
+        {"public_test_cases": [TEST]},
+        "public_test_cases is .*, not text; .* inside a string",
+    ),
+    "no tests": ({"public_test_cases": "[]", "private_test_cases": "[]"}, "add at least one"),
+    "bad json": ({"public_test_cases": "[{"}, "public_test_cases is not JSON .*starts with '"),
+    "deep json": ({"metadata": "[" * 200_000}, "metadata is not JSON"),
+    "private neither": ({"private_test_cases": "hello"}, "neither JSON nor base64 of zlib"),
+    "private empty": ({"private_test_cases": ""}, "neither JSON nor base64 of zlib"),
+    "private bad json": ({"private_test_cases": "[1,"}, "private_test_cases is not JSON"),
+    "packed bad json": ({"private_test_cases": packed("[1,")}, "private_test_cases is not JSON"),
+    "not a list": ({"public_test_cases": "{}"}, "public_test_cases must be a list of tests"),
+    "not an object": ({"metadata": "[]"}, "metadata must be an object"),
+    "not a test": ({"public_test_cases": "[5]"}, "public_test_cases, test 1 is 5, not an object"),
+    "no output": (
+        {"public_test_cases": json.dumps([TEST, {"input": "1"}])},
+        "test 2 has output None",
+    ),
+    "input not text": (
+        {"private_test_cases": json.dumps([TEST | {"input": [1]}])},
+        r"private_test_cases, test 1 has input \[1\]; it must be text",
+    ),
+    "kind without a function": (
+        {"public_test_cases": json.dumps([TEST | {"testtype": "functional"}])},
+        "testtype 'functional', but the row is stdin because its metadata names no func_name",
+    ),
+    "function with stdin tests": (
+        {"metadata": '{"func_name": "f"}'},
+        "testtype 'stdin', but the row is functional because its metadata names a func_name",
+    ),
+    "name of no function": ({"metadata": '{"func_name": "f()"}'}, r"func_name 'f\(\)'"),
+    "zero time": ({"metadata": '{"time_limit_s": 0}'}, "time_limit_s 0, not a positive number"),
+    "endless time": ({"metadata": '{"time_limit_s": 1e999}'}, "time_limit_s inf"),
+    "time in words": ({"metadata": '{"time_limit_s": "6"}'}, "time_limit_s '6'"),
+    "half a character": ({"question_content": "\ud800"}, "question_content holds .*surrogate"),
+    "half a character in a test": (
+        {"public_test_cases": json.dumps([TEST | {"output": "\udfff"}])},
+        "public_test_cases, test 1, output holds .*surrogate",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_are_refused_with_place_field_and_remedy(make_row, name):
+    fields, message = BAD[name]
+    row = {k: v for k, v in (make_row() | fields).items() if v is not None}
+    with pytest.raises(UserError, match=message) as refusal:
+        problem_from_row(row, "set.jsonl line 7")
+    assert str(refusal.value).startswith("set.jsonl line 7")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("row", [None, 3, "text", ["question_id"]])
+def test_row_that_is_no_object(row):
+    with pytest.raises(UserError, match="a row must be a JSON object"):
+        problem_from_row(row)
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
+NAME = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
+
+
+@st.composite
+def problems(draw) -> Problem:
+    entry_point = draw(st.none() | NAME)
+    kind = "stdin" if entry_point is None else "functional"
+    pairs = draw(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
+    public = draw(st.integers(0, len(pairs)))
+    known = st.dictionaries(st.sampled_from(["difficulty", "platform"]), TEXT.filter(bool))
+    others = st.dictionaries(NAME.filter(lambda n: n != "func_name"), TEXT | st.integers())
+    return Problem(
+        id=draw(TEXT.filter(bool)),
+        prompt=draw(TEXT),
+        tests=tuple(Test(i, o, kind, n >= public) for n, (i, o) in enumerate(pairs)),
+        starter_code=draw(TEXT),
+        entry_point=entry_point,
+        time_limit_s=draw(st.just(6.0) | st.floats(0.001, 100)),
+        metadata=draw(others) | draw(known),
+    )
+
+
+@settings(deadline=None)
+@given(problems())
+def test_round_trip(problem):
+    row = row_from_problem(problem)
+    assert all(isinstance(value, str) for value in row.values())
+    assert problem_from_row(json.loads(json.dumps(row))) == problem
+
+
+def test_read_rows_names_file_and_line(tmp_path):
+    file = tmp_path / "set.jsonl"
+    # A line separator inside a string is legal JSON and must not split the row.
+    file.write_text('{"a": "x\u2028y"}\n\n  \n{"b": "2"}', encoding="utf-8")
+    assert list(read_rows(file)) == [
+        (f"{file} line 1", {"a": "x\u2028y"}),
+        (f"{file} line 4", {"b": "2"}),
+    ]
+
+
+@pytest.mark.parametrize("line", [b"{'a': 1}", b'{"a": "\xff"}', b"{", b"[" * 200_000])
+def test_line_that_is_not_json(tmp_path, line):
+    file = tmp_path / "set.jsonl"
+    file.write_bytes(b"{}\n" + line)
+    with pytest.raises(UserError, match=r"set\.jsonl line 2: not a JSON object in UTF-8"):
+        list(read_rows(file))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        list(read_rows(tmp_path / "none.jsonl"))
