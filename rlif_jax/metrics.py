@@ -1,0 +1,229 @@
+"""What a step has, as the numbers of metrics.jsonl: pure functions, reduced on the host in float64.
+
+Arrays may be NumPy or JAX arrays. A mean over nothing (no rows, no completed row, no word) is 0.0,
+so that every key is present and finite at every step; a non-finite input shows in its metric and is
+refused by the run log.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rlif_jax.batch import TokenStats
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Outcome, Verdict
+
+REASONING_MARKERS = (
+    "wait", "hmm", "okay", "but", "so", "because", "since", "therefore", "thus", "hence",
+    "however", "although", "alternatively", "instead", "actually", "maybe", "perhaps",
+    "first", "second", "then", "next", "finally", "again",
+    "let me", "let's", "think", "check", "verify", "consider", "suppose", "assume", "recall",
+)  # fmt: skip
+"""Words that mark thinking out loud, counted whole and without case. The paper's list is not
+published: this one is ours, so compare runs with one another and not with the paper's panel."""
+
+REPETITION_NGRAM = 4
+"""Words in the n-grams of the repetition ratio. The paper's n is not published."""
+
+BOOTSTRAP_RESAMPLES = 10_000
+
+_MARKER = re.compile(
+    r"\b(?:"
+    + "|".join(re.escape(w) for w in sorted(REASONING_MARKERS, key=len, reverse=True))
+    + r")\b",
+    re.IGNORECASE,
+)
+
+
+def _mean(values: ArrayLike) -> float:
+    values = np.asarray(values, np.float64)
+    return float(values.mean()) if values.size else 0.0
+
+
+def _std(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Unbiased standard deviation, 0 where there are fewer than two values."""
+    count = values.size if axis is None else values.shape[axis]
+    return values.std(axis=axis, ddof=1) if count > 1 else np.zeros(values.sum(axis=axis).shape)
+
+
+def _row_means(values_BC: ArrayLike, mask_BC: np.ndarray) -> np.ndarray:
+    """Mean over the true entries of each row that has any; rows without one are left out."""
+    kept_BC = np.where(mask_BC, np.asarray(values_BC, np.float64), 0.0)
+    count_B = mask_BC.sum(axis=1)
+    return kept_BC.sum(axis=1)[count_B > 0] / count_B[count_B > 0]
+
+
+def repetition_ratio(text: str, n: int = REPETITION_NGRAM) -> float:
+    """Share of a text's word n-grams that occurred before: 1 - distinct / total, in [0, 1).
+
+    Words are runs of non-blank characters. A text shorter than n words repeats nothing: 0.0.
+    """
+    words = text.split()
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def count_reasoning_markers(text: str) -> int:
+    """Number of `REASONING_MARKERS` in a text: whole words, any case, "let me" counting once."""
+    return len(_MARKER.findall(text.replace("\u2019", "'")))
+
+
+def rollout_metrics(
+    stats: TokenStats,
+    mask_BC: ArrayLike,
+    truncated_B: ArrayLike,
+    texts: Sequence[str] | None = None,
+    *,
+    max_new_tokens: int,
+    sampler_logprob_BC: ArrayLike | None = None,
+) -> dict[str, float]:
+    """The `rollout/`, `stats/` and `drift/` metrics of the sampled completions.
+
+    `stats` [B, C] at the sampling temperature; `mask_BC` bool, true up to and including the first
+    end-of-sequence token; `truncated_B` bool. `texts` are the decoded completions: without them the
+    two text metrics are left out. `sampler_logprob_BC` is what the sampler recorded: without it
+    there is no drift.
+
+    - rollout/action_reward = sum of mask * logprob over B * max_new_tokens (the paper's panel c).
+    - stats/* are means over rows of the row's token mean, as the rewards define them; both
+      entropies are positive nats (trajectory_entropy = -mean of ln p(token)); self_certainty keeps
+      its ln V.
+    - drift/sampler_logprob is the mean over tokens of |sampler - scorer| in nats, _max the largest.
+    """
+    mask_BC = np.asarray(mask_BC, bool)
+    logprob_BC = np.where(mask_BC, np.asarray(stats.logprob, np.float64), 0.0)
+    rows = mask_BC.shape[0]
+    disparity_BC = np.asarray(stats.top1, np.float64) - np.asarray(stats.top2, np.float64)
+    metrics = {
+        "rollout/response_length": _mean(mask_BC.sum(axis=1)),
+        "rollout/truncated_fraction": _mean(truncated_B),
+        "rollout/action_reward": float(logprob_BC.sum()) / max(rows * max_new_tokens, 1),
+        "stats/trajectory_entropy": _mean(-_row_means(logprob_BC, mask_BC)),
+        "stats/token_entropy": _mean(_row_means(stats.entropy, mask_BC)),
+        "stats/self_certainty": _mean(_row_means(stats.self_certainty, mask_BC)),
+        "stats/probability_disparity": _mean(_row_means(disparity_BC, mask_BC)),
+    }
+    if texts is not None:
+        metrics["rollout/reasoning_tokens"] = _mean([count_reasoning_markers(t) for t in texts])
+        metrics["rollout/repetition_ratio"] = _mean([repetition_ratio(t) for t in texts])
+    if sampler_logprob_BC is not None:
+        sampler_BC = np.asarray(sampler_logprob_BC, np.float64)
+        drift = np.abs(sampler_BC[mask_BC] - logprob_BC[mask_BC])
+        metrics["drift/sampler_logprob"] = _mean(drift)
+        metrics["drift/sampler_logprob_max"] = float(drift.max()) if drift.size else 0.0
+    return metrics
+
+
+def reward_metrics(
+    reward_B: ArrayLike, terms: Mapping[str, ArrayLike], group_size: int, std_floor: float = 1e-6
+) -> dict[str, float]:
+    """The `reward/` metrics: mean and std over rows, each term's mean, and spread within groups.
+
+    `reward_B` and each term float [B] with row = n * G + g. Standard deviations are unbiased, as in
+    the advantage. reward/group_std is the mean over groups of the std within a group;
+    reward/zero_std_groups the fraction of groups whose std is not above `std_floor`, which give
+    no gradient. Raises `UserError` for a term whose name is one of these keys.
+    """
+    reward_B = np.asarray(reward_B, np.float64)
+    group_std_N = _std(reward_B.reshape(-1, group_size), axis=1)
+    metrics = {
+        "reward/mean": _mean(reward_B),
+        "reward/std": float(_std(reward_B)),
+        "reward/group_std": _mean(group_std_N),
+        "reward/zero_std_groups": _mean(group_std_N <= std_floor),
+    }
+    for name, term_B in terms.items():
+        if f"reward/{name}" in metrics:
+            raise UserError(
+                f"The reward term {name!r} has the name of a metric (reward/{name}); rename the "
+                "reward function, for instance to my_" + name + "."
+            )
+        metrics[f"reward/{name}"] = _mean(term_B)
+    return metrics
+
+
+def execution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
+
+    All verdicts are present, also those that did not occur; their shares add up to 1.
+    """
+    verdicts = [o.verdict for o in outcomes]
+    metrics = {
+        "exec/pass_rate": _mean([o.passed for o in outcomes]),
+        "exec/tests_fraction": _mean([o.fraction_passed for o in outcomes]),
+    }
+    for verdict in Verdict:
+        metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
+    return metrics
+
+
+@dataclass(frozen=True)
+class EvalScores:
+    """Accuracy on a problem set of `problems` problems with `n` samples each.
+
+    `avg_at_n` is the mean share of correct samples, `interval` its 95% confidence bounds over
+    problems, `pass_at_k` the chance that one of `k` samples or more is correct. All in [0, 1].
+    """
+
+    avg_at_n: float
+    interval: tuple[float, float]
+    pass_at_k: float
+    n: int
+    k: int
+    problems: int
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), section 2.1.
+
+    Computed as one minus a product of factors in [0, 1], so no binomial coefficient overflows.
+    Raises `UserError` unless 1 <= k <= n.
+    """
+    if not 1 <= k <= n:
+        raise UserError(
+            f"pass@{k} cannot be estimated from {n} samples per problem: k must be between 1 and "
+            "the number of samples. Lower eval.pass_at or raise eval.samples_per_problem."
+        )
+    if n - correct < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - correct + 1, n + 1))
+
+
+def avg_at_n_and_pass_at_k(correct: ArrayLike, k: int, seed: int = 0) -> EvalScores:
+    """avg@n with its confidence interval and pass@k, from `correct` bool [problems, n].
+
+    The interval is the percentile bootstrap over problems (samples of one problem are not
+    independent); `seed` fixes its resampling. It has no width when all problems score the same.
+    Raises `UserError` when there is no problem or k is not between 1 and n.
+    """
+    correct = np.asarray(correct, bool)
+    if correct.ndim != 2 or correct.size == 0:
+        raise UserError(
+            f"No accuracy can be computed from results of shape {correct.shape}: at least one "
+            "problem with one sample is needed. Check the problem set and eval.max_problems."
+        )
+    problems, n = correct.shape
+    share = correct.mean(axis=1)
+    random = np.random.default_rng(seed)
+    means = [
+        share[random.integers(0, problems, problems)].mean() for _ in range(BOOTSTRAP_RESAMPLES)
+    ]
+    low, high = np.quantile(means, (0.025, 0.975))
+    chance = [pass_at_k(n, int(c), k) for c in correct.sum(axis=1)]
+    return EvalScores(_mean(share), (float(low), float(high)), _mean(chance), n, k, problems)
+
+
+def eval_metrics(dataset: str, scores: EvalScores, response_length: float) -> dict[str, float]:
+    """The `eval/<dataset>/` metrics: avg@n, avg@n_low, avg@n_high, pass@k, response_length."""
+    average = f"eval/{dataset}/avg@{scores.n}"
+    return {
+        average: scores.avg_at_n,
+        f"{average}_low": scores.interval[0],
+        f"{average}_high": scores.interval[1],
+        f"eval/{dataset}/pass@{scores.k}": scores.pass_at_k,
+        f"eval/{dataset}/response_length": response_length,
+    }

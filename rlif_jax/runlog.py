@@ -1,0 +1,355 @@
+"""The run folder: config.json, metrics.jsonl, rollouts/ and tensorboard/.
+
+Every record is written whole or not at all, so a run that is killed or fills the disk leaves files
+that can be read and resumed. Checkpoints are written elsewhere (`checkpoint.py`).
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+import rlif_jax
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Outcome, Problem
+
+MAY_CHANGE = ("steps", "resume", "run_dir", "name", "checkpoint", "execution.workers")
+"""Config fields and sections that a resumed run may change: none alters the numbers of a step."""
+
+_ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
+_ABSENT = "(absent)"
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a `UserError` that names the path and what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Free some space" if full else "Make the folder writable"
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}. {remedy}, or choose another "
+            "folder with --run-dir. What was recorded before is intact; the same command resumes."
+        ) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Replace a file by way of a temporary one beside it: there is the old or the new, no part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with _disk_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def _json_line(record: Mapping[str, Any]) -> bytes:
+    # A lone surrogate cannot be UTF-8; backslashreplace writes it as the JSON escape it would be.
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+# --- configuration
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _resolved(config: Any) -> dict[str, Any]:
+    """The config as JSON would give it back: tuples are lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def check_same_config(folder: Path, config: Any) -> None:
+    """Refuse to go on in a run folder that another configuration has used.
+
+    A folder is used when it has a config.json and metrics or checkpoints. The fields in
+    `MAY_CHANGE` may differ: steps, resume, run_dir, name, checkpoint.* and execution.workers.
+    Raises `UserError` naming every other field that differs as a dotted name with both values, and
+    for a config.json that cannot be read.
+    """
+    path = folder / "config.json"
+    metrics = folder / "metrics.jsonl"
+    checkpoints = folder / "checkpoints"
+    used = (metrics.is_file() and metrics.stat().st_size > 0) or (
+        checkpoints.is_dir() and any(checkpoints.iterdir())
+    )
+    if not (used and path.is_file()):
+        return
+    try:
+        before = _flat(json.loads(path.read_text("utf-8"))["config"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}), so nobody can tell which configuration this folder "
+            "belongs to. Choose another folder with --run-dir, or remove this one."
+        ) from error
+    now = _flat(_resolved(config))
+    differing = [
+        f"{name} was {before.get(name, _ABSENT)!r} and is now {now.get(name, _ABSENT)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
+        and not any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} holds a run with another configuration: {'; '.join(differing)}. Choose "
+            "another folder with --run-dir, go back to the earlier values, or remove the folder."
+        )
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """The commit of the checkout with the package `folder` at its top, plus "+dirty" if modified.
+
+    None outside a checkout, for an installed package, or without git.
+    """
+    package = (folder or Path(rlif_jax.__file__).parent).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        # A package installed in a virtual environment inside some checkout is not part of it.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent:
+            return None
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+dirty" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "rlif_jax": rlif_jax.__version__,
+        **{name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
+    }
+
+
+# --- records
+
+
+def completion_records(
+    problems: Sequence[Problem],
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    codes: Sequence[str | None],
+    *,
+    reward: Sequence[float],
+    terms: Mapping[str, Sequence[float]],
+    advantage: Sequence[float],
+    outcomes: Sequence[Outcome] | None,
+    length: Sequence[int],
+    truncated: Sequence[bool],
+) -> list[dict[str, Any]]:
+    """One record per completion for rollouts/, in row order n * G + g.
+
+    `problems` and `prompts` have N entries, all else B = N * G. `codes` holds the extracted program
+    or None; `outcomes` is None when no program was run, and then so are `verdict` and `tests`.
+    `length` is in tokens with the end-of-sequence token.
+    """
+    group = len(completions) // max(len(problems), 1)
+    return [
+        {
+            "problem": problems[row // group].id,
+            "sample": row % group,
+            "prompt": prompts[row // group],
+            "completion": completion,
+            "code": codes[row],
+            "reward": float(reward[row]),
+            "terms": {name: float(values[row]) for name, values in terms.items()},
+            "advantage": float(advantage[row]),
+            "verdict": None if outcomes is None else outcomes[row].verdict.value,
+            "tests": None if outcomes is None else [v.value for v in outcomes[row].results],
+            "length": int(length[row]),
+            "truncated": bool(truncated[row]),
+        }
+        for row, completion in enumerate(completions)
+    ]
+
+
+def truncate_after(folder: Path, step: int) -> None:
+    """Drop metric lines and rollout files of steps after `step`, and a half-written last line.
+
+    For a resume: what a killed run recorded after its checkpoint will be recorded again. -1 drops
+    all steps. metrics.jsonl is replaced atomically. Raises `UserError` for a line in its middle
+    that is not a record with a step, and for a folder that cannot be written.
+    """
+    path = folder / "metrics.jsonl"
+    if path.is_file():
+        data = path.read_bytes()
+        *lines, _torn = data.split(b"\n")
+        lines = [line + b"\n" for line in lines]
+        kept = []
+        for number, line in enumerate(lines, 1):
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"Line {number} of {path} is not a record of a step. Remove the line, or "
+                    "choose another folder with --run-dir."
+                ) from error
+        if b"".join(kept) != data:
+            _write_whole(path, b"".join(kept))
+    rollouts = folder / "rollouts"
+    for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
+        match = _ROLLOUT_FILE.fullmatch(file.name)
+        if file.name.endswith(".tmp") or (match and int(match[1]) > step):
+            with _disk_errors(file):
+                file.unlink()
+
+
+class RunLog:
+    """Writes a run folder; a context manager.
+
+    Entering makes the folder, drops what lies after `resume_step` (the step of the restored
+    checkpoint; None for a run that starts at its beginning, which drops every step recorded
+    before), and writes config.json with `config` (a dataclass), the git revision, versions and
+    `facts` (device kind, isolation of programs and the like; JSON values). Call `check_same_config`
+    first. Raises `UserError` for a folder that cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Any,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        resume_step: int | None = None,
+    ):
+        self.folder = Path(folder)
+        self._config = config
+        self._facts = dict(facts or {})
+        self._last_kept = -1 if resume_step is None else resume_step
+        self._metrics_path = self.folder / "metrics.jsonl"
+        self._tensorboard_path = self.folder / "tensorboard"
+        self._metrics_fd = -1
+        self._events: EventsWriter | None = None
+
+    def __enter__(self) -> Self:
+        with _disk_errors(self.folder):
+            (self.folder / "rollouts").mkdir(parents=True, exist_ok=True)
+            self._tensorboard_path.mkdir(exist_ok=True)
+        truncate_after(self.folder, self._last_kept)
+        record = {
+            "config": _resolved(self._config),
+            "revision": git_revision(),
+            "versions": _versions(),
+            **self._facts,
+        }
+        _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
+        with _disk_errors(self._metrics_path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._metrics_fd = os.open(self._metrics_path, flags, 0o644)
+        with _disk_errors(self._tensorboard_path):
+            # SummaryWriter writes from a thread of its own, where a full disk would go unseen and
+            # then block the run; the writer below it is synchronous.
+            # The suffix keeps a run that is restarted within a second off the earlier file.
+            prefix = str(self._tensorboard_path / "events")
+            self._events = EventsWriter(prefix, f".{time.time_ns()}")
+            # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
+            start = SessionLog(status=SessionLog.START)
+            self._events.write_event(
+                Event(wall_time=time.time(), step=self._last_kept + 1, session_log=start)
+            )
+            self._events.flush()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._metrics_fd)
+        if self._events is not None:
+            # Every step was flushed; after a failed write the rest of the buffer may fail again.
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line `{"step": step, key: value, ...}` to metrics.jsonl, and to TensorBoard.
+
+        One call a step, evaluation included. The line is on disk when this returns; a write that
+        fails is undone. Raises `UserError` naming the keys whose values are not finite, or the
+        path that cannot be written.
+        """
+        values = {key: float(value) for key, value in metrics.items()}
+        try:
+            line = _json_line({"step": int(step), **values})
+        except ValueError as error:
+            wrong = [f"{key} = {v}" for key, v in values.items() if not math.isfinite(v)]
+            raise UserError(
+                f"Step {step} gave metrics that are not finite: {', '.join(wrong)}. The run has "
+                "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
+            ) from error
+        with _disk_errors(self._metrics_path):
+            self._append(line)
+        with _disk_errors(self._tensorboard_path):
+            scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
+            summary = Summary(value=scalars)
+            self._events.write_event(Event(wall_time=time.time(), step=int(step), summary=summary))
+            self._events.flush()
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._metrics_fd).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._metrics_fd, line[written:])
+            os.fsync(self._metrics_fd)  # some file systems report a full disk only here
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._metrics_fd, size)
+            raise
+
+    def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.
+
+        Raises `UserError` naming a record with a number that is not finite, or the path that
+        cannot be written.
+        """
+        lines = []
+        for row, record in enumerate(records):
+            try:
+                lines.append(_json_line(record))
+            except ValueError as error:
+                raise UserError(
+                    f"Row {row} of step {step} (problem {record.get('problem')}) holds a number "
+                    f"that is not finite: reward {record.get('reward')}, terms "
+                    f"{record.get('terms')}, "
+                    f"advantage {record.get('advantage')}. Check the reward terms of this run."
+                ) from error
+        _write_whole(self.folder / "rollouts" / f"step_{step:06d}.jsonl", b"".join(lines))

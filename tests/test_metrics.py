@@ -1,0 +1,214 @@
+"""Metrics against hand-worked values."""
+
+import itertools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_jax.batch import TokenStats
+from rlif_jax.errors import UserError
+from rlif_jax.metrics import (
+    REASONING_MARKERS,
+    avg_at_n_and_pass_at_k,
+    count_reasoning_markers,
+    eval_metrics,
+    execution_metrics,
+    pass_at_k,
+    repetition_ratio,
+    reward_metrics,
+    rollout_metrics,
+)
+from rlif_jax.problem import Outcome, Verdict
+
+# Two rows of lengths 2 and 3; the value behind the mask is poison.
+MASK = np.array([[1, 1, 0], [1, 1, 1]], bool)
+BAD = np.nan
+
+
+def stats() -> TokenStats:
+    return TokenStats(
+        logprob=jnp.array([[-1.0, -3.0, BAD], [-0.5, -0.25, -0.75]]),
+        entropy=jnp.array([[1.0, 2.0, BAD], [0.0, 3.0, 6.0]]),
+        self_certainty=jnp.array([[10.0, 12.0, BAD], [8.0, 8.0, 11.0]]),
+        top1=jnp.array([[0.75, 0.5, BAD], [1.0, 0.5, 0.5]]),
+        top2=jnp.array([[0.25, 0.5, BAD], [0.0, 0.25, 0.25]]),
+    )
+
+
+def test_rollout_metrics_are_means_over_rows_of_row_means():
+    metrics = rollout_metrics(
+        stats(), MASK, np.array([False, True]), ["a b", "so wait"], max_new_tokens=4
+    )
+    assert metrics == pytest.approx(
+        {
+            "rollout/response_length": 2.5,
+            "rollout/truncated_fraction": 0.5,
+            "rollout/action_reward": (-4.0 - 1.5) / (2 * 4),
+            "rollout/reasoning_tokens": 1.0,
+            "rollout/repetition_ratio": 0.0,
+            "stats/trajectory_entropy": (2.0 + 0.5) / 2,
+            "stats/token_entropy": (1.5 + 3.0) / 2,
+            "stats/self_certainty": (11.0 + 9.0) / 2,
+            "stats/probability_disparity": (0.25 + 0.5) / 2,
+        }
+    )
+
+
+def test_drift_is_over_tokens_and_ignores_the_mask():
+    sampler = np.array([[-1.5, -3.0, 7.0], [-0.5, -0.25, -0.5]])
+    metrics = rollout_metrics(
+        stats(), MASK, np.zeros(2, bool), max_new_tokens=3, sampler_logprob_BC=sampler
+    )
+    assert metrics["drift/sampler_logprob"] == pytest.approx((0.5 + 0.25) / 5)
+    assert metrics["drift/sampler_logprob_max"] == pytest.approx(0.5)
+    assert "rollout/reasoning_tokens" not in metrics
+
+
+def test_a_row_without_tokens_is_left_out_of_the_certainty_means():
+    mask = np.array([[0, 0, 0], [1, 1, 1]], bool)
+    metrics = rollout_metrics(stats(), mask, np.zeros(2, bool), max_new_tokens=3)
+    assert metrics["stats/token_entropy"] == pytest.approx(3.0)
+    assert metrics["rollout/response_length"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_nothing_sampled_gives_finite_zeros(rows):
+    empty = np.full((rows, 3), BAD)
+    metrics = rollout_metrics(
+        TokenStats(empty, empty, empty, empty, empty),
+        np.zeros((rows, 3), bool),
+        np.zeros(rows, bool),
+        [""] * rows,
+        max_new_tokens=3,
+        sampler_logprob_BC=empty,
+    )
+    assert len(metrics) == 11
+    assert set(metrics.values()) == {0.0}
+
+
+def test_a_nan_among_the_tokens_is_not_hidden():
+    broken = stats().replace(entropy=jnp.array([[BAD, 2.0, 0.0], [0.0, 3.0, 6.0]]))
+    metrics = rollout_metrics(broken, MASK, np.zeros(2, bool), max_new_tokens=3)
+    assert math.isnan(metrics["stats/token_entropy"])
+
+
+def test_repetition_ratio_counts_repeated_word_ngrams():
+    assert repetition_ratio("a b c d a b c d") == pytest.approx(
+        1 - 4 / 5
+    )  # abcd bcda cdab dabc abcd
+    assert repetition_ratio("x " * 103) == pytest.approx(1 - 1 / 100)
+    assert repetition_ratio("a b c d e") == 0.0
+    assert repetition_ratio("one two") == 0.0
+    assert repetition_ratio("a b a b", n=2) == pytest.approx(1 - 2 / 3)
+
+
+def test_reasoning_markers_are_whole_words_of_any_case():
+    text = "Wait, let me check: LET\u2019S see. So x = sort(button)  # sofa, await"
+    assert count_reasoning_markers(text) == 5  # wait, let me, check, let's, so
+    assert all(count_reasoning_markers(f"({word})") == 1 for word in REASONING_MARKERS)
+
+
+def test_reward_metrics_of_two_groups():
+    reward = jnp.array([0.0, 2.0, 1.0, 1.0])
+    metrics = reward_metrics(reward, {"random": np.array([1.0, 1.0, 0.0, 1.0])}, group_size=2)
+    assert metrics == pytest.approx(
+        {
+            "reward/mean": 1.0,
+            "reward/std": math.sqrt(2 / 3),
+            "reward/group_std": math.sqrt(2) / 2,
+            "reward/zero_std_groups": 0.5,
+            "reward/random": 0.75,
+        }
+    )
+
+
+def test_rounding_noise_counts_as_a_group_without_spread():
+    reward = 0.7 + np.array([0, 1e-8, 0, 1e-8])
+    assert reward_metrics(reward, {}, group_size=4)["reward/zero_std_groups"] == 1.0
+    assert reward_metrics(reward, {}, 4, std_floor=0.0)["reward/zero_std_groups"] == 0.0
+
+
+def test_groups_of_one_and_no_rows_have_no_spread():
+    assert reward_metrics([3.0], {}, group_size=1)["reward/std"] == 0.0
+    assert reward_metrics([3.0, 5.0], {}, group_size=1)["reward/group_std"] == 0.0
+    assert set(reward_metrics([], {"constant": []}, 4).values()) == {0.0}
+
+
+def test_a_term_may_not_take_the_name_of_a_metric():
+    with pytest.raises(UserError, match="my_mean"):
+        reward_metrics([0.0, 1.0], {"mean": [0.0, 1.0]}, 2)
+
+
+def test_execution_metrics():
+    passed, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER
+    outcomes = [
+        Outcome(passed, (passed,) * 4, 4, 0.1),
+        Outcome(wrong, (passed, wrong), 4, 0.1),
+        Outcome(Verdict.NO_CODE, (), 4, 0.0),
+        Outcome(wrong, (wrong,), 2, 0.1),
+    ]
+    metrics = execution_metrics(outcomes)
+    assert metrics["exec/pass_rate"] == 0.25
+    assert metrics["exec/tests_fraction"] == pytest.approx((1 + 0.25) / 4)
+    assert metrics["exec/wrong_answer"] == 0.5
+    assert metrics["exec/no_code"] == 0.25
+    assert metrics["exec/time_limit"] == 0.0
+    assert sum(metrics[f"exec/{v.value}"] for v in Verdict) == pytest.approx(1.0)
+    assert set(execution_metrics([]).values()) == {0.0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
+)
+def test_pass_at_k_equals_drawing_every_subset(case):
+    n, c, k = case
+    draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
+
+
+def test_pass_at_k_of_many_samples_stays_exact():
+    exact = 1 - math.comb(1990, 500) / math.comb(2000, 500)
+    assert pass_at_k(2000, 10, 500) == pytest.approx(exact, rel=1e-12)
+    assert 0.0 == pass_at_k(2000, 0, 2000) < pass_at_k(2000, 1, 2000) == 1.0
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_k_outside_the_samples_is_refused(k):
+    with pytest.raises(UserError, match=rf"pass@{k} .* 4 samples"):
+        avg_at_n_and_pass_at_k(np.ones((2, 4), bool), k)
+
+
+def test_no_problems_are_refused():
+    with pytest.raises(UserError, match=r"\(0, 4\)"):
+        avg_at_n_and_pass_at_k(np.ones((0, 4), bool), 1)
+
+
+def test_eval_scores():
+    correct = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
+    scores = avg_at_n_and_pass_at_k(correct, k=2)
+    assert scores.avg_at_n == pytest.approx(7 / 16)
+    assert scores.pass_at_k == pytest.approx((5 / 6 + 0 + 1 + 1 / 2) / 4)
+    assert (scores.n, scores.k, scores.problems) == (4, 2, 4)
+    assert 0.0 <= scores.interval[0] < scores.avg_at_n < scores.interval[1] <= 1.0
+    assert scores == avg_at_n_and_pass_at_k(correct, k=2)
+    assert eval_metrics("starter", scores, 61.5) == {
+        "eval/starter/avg@4": scores.avg_at_n,
+        "eval/starter/avg@4_low": scores.interval[0],
+        "eval/starter/avg@4_high": scores.interval[1],
+        "eval/starter/pass@2": scores.pass_at_k,
+        "eval/starter/response_length": 61.5,
+    }
+
+
+def test_the_interval_matches_the_normal_approximation_over_problems():
+    share = np.repeat([0, 1, 2, 3, 4], 60)  # 300 problems; correct samples of 4
+    correct = np.arange(4)[None, :] < share[:, None]
+    scores = avg_at_n_and_pass_at_k(correct, k=1)
+    half = 1.96 * (share / 4).std() / math.sqrt(300)
+    assert scores.interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.002)
+    assert avg_at_n_and_pass_at_k(np.ones((9, 2), bool), 1).interval == (1.0, 1.0)
