@@ -1,0 +1,166 @@
+"""From rewards to new parameters: the training batch, the optimiser and the update."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
+from rlif_jax.config import Loss, Optim
+from rlif_jax.grpo_loss import group_advantages, loss_denominator, policy_loss
+from rlif_jax.scoring import completion_stats, sequences, split_rows
+
+
+def make_optimizer(optim: Optim) -> optax.GradientTransformation:
+    """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms."""
+    return optax.chain(
+        optax.clip_by_global_norm(optim.clip_norm),
+        optax.adamw(
+            learning_rate(optim),
+            b1=optim.b1,
+            b2=optim.b2,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+            mask=decayed,
+        ),
+    )
+
+
+def learning_rate(optim: Optim) -> optax.Schedule:
+    """lr * min(1, (update + 1) / warmup): the first update already moves the parameters."""
+
+    def schedule(count):
+        return optim.learning_rate * jnp.minimum(1.0, (count + 1) / max(optim.warmup_steps, 1))
+
+    return schedule
+
+
+def decayed(params: Any) -> Any:
+    """Which parameters weight decay applies to: all but norms and biases, told by name."""
+
+    def one(path, _):
+        names = jax.tree_util.keystr(path)
+        return not ("norm" in names or "bias" in names)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0. Optimiser moments take the shardings of the parameters."""
+    opt_state = jax.jit(optimizer.init)(params)
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, lambda moment, param: jax.device_put(moment, param.sharding), opt_state, params
+    )
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def train_batch(
+    rollout: Rollout, advantage_B: Array, old: TokenStats, reference: TokenStats | None
+) -> TrainBatch:
+    """Join what the update reads; `old` is the sampling policy, `reference` the KL anchor."""
+    tokens_BT, position_BT, mask_BT = sequences(rollout)
+    return TrainBatch(
+        tokens=tokens_BT,
+        mask=mask_BT,
+        position=position_BT,
+        completion_mask=rollout.mask,
+        advantage=advantage_B,
+        old_logprob=old.logprob,
+        ref_logprob=None if reference is None else reference.logprob,
+    )
+
+
+def mini_batches(batch: TrainBatch, loss: Loss) -> Iterator[TrainBatch]:
+    """Each epoch's mini-batches in order; rows of a prompt stay together."""
+    rows = batch.tokens.shape[0] // loss.mini_batches
+    for _ in range(loss.epochs):
+        for i in range(loss.mini_batches):
+            yield jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch)
+
+
+def make_gradient(graphdef: Any, loss: Loss, *, temperature: float, max_new_tokens: int):
+    """Build `gradient(params, batch) -> (grads, metrics)`, accumulated over micro-batches.
+
+    The denominator is that of the whole mini-batch, so the pieces add up to the gradient of one
+    batch. Metrics are float32 scalars: `loss/policy`, `loss/kl`, `loss/clip_fraction`, ...
+    """
+
+    def piece_loss(params, piece: TrainBatch, denominator):
+        stats = completion_stats(
+            nnx.merge(graphdef, params),
+            piece.tokens,
+            piece.position,
+            piece.mask,
+            piece.completion_mask.shape[1],
+            temperature,
+        )
+        return policy_loss(
+            stats.logprob,
+            stats.entropy,
+            piece.old_logprob,
+            piece.ref_logprob,
+            piece.advantage,
+            piece.completion_mask,
+            loss,
+            denominator,
+        )
+
+    def gradient(params, batch: TrainBatch):
+        denominator = loss_denominator(batch.completion_mask, loss, max_new_tokens)
+
+        def accumulate(total, piece):
+            out = jax.grad(piece_loss, has_aux=True)(params, piece, denominator)
+            return jax.tree.map(jnp.add, total, out), None
+
+        pieces = split_rows(batch, loss.micro_batches)
+        shapes = jax.eval_shape(
+            jax.grad(piece_loss, has_aux=True),
+            params,
+            jax.tree.map(lambda x: x[0], pieces),
+            denominator,
+        )
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (grads, sums), _ = jax.lax.scan(accumulate, zeros, pieces)
+        return grads, sums
+
+    return gradient
+
+
+def make_update(
+    graphdef: Any,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+):
+    """Build `update(state, batch) -> (state, metrics)`: one optimiser step; `state` is donated."""
+    gradient = make_gradient(
+        graphdef,
+        loss,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+    )
+
+    def update(state: TrainState, batch: TrainBatch):
+        grads, metrics = gradient(state.params, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
+        return state.replace(params=params, opt_state=opt_state), metrics
+
+    return jax.jit(update, donate_argnums=0)
+
+
+__all__ = [
+    "group_advantages",
+    "init_state",
+    "make_gradient",
+    "make_optimizer",
+    "make_update",
+    "mini_batches",
+    "train_batch",
+]
