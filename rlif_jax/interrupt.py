@@ -1,0 +1,49 @@
+"""Stopping at a safe place when Ctrl-C or a termination signal arrives."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class Interrupted(Exception):
+    """Raised by `StopRequest.check` once a stop was asked for."""
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into `Interrupted` at the next `check`; a context manager.
+
+    A signal in the middle of an update would lose the donated training state, so the first one only
+    sets a flag. The second SIGINT stops at once, as without this class. To be entered in the main
+    thread.
+    """
+
+    def __init__(self, notice: Callable[[str], None]):
+        self._notice = notice
+        self._asked = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._notice("stopping at the next safe place; press Ctrl-C again to stop at once")
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a stop was asked for."""
+        if self._asked:
+            raise Interrupted

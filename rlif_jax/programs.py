@@ -1,0 +1,117 @@
+"""The compiled programs of a run, chosen by its configuration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
+from rlif_jax.config import Config
+from rlif_jax.data.prompts import encode_prompt, pad_prompts
+from rlif_jax.grpo import make_optimizer, make_update, mini_batches
+from rlif_jax.problem import Problem
+from rlif_jax.sampler.sample import RowsFinished, make_sample, trim
+from rlif_jax.scoring import make_score
+
+
+@dataclass(frozen=True)
+class Scores:
+    """TokenStats [B, C] of one rollout, float32.
+
+    `policy` at the sampling temperature, `reward` at the reward temperature (often the same
+    object), `reference` under the starting model, or None without a KL term.
+    """
+
+    policy: TokenStats
+    reward: TokenStats
+    reference: TokenStats | None
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What a step calls. Each compiles once for each shape of its input.
+
+    `encode(problem)` gives token ids and `render(problem)` their text; `sample(params, problems,
+    key, rows_finished)` a Rollout trimmed to its longest completion; `score(params, reference,
+    rollout)` Scores; `update(state, batch)` the new state (the old one is used up) and the metrics
+    of every optimiser update.
+    """
+
+    optimizer: optax.GradientTransformation
+    encode: Callable[[Problem], list[int]]
+    render: Callable[[Problem], str]
+    sample: Callable[[Any, Sequence[Problem], Array, RowsFinished], Rollout]
+    score: Callable[[Any, Any, Rollout], Scores]
+    update: Callable[[TrainState, TrainBatch], tuple[TrainState, list[dict[str, Any]]]]
+
+
+def make_programs(cfg: Config, graphdef: Any, tokenizer: Any) -> Programs:
+    """The programs of a configuration for the model that `graphdef` describes."""
+
+    def encode(problem: Problem) -> list[int]:
+        return encode_prompt(tokenizer, problem, cfg.data.system_prompt)
+
+    optimizer = make_optimizer(cfg.optim)
+    return Programs(
+        optimizer=optimizer,
+        encode=encode,
+        render=lambda problem: tokenizer.decode(encode(problem)),
+        sample=_sampling(cfg, graphdef, encode, tokenizer.pad_token_id),
+        score=_scoring(cfg, graphdef),
+        update=_updating(cfg, graphdef, optimizer),
+    )
+
+
+def _sampling(cfg: Config, graphdef: Any, encode, pad_id: int):
+    draw = make_sample(
+        graphdef,
+        samples_per_prompt=cfg.sampling.samples_per_prompt,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+        pad_id=pad_id,
+    )
+
+    def sample(params, problems, key, rows_finished):
+        prompts = pad_prompts([encode(p) for p in problems], pad_id, cfg.data.prompt_bucket)
+        return trim(draw(params, prompts, key, rows_finished), cfg.sampling.bucket)
+
+    return sample
+
+
+def _scoring(cfg: Config, graphdef: Any):
+    sampled_at = cfg.sampling.temperature
+    rewarded_at = cfg.reward.reward_temperature or sampled_at
+    # As many pieces as the update has, so that scoring never needs more memory than training.
+    pieces = cfg.loss.mini_batches * cfg.loss.micro_batches
+    at_sampling = make_score(graphdef, temperature=sampled_at, micro_batches=pieces)
+    at_reward = make_score(graphdef, temperature=rewarded_at, micro_batches=pieces)
+
+    def score(params, reference, rollout):
+        from_sampler = cfg.reward.stats_from == "sampler"
+        policy = rollout.stats if from_sampler else at_sampling(params, rollout)
+        reward = policy if rewarded_at == sampled_at else at_reward(params, rollout)
+        anchor = None if reference is None else at_sampling(reference, rollout)
+        return Scores(*jax.block_until_ready((policy, reward, anchor)))
+
+    return score
+
+
+def _updating(cfg: Config, graphdef: Any, optimizer: optax.GradientTransformation):
+    one_update = make_update(
+        graphdef,
+        optimizer,
+        cfg.loss,
+        temperature=cfg.sampling.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+    )
+
+    def update(state, batch):
+        metrics = []
+        for mini in mini_batches(batch, cfg.loss):
+            state, measured = one_update(state, mini)
+            metrics.append(measured)
+        return state.replace(step=state.step + 1), jax.device_get(metrics)
+
+    return update

@@ -1,0 +1,57 @@
+"""Completions on their way through the judge."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from rlif_jax.data.extract import extract_code
+from rlif_jax.execution.pool import Judge
+from rlif_jax.problem import Outcome, Problem
+
+
+class Submissions:
+    """Text, program and pending outcome of each row of a batch, filled in as rows finish.
+
+    `finished` is what the sampler calls; `outcomes` waits for the judge. Row = n * G + g belongs to
+    problem n. Without a judge programs are extracted but not run. `notice("sampling", done, total)`
+    is told how many rows have finished.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        group: int,
+        tokenizer: Any,
+        judge: Judge | None,
+        notice: Callable[..., None] | None = None,
+    ):
+        self._problems, self._group = problems, group
+        self._tokenizer, self._judge = tokenizer, judge
+        self._notice, self._seen = notice, 0
+        rows = len(problems) * group
+        self.texts: list[str] = [""] * rows
+        self.codes: list[str | None] = [None] * rows
+        self._futures: dict[int, Future[Outcome]] = {}
+
+    def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
+        """Decode these rows, extract their programs and hand them to the judge."""
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        for row, text in zip(rows.tolist(), texts, strict=True):
+            self.texts[row], self.codes[row] = text, extract_code(text)
+            if self._judge is not None:
+                problem = self._problems[row // self._group]
+                self._futures[row] = self._judge.submit(problem, self.codes[row])
+        self._seen += len(texts)
+        if self._notice is not None:
+            self._notice("sampling", self._seen, len(self.texts))
+
+    def outcomes(self) -> tuple[Outcome, ...] | None:
+        """Outcomes in row order, once all are there; None without a judge.
+
+        Raises what the judge raises when its own machinery fails.
+        """
+        if self._judge is None:
+            return None
+        return tuple(self._futures[row].result() for row in range(len(self.texts)))

@@ -1,0 +1,270 @@
+"""Train a code model by reinforcement learning. Every arrow of the flow is on this page.
+
+python -m rlif_jax.train --config=configs/prob_disparity.py [--steps 20] [--run-dir DIR] [--help]
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rlif_jax.batch import Evidence, TrainState
+from rlif_jax.checkpoint import Checkpoints
+from rlif_jax.config import Config, load
+from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.pipeline import fitting, problem_batches
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.evaluate import held_out, make_evaluate
+from rlif_jax.execution.pool import Judge
+from rlif_jax.grpo import init_state, train_batch
+from rlif_jax.grpo_loss import group_advantages
+from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.model.source import load_model
+from rlif_jax.problem import Problem
+from rlif_jax.programs import Programs, make_programs
+from rlif_jax.progress import Progress
+from rlif_jax.rewards import combine, known_rewards, needs_execution
+from rlif_jax.runlog import RunLog, check_same_config, completion_records
+from rlif_jax.sharding import make_mesh
+from rlif_jax.submissions import Submissions
+from rlif_jax.timing import Watch
+from rlif_jax.validation import validate
+
+
+def train(cfg: Config) -> None:
+    """Run a configuration to its last step, going on from the newest checkpoint of its folder.
+
+    Raises:
+        UserError: bad input, found as early as it can be; what was recorded before is kept.
+        Interrupted: Ctrl-C or SIGTERM, after the last whole step was saved.
+    """
+    # ---- configuration: refuse what cannot run before a device is touched
+    validate(cfg, known_rewards())
+    check_same_config(cfg.folder, cfg)
+    checkpoints = Checkpoints(cfg.folder / "checkpoints", cfg.checkpoint.keep)
+    start = step_to_resume(cfg, checkpoints)
+
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(cfg.steps, start))
+        stop = stack.enter_context(StopRequest(progress.note))
+        stack.callback(checkpoints.close)
+
+        # ---- devices, model, programs
+        progress.phase(f"loading {cfg.model.source}")
+        mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
+        stack.enter_context(jax.set_mesh(mesh))
+        model, tokenizer = load_model(cfg.model.source, cfg.model.dtype, cfg.model.remat, mesh)
+        graphdef, params = nnx.split(model)
+        programs = make_programs(cfg, graphdef, tokenizer)
+
+        # ---- data and judge
+        progress.phase(f"preparing the {cfg.data.name} problems")
+        data = training_data(cfg, programs, progress)
+        evaluate = evaluation(cfg, graphdef, tokenizer)
+        G, tested = cfg.sampling.samples_per_prompt, runs_tests(cfg)
+        judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg))) if tested or evaluate else None
+
+        # ---- state: from scratch, or from the newest checkpoint
+        state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
+        reference = jax.tree.map(lambda x: x.copy(), params) if cfg.loss.kl_coef else None
+        del model, params
+        if start:
+            progress.phase(f"resuming after step {start}")
+            state, key, position = checkpoints.restore(state)
+            data.set_state(position)
+        eval_key, position, saved = jax.random.fold_in(key, 0), data.get_state(), start
+
+        facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
+        log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
+
+        def notice(text, done=None, total=None):
+            stop.check()
+            progress.phase(text, done, total)
+
+        if evaluate and start == 0:
+            log.metrics(0, evaluate(state.params, eval_key, judge, progress.phase))
+
+        # ---- the loop
+        try:
+            for step in range(start + 1, cfg.steps + 1):
+                problems, step_key = next(data), jax.random.fold_in(key, step)
+                submissions = Submissions(problems, G, tokenizer, judge if tested else None, notice)
+                state, values, records = train_step(
+                    cfg, programs, state, reference, problems, step_key, submissions, notice
+                )
+                position = data.get_state()
+                if evaluate and (step % cfg.eval.every == 0 or step == cfg.steps):
+                    values |= evaluate(state.params, eval_key, judge, progress.phase)
+                log.rollouts(step, records)
+                log.metrics(step, values)
+                progress.step(step, values)
+                if step == cfg.steps or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
+                    progress.phase("saving")
+                    checkpoints.save(step, state, key, position)
+                    saved = step
+        except Interrupted:
+            if (done := int(state.step)) > saved:
+                checkpoints.save(done, state, key, position)
+            progress.note(f"stopped after step {done}; it is saved, and the same command goes on")
+            raise
+        progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
+
+
+def train_step(
+    cfg: Config,
+    programs: Programs,
+    state: TrainState,
+    reference: Any,
+    problems: Sequence[Problem],
+    key: jax.Array,
+    submissions: Submissions,
+    notice: Callable[..., None],
+) -> tuple[TrainState, dict[str, float], list[dict[str, Any]]]:
+    """Problems in; new state, metrics and one record per completion out. `state` is used up.
+
+    `notice(text, done, total)` is told each phase; it may raise to stop before the state is touched.
+    """
+    watch = Watch()
+    with watch("sample"):
+        notice("sampling")
+        sample_key, reward_key = jax.random.split(key)
+        rollout = programs.sample(state.params, problems, sample_key, submissions.finished)
+    with watch("score"):  # programs handed in while sampling are being tested meanwhile
+        notice("scoring")
+        scores = programs.score(state.params, reference, rollout)
+    with watch("execute"):
+        notice("waiting for tests")
+        outcomes = submissions.outcomes()
+
+    evidence = Evidence(
+        stats=scores.reward,
+        mask=rollout.mask,
+        truncated=rollout.truncated,
+        key=reward_key,
+        group_size=cfg.sampling.samples_per_prompt,
+        outcomes=outcomes if needs_execution(cfg.reward) else None,
+    )
+    reward_B, terms = combine(cfg.reward, evidence)
+    advantage_B = group_advantages(
+        reward_B, evidence.group_size, cfg.loss.advantage, cfg.loss.std_floor
+    )
+    batch = train_batch(rollout, advantage_B, scores.policy, scores.reference)
+
+    with watch("update"):
+        notice("updating")
+        state, update_metrics = programs.update(state, batch)
+
+    values = {
+        **reward_metrics(reward_B, terms, evidence.group_size, cfg.loss.std_floor),
+        **rollout_metrics(
+            scores.policy,
+            rollout.mask,
+            rollout.truncated,
+            submissions.texts,
+            max_new_tokens=cfg.sampling.max_new_tokens,
+            sampler_logprob_BC=rollout.stats.logprob,
+        ),
+        **({} if outcomes is None else execution_metrics(outcomes)),
+        **{name: float(np.mean([m[name] for m in update_metrics])) for name in update_metrics[0]},
+        **watch.metrics(int(rollout.length.sum()), int(batch.mask.sum())),
+    }
+    records = completion_records(
+        problems,
+        [programs.render(problem) for problem in problems],
+        submissions.texts,
+        submissions.codes,
+        reward=reward_B,
+        terms=terms,
+        advantage=advantage_B,
+        outcomes=outcomes,
+        length=rollout.length,
+        truncated=rollout.truncated,
+    )
+    return state, values, records
+
+
+def step_to_resume(cfg: Config, checkpoints: Checkpoints) -> int:
+    """The last step that the run folder has saved, 0 for a new run.
+
+    Raises:
+        UserError: the folder is in use and may not be resumed, or the run is already complete.
+    """
+    start = checkpoints.latest() or 0
+    if start and not cfg.resume:
+        raise UserError(
+            f"{cfg.folder} already holds a run saved at step {start}, which --no-resume would "
+            "overwrite. Choose another folder with --run-dir, or remove this one."
+        )
+    if start >= cfg.steps:
+        raise UserError(
+            f"{cfg.folder} holds a run that is complete at step {start}, and steps={cfg.steps}. "
+            f"Raise --steps to go on, or choose another folder with --run-dir."
+        )
+    return start
+
+
+def runs_tests(cfg: Config) -> bool:
+    """Whether sampled programs are run while training."""
+    return needs_execution(cfg.reward) or cfg.execution.monitor
+
+
+def all_tests(cfg: Config) -> bool:
+    """Whether tests after the first failing one are run, too."""
+    return cfg.execution.run_all_tests or any(t == "tests_fraction" for t, _ in cfg.reward.terms)
+
+
+def training_data(cfg: Config, programs: Programs, progress: Progress) -> Any:
+    """The iterator over batches of problems whose prompts fit."""
+    source, dropped = fitting(
+        problem_source(cfg.data.name, "train"), programs.encode, cfg.data.max_prompt_tokens
+    )
+    if dropped:
+        progress.note(
+            f"{dropped} problems have prompts of more than data.max_prompt_tokens="
+            f"{cfg.data.max_prompt_tokens} tokens and are left out"
+        )
+    return problem_batches(source, cfg.data.prompts_per_step, cfg.seed)
+
+
+def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict] | None:
+    """The evaluation on the held-out problems, or None when it is off."""
+    if not cfg.eval.every:
+        return None
+    problems = held_out(
+        cfg.data.name,
+        tokenizer,
+        cfg.data.max_prompt_tokens,
+        cfg.data.system_prompt,
+        cfg.eval.max_problems,
+    )
+    return make_evaluate(
+        graphdef,
+        tokenizer,
+        problems,
+        dataset=cfg.data.name,
+        samples_per_problem=cfg.eval.samples_per_problem,
+        temperature=cfg.eval.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+        pass_at=cfg.eval.pass_at,
+        rows=cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt,
+        bucket=cfg.data.prompt_bucket,
+        system_prompt=cfg.data.system_prompt,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for bad input, 130 when stopped by a signal."""
+    with exit_on_user_error():
+        try:
+            train(load(argv))
+        except Interrupted:
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
