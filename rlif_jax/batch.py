@@ -81,18 +81,32 @@ class Evidence:
 
 
 @struct.dataclass
-class TrainBatch:
-    """What the policy update reads.
+class Sequences:
+    """Prompts joined with their completions: R rows of one prompt and g completions each.
 
-    `tokens` int32 and `mask` bool [B, P + C] are prompt and completion with their padding mask;
-    `position` int32 [B, P + C] counts real tokens from 0. `completion_mask` bool [B, C] selects the
-    trained tokens; `advantage` float32 [B]; `old_logprob` float32 [B, C] under the policy that
-    sampled; `ref_logprob` the same under the reference model, or None without a KL term.
+    `tokens` int32, `position` int32 and `mask` bool are [R, P + g * C]: a prompt, padded on the
+    left, then its completions, each padded on the right to C columns. `position` counts the real
+    tokens before a token in its own sequence. `prompt` is P and `samples` is g. R * g = B, and row
+    r holds completions r * g to r * g + g - 1.
     """
 
     tokens: Array
-    mask: Array
     position: Array
+    mask: Array
+    prompt: int = struct.field(pytree_node=False)
+    samples: int = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class TrainBatch:
+    """What the policy update reads: `sequences` of R rows, and what is known of their completions.
+
+    `completion_mask` bool [R, g, C] selects the trained tokens; `advantage` float32 [R, g];
+    `old_logprob` float32 [R, g, C] under the policy that sampled; `ref_logprob` the same under the
+    reference model, or None without a KL term.
+    """
+
+    sequences: Sequences
     completion_mask: Array
     advantage: Array
     old_logprob: Array

@@ -35,6 +35,8 @@ class Data:
 
     name: str = "starter"
     """Name of the problem set."""
+    difficulties: tuple[str, ...] = ()
+    """Train on problems of these difficulties only; empty: all. Evaluation always uses all."""
     prompts_per_step: int = 8
     """Problems in one step (N)."""
     max_prompt_tokens: int = 384
@@ -103,6 +105,8 @@ class Loss:
     """Passes over the sampled batch (E)."""
     mini_batches: int = 1
     """Optimiser updates per pass; each sees whole groups."""
+    samples_per_row: int = 0
+    """Completions computed behind one copy of their prompt; divides the group, 0: all of it."""
     micro_batches: int = 4
     """Gradient accumulation: pieces one update is computed in; changes memory, not the gradient."""
 
@@ -207,6 +211,11 @@ class Config:
     execution: Execution = field(default_factory=Execution)
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    @property
+    def samples_per_row(self) -> int:
+        """Completions behind one copy of their prompt in scoring and training."""
+        return self.loss.samples_per_row or self.sampling.samples_per_prompt
 
     @property
     def folder(self) -> Path:

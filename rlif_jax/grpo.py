@@ -58,24 +58,27 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
 
 
 def train_batch(
-    rollout: Rollout, advantage_B: Array, old: TokenStats, reference: TokenStats | None
+    rollout: Rollout,
+    advantage_B: Array,
+    old: TokenStats,
+    reference: TokenStats | None,
+    samples_per_row: int = 1,
 ) -> TrainBatch:
     """Join what the update reads; `old` is the sampling policy, `reference` the KL anchor."""
-    tokens_BT, position_BT, mask_BT = sequences(rollout)
+    rows = (-1, samples_per_row)
+    shape = (*rows, rollout.tokens.shape[1])
     return TrainBatch(
-        tokens=tokens_BT,
-        mask=mask_BT,
-        position=position_BT,
-        completion_mask=rollout.mask,
-        advantage=advantage_B,
-        old_logprob=old.logprob,
-        ref_logprob=None if reference is None else reference.logprob,
+        sequences=sequences(rollout, samples_per_row),
+        completion_mask=rollout.mask.reshape(shape),
+        advantage=advantage_B.reshape(rows),
+        old_logprob=old.logprob.reshape(shape),
+        ref_logprob=None if reference is None else reference.logprob.reshape(shape),
     )
 
 
 def mini_batches(batch: TrainBatch, loss: Loss) -> Iterator[TrainBatch]:
     """Each epoch's mini-batches in order; rows of a prompt stay together."""
-    rows = batch.tokens.shape[0] // loss.mini_batches
+    rows = batch.advantage.shape[0] // loss.mini_batches
     for _ in range(loss.epochs):
         for i in range(loss.mini_batches):
             yield jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch)
@@ -89,27 +92,27 @@ def make_gradient(graphdef: Any, loss: Loss, *, temperature: float, max_new_toke
     """
 
     def piece_loss(params, piece: TrainBatch, denominator):
-        stats = completion_stats(
-            nnx.merge(graphdef, params),
-            piece.tokens,
-            piece.position,
-            piece.mask,
-            piece.completion_mask.shape[1],
-            temperature,
-        )
+        model = nnx.merge(graphdef, params)
+        stats = completion_stats(model, piece.sequences, temperature)
+
+        def flat(x_RgC):
+            return None if x_RgC is None else x_RgC.reshape(-1, x_RgC.shape[-1])
+
         return policy_loss(
-            stats.logprob,
-            stats.entropy,
-            piece.old_logprob,
-            piece.ref_logprob,
-            piece.advantage,
-            piece.completion_mask,
+            flat(stats.logprob),
+            flat(stats.entropy),
+            flat(piece.old_logprob),
+            flat(piece.ref_logprob),
+            piece.advantage.reshape(-1),
+            flat(piece.completion_mask),
             loss,
             denominator,
         )
 
     def gradient(params, batch: TrainBatch):
-        denominator = loss_denominator(batch.completion_mask, loss, max_new_tokens)
+        C = batch.completion_mask.shape[-1]
+        all_rows_BC = batch.completion_mask.reshape(-1, C)
+        denominator = loss_denominator(all_rows_BC, loss, max_new_tokens)
 
         def accumulate(total, piece):
             out = jax.grad(piece_loss, has_aux=True)(params, piece, denominator)

@@ -85,8 +85,9 @@ def _scoring(cfg: Config, graphdef: Any):
     rewarded_at = cfg.reward.reward_temperature or sampled_at
     # As many pieces as the update has, so that scoring never needs more memory than training.
     pieces = cfg.loss.mini_batches * cfg.loss.micro_batches
-    at_sampling = make_score(graphdef, temperature=sampled_at, micro_batches=pieces)
-    at_reward = make_score(graphdef, temperature=rewarded_at, micro_batches=pieces)
+    layout = {"samples_per_row": cfg.samples_per_row, "micro_batches": pieces}
+    at_sampling = make_score(graphdef, temperature=sampled_at, **layout)
+    at_reward = make_score(graphdef, temperature=rewarded_at, **layout)
 
     def score(params, reference, rollout):
         from_sampler = cfg.reward.stats_from == "sampler"

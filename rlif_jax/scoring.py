@@ -7,52 +7,66 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, Rollout, TokenStats
+from rlif_jax.batch import Rollout, Sequences, TokenStats
 from rlif_jax.kernels.token_stats import token_stats
 
 
-def completion_stats(
-    model: Any,
-    tokens_BT: Array,
-    position_BT: Array,
-    mask_BT: Array,
-    completion_length: int,
-    temperature: float,
-) -> TokenStats:
-    """TokenStats [B, C] of the last C columns, the one place where the shift by one is made.
+def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
+    """Lay a rollout out with `samples_per_row` completions behind each prompt; it divides G."""
+    g, (B, C), P = samples_per_row, rollout.tokens.shape, rollout.prompt_tokens.shape[1]
+    prompt_mask_RP = rollout.prompt_mask[::g]
+    mask_RgC = rollout.mask.reshape(B // g, g, C)
+    prompt_position_RP = jnp.cumsum(prompt_mask_RP, axis=1) - 1
+    position_RgC = prompt_position_RP[:, -1:, None] + jnp.cumsum(mask_RgC, axis=2)
 
-    The hidden state of column P + t - 1 describes completion token t, so the statistics of columns
-    [P, T) come from the hidden states of columns [P - 1, T - 1).
+    def join(prompt_RP, completion_RgC):
+        flat_RC = completion_RgC.reshape(B // g, g * C)
+        return jnp.concatenate([prompt_RP, flat_RC], axis=1)
+
+    return Sequences(
+        tokens=join(rollout.prompt_tokens[::g], rollout.tokens),
+        position=jnp.maximum(join(prompt_position_RP, position_RgC), 0),
+        mask=join(prompt_mask_RP, mask_RgC),
+        prompt=P,
+        samples=g,
+    )
+
+
+def completion_stats(model: Any, rows: Sequences, temperature: float) -> TokenStats:
+    """TokenStats [R, g, C] of the completions: the one place where the shift by one is made.
+
+    The hidden state of a token describes the next one. So the first token of every completion is
+    described by the last of the prompt, at column P - 1, and each other by the one before it.
     """
-    T, C = tokens_BT.shape[1], completion_length
-    x_BTD, _ = model(tokens_BT, position_BT, mask_BT)
-    x_BCD = sharding.constrain(x_BTD[:, T - C - 1 : T - 1], "batch", "length", "hidden")
-    return token_stats(x_BCD, model.head_VD, tokens_BT[:, T - C :], temperature)
+    P, g = rows.prompt, rows.samples
+    x_RTD, _ = model(rows.tokens, rows.position, rows.mask, samples=g, prompt=P)
+    R, T, D = x_RTD.shape
+    C = (T - P) // g
+    first_Rg1D = jnp.broadcast_to(x_RTD[:, None, P - 1 : P], (R, g, 1, D))
+    later_RgCD = x_RTD[:, P:].reshape(R, g, C, D)[:, :, :-1]
+    x_RgCD = jnp.concatenate([first_Rg1D, later_RgCD], axis=2)
+    x_RgCD = sharding.constrain(x_RgCD, "batch", None, "length", "hidden")
+    return token_stats(x_RgCD, model.head_VD, rows.tokens[:, P:].reshape(R, g, C), temperature)
 
 
-def sequences(rollout: Rollout) -> tuple[Array, Array, Array]:
-    """Prompt and completion joined: tokens [B, T], positions [B, T] counting real tokens, mask."""
-    tokens_BT = jnp.concatenate([rollout.prompt_tokens, rollout.tokens], axis=1)
-    mask_BT = jnp.concatenate([rollout.prompt_mask, rollout.mask], axis=1)
-    position_BT = jnp.maximum(jnp.cumsum(mask_BT, axis=1) - 1, 0)
-    return tokens_BT, position_BT, mask_BT
-
-
-def make_score(graphdef: Any, *, temperature: float, micro_batches: int = 1):
+def make_score(
+    graphdef: Any, *, temperature: float, samples_per_row: int = 1, micro_batches: int = 1
+):
     """Build `score(params, rollout) -> TokenStats` [B, C], float32, no gradient.
 
-    The rows are scored in `micro_batches` pieces, one after the other, to bound memory.
+    The B / samples_per_row rows are scored in `micro_batches` pieces, one after the other, to bound
+    memory.
     """
 
     def score(params, rollout: Rollout) -> TokenStats:
         model = nnx.merge(graphdef, params)
-        C = rollout.tokens.shape[1]
 
         def piece(rows):
-            return completion_stats(model, *rows, C, temperature)
+            return completion_stats(model, rows, temperature)
 
-        stats = jax.lax.map(piece, split_rows(sequences(rollout), micro_batches))
-        return join_rows(stats)
+        pieces = split_rows(sequences(rollout, samples_per_row), micro_batches)
+        stats = join_rows(jax.lax.map(piece, pieces))
+        return jax.tree.map(lambda x: x.reshape(rollout.tokens.shape), stats)
 
     return jax.jit(score)
 

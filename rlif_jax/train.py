@@ -16,7 +16,7 @@ from rlif_jax.batch import Evidence, TrainState
 from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
 from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.pipeline import fitting, problem_batches
+from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
 from rlif_jax.execution.pool import Judge
@@ -67,7 +67,11 @@ def train(cfg: Config) -> None:
         data = training_data(cfg, programs, progress)
         evaluate = evaluation(cfg, graphdef, tokenizer)
         G, tested = cfg.sampling.samples_per_prompt, runs_tests(cfg)
-        judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg))) if tested or evaluate else None
+        judge = (
+            stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
+            if tested or evaluate
+            else None
+        )
 
         # ---- state: from scratch, or from the newest checkpoint
         state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
@@ -127,7 +131,7 @@ def train_step(
 ) -> tuple[TrainState, dict[str, float], list[dict[str, Any]]]:
     """Problems in; new state, metrics and one record per completion out. `state` is used up.
 
-    `notice(text, done, total)` is told each phase; it may raise to stop before the state is touched.
+    `notice(text, done, total)` is told each phase; it may raise to stop before the state is used.
     """
     watch = Watch()
     with watch("sample"):
@@ -153,7 +157,7 @@ def train_step(
     advantage_B = group_advantages(
         reward_B, evidence.group_size, cfg.loss.advantage, cfg.loss.std_floor
     )
-    batch = train_batch(rollout, advantage_B, scores.policy, scores.reference)
+    batch = train_batch(rollout, advantage_B, scores.policy, scores.reference, cfg.samples_per_row)
 
     with watch("update"):
         notice("updating")
@@ -171,7 +175,7 @@ def train_step(
         ),
         **({} if outcomes is None else execution_metrics(outcomes)),
         **{name: float(np.mean([m[name] for m in update_metrics])) for name in update_metrics[0]},
-        **watch.metrics(int(rollout.length.sum()), int(batch.mask.sum())),
+        **watch.metrics(int(rollout.length.sum()), int(batch.sequences.mask.sum())),
     }
     records = completion_records(
         problems,
@@ -220,9 +224,8 @@ def all_tests(cfg: Config) -> bool:
 
 def training_data(cfg: Config, programs: Programs, progress: Progress) -> Any:
     """The iterator over batches of problems whose prompts fit."""
-    source, dropped = fitting(
-        problem_source(cfg.data.name, "train"), programs.encode, cfg.data.max_prompt_tokens
-    )
+    source = of_difficulty(problem_source(cfg.data.name, "train"), cfg.data.difficulties)
+    source, dropped = fitting(source, programs.encode, cfg.data.max_prompt_tokens)
     if dropped:
         progress.note(
             f"{dropped} problems have prompts of more than data.max_prompt_tokens="

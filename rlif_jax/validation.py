@@ -21,30 +21,37 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
 
 def _sizes(c: Config) -> Iterator[str]:
     """Whether the batch can be cut the way the configuration asks."""
-    n, g = c.data.prompts_per_step, c.sampling.samples_per_prompt
-    minis, micros, rows = c.loss.mini_batches, c.loss.micro_batches, n * g
+    n, group, share = c.data.prompts_per_step, c.sampling.samples_per_prompt, c.samples_per_row
+    minis, micros, shards = c.loss.mini_batches, c.loss.micro_batches, c.mesh.data * c.mesh.fsdp
     normalises = c.loss.advantage != "none" or c.reward.combine == "normalise_then_sum"
-    if g == 1 and normalises:
+    if group == 1 and normalises:
         yield (
             "sampling.samples_per_prompt=1 leaves a group of one, whose normalised advantage is "
             "always zero; use 2 or more, or loss.advantage=none with reward.combine=sum"
         )
-    if min(n, g, minis, micros) < 1:
+    if min(n, group, share, minis, micros, shards) < 1:
         return  # reported with the ranges
-    if n % minis:
+    rows = n * group // share // minis
+    if group % share:
+        yield (
+            f"sampling.samples_per_prompt={group} is not divisible by loss.samples_per_row="
+            f"{share}; choose one of {_divisors(group)}"
+        )
+    elif n % minis:
         yield (
             f"data.prompts_per_step={n} is not divisible by loss.mini_batches={minis}; "
             f"choose one of {_divisors(n)}"
         )
-    elif (rows // minis) % micros:
+    elif rows % micros:
         yield (
-            f"a mini-batch of {rows // minis} rows is not divisible by "
-            f"loss.micro_batches={micros}; choose one of {_divisors(rows // minis)}"
+            f"a mini-batch of {rows} rows (of {share} completions each) is not divisible by "
+            f"loss.micro_batches={micros}; choose one of {_divisors(rows)}"
         )
-    elif (rows // minis // micros) % (c.mesh.data * c.mesh.fsdp):
+    elif rows // micros % shards:
         yield (
-            f"a micro-batch of {rows // minis // micros} rows is not divisible by mesh.data * "
-            f"mesh.fsdp = {c.mesh.data * c.mesh.fsdp}; use fewer loss.micro_batches or more prompts"
+            f"a micro-batch of {rows // micros} rows (of {share} completions each) is not "
+            f"divisible by mesh.data * mesh.fsdp = {shards}; use fewer loss.micro_batches or "
+            "loss.samples_per_row, or more prompts"
         )
 
 
@@ -94,6 +101,7 @@ def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
         ("loss.epochs", c.loss.epochs, 1),
         ("loss.mini_batches", c.loss.mini_batches, 1),
         ("loss.micro_batches", c.loss.micro_batches, 1),
+        ("loss.samples_per_row", c.loss.samples_per_row, 0),
         ("optim.learning_rate", c.optim.learning_rate, 0),
         ("optim.warmup_steps", c.optim.warmup_steps, 0),
         ("optim.weight_decay", c.optim.weight_decay, 0),

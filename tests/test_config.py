@@ -146,8 +146,18 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize(
     ("config", "part"),
     [
-        (Config(loss=Loss(micro_batches=5)), "64 rows is not divisible by loss.micro_batches=5"),
-        (Config(mesh=Mesh(data=3)), "micro-batch of 16 rows is not divisible by mesh.data"),
+        (
+            Config(loss=Loss(micro_batches=5)),
+            "8 rows (of 8 completions each) is not divisible by loss.micro_batches=5",
+        ),
+        (
+            Config(loss=Loss(samples_per_row=3)),
+            "sampling.samples_per_prompt=8 is not divisible by loss.samples_per_row=3",
+        ),
+        (
+            Config(mesh=Mesh(data=3)),
+            "micro-batch of 2 rows (of 8 completions each) is not divisible by mesh.data",
+        ),
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (

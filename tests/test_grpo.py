@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlif_jax.batch import TrainBatch
+from rlif_jax.batch import Rollout, TokenStats
 from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import (
     decayed,
@@ -17,6 +17,7 @@ from rlif_jax.grpo import (
     make_optimizer,
     make_update,
     mini_batches,
+    train_batch,
 )
 from rlif_jax.sharding import batch_sharding, make_mesh, param_shardings
 
@@ -24,26 +25,51 @@ B, P, C = 8, 6, 7
 SETTINGS = {"temperature": 0.8, "max_new_tokens": 10}
 
 
+def rollout_and_stats():
+    """Eight rows in groups of two that share their prompt, of unequal lengths, and two scorings."""
+    rng = np.random.default_rng(3)
+    prompt_length = np.repeat(rng.integers(1, P + 1, B // 2), 2)
+    length = rng.integers(1, C + 1, B)
+    zeros = jnp.zeros((B, C), jnp.float32)
+    stats = TokenStats(zeros, zeros, zeros, zeros, zeros)
+    rollout = Rollout(
+        prompt_tokens=jnp.asarray(np.repeat(rng.integers(3, 250, (B // 2, P)), 2, 0), jnp.int32),
+        prompt_mask=jnp.asarray(np.arange(P) >= P - prompt_length[:, None]),
+        tokens=jnp.asarray(rng.integers(3, 250, (B, C)), jnp.int32),
+        mask=jnp.asarray(np.arange(C) < length[:, None]),
+        stats=stats,
+        truncated=jnp.zeros(B, bool),
+        length=jnp.asarray(length, jnp.int32),
+    )
+    old, reference = (
+        stats.replace(logprob=jnp.asarray(rng.normal(-5, 1, (B, C)), jnp.float32)) for _ in "or"
+    )
+    return rollout, old, reference
+
+
+def make_batch(samples_per_row=1):
+    advantage_B = jnp.asarray(np.random.default_rng(4).normal(size=B), jnp.float32)
+    rollout, old, reference = rollout_and_stats()
+    return train_batch(rollout, advantage_B, old, reference, samples_per_row)
+
+
 @pytest.fixture(scope="module")
 def batch():
-    rng = np.random.default_rng(3)
-    prompt = rng.integers(1, P + 1, B)
-    length = rng.integers(1, C + 1, B)
-    column = np.arange(P + C)
-    mask_BT = (column >= P - prompt[:, None]) & (column < P + length[:, None])
-    return TrainBatch(
-        tokens=jnp.asarray(rng.integers(3, 250, (B, P + C)), jnp.int32),
-        mask=jnp.asarray(mask_BT),
-        position=jnp.asarray(np.maximum(np.cumsum(mask_BT, 1) - 1, 0), jnp.int32),
-        completion_mask=jnp.asarray(mask_BT[:, P:]),
-        advantage=jnp.asarray(rng.normal(size=B), jnp.float32),
-        old_logprob=jnp.asarray(rng.normal(-5, 1, (B, C)), jnp.float32),
-        ref_logprob=jnp.asarray(rng.normal(-5, 1, (B, C)), jnp.float32),
-    )
+    return make_batch()
 
 
 def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_a_shared_prompt_gives_the_gradient_of_separate_rows(tiny, batch):
+    graphdef, params, _ = tiny
+    loss = Loss(micro_batches=2, kl_coef=0.1, entropy_coef=0.01)
+    gradient = jax.jit(make_gradient(graphdef, loss, **SETTINGS))
+    grads, metrics = gradient(params, batch)
+    shared_grads, shared_metrics = gradient(params, make_batch(samples_per_row=2))
+    close(shared_grads, grads, rtol=1e-4, atol=1e-6)
+    close(shared_metrics, metrics, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "dr_grpo"])
@@ -51,9 +77,7 @@ def test_accumulation_gives_the_gradient_of_one_batch(tiny, batch, aggregation):
     graphdef, params, _ = tiny
     results = []
     for pieces in (1, 2, 8):
-        loss = Loss(
-            aggregation=aggregation, micro_batches=pieces, kl_coef=0.1, entropy_coef=0.01
-        )
+        loss = Loss(aggregation=aggregation, micro_batches=pieces, kl_coef=0.1, entropy_coef=0.01)
         results.append(jax.jit(make_gradient(graphdef, loss, **SETTINGS))(params, batch))
     (whole, whole_metrics), *others = results
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(whole)) > 1e-3
@@ -118,7 +142,7 @@ def test_no_gradient_means_decay_alone(tiny, batch):
     graphdef, params, _ = tiny
     optim = Optim(learning_rate=0.1, warmup_steps=1, weight_decay=0.5)
     optimizer = make_optimizer(optim)
-    still = dataclasses.replace(batch, advantage=jnp.zeros(B))
+    still = dataclasses.replace(batch, advantage=jnp.zeros((B, 1)))
     update = make_update(graphdef, optimizer, Loss(micro_batches=1), **SETTINGS)
     state, metrics = update(init_state(jax.tree.map(jnp.copy, params), optimizer), still)
     assert metrics["grad/norm"] == 0
@@ -152,9 +176,9 @@ def test_mini_batches_keep_order_and_repeat_each_epoch(batch):
     minis = list(mini_batches(batch, loss))
     assert len(minis) == 8
     for epoch in (0, 4):
-        joined = jnp.concatenate([m.tokens for m in minis[epoch : epoch + 4]])
-        assert (joined == batch.tokens).all()
-    assert minis[0].advantage.shape == (2,)
+        joined = jnp.concatenate([m.sequences.tokens for m in minis[epoch : epoch + 4]])
+        assert (joined == batch.sequences.tokens).all()
+    assert minis[0].advantage.shape == (2, 1)
 
 
 def test_learning_moves_probability_towards_the_rewarded(tiny, batch):
@@ -172,13 +196,15 @@ def test_learning_moves_probability_towards_the_rewarded(tiny, batch):
         from rlif_jax.scoring import completion_stats
 
         model = nnx.merge(graphdef, p)
-        stats = completion_stats(model, batch.tokens, batch.position, batch.mask, C, 0.8)
+        stats = completion_stats(model, batch.sequences, 0.8)
         return jnp.where(batch.completion_mask, stats.logprob, 0.0)
 
     before = logprob(params)
-    on_policy = dataclasses.replace(batch, advantage=signs, old_logprob=before, ref_logprob=None)
+    on_policy = dataclasses.replace(
+        batch, advantage=signs[:, None], old_logprob=before, ref_logprob=None
+    )
     _, metrics = gradient(params, on_policy)
     assert float(metrics["loss/clip_fraction"]) == 0
     state, _ = update(init_state(jax.tree.map(jnp.copy, params), optimizer), on_policy)
-    moved_B = (logprob(state.params) - before).sum(axis=1)
+    moved_B = (logprob(state.params) - before).sum(axis=(1, 2))
     assert (jnp.sign(moved_B) == signs).all()

@@ -70,9 +70,42 @@ def test_pieces_do_not_change_the_numbers(tiny, rollout):
 
 
 def test_positions_count_real_tokens(rollout):
-    _, position_BT, mask_BT = sequences(rollout)
-    assert position_BT[1].tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3, 3, 3]
-    assert mask_BT[1].tolist() == [False] * 2 + [True] * 4 + [False] * 5
+    rows = sequences(rollout)
+    assert rows.position[1].tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3, 3, 3]
+    assert rows.mask[1].tolist() == [False] * 2 + [True] * 4 + [False] * 5
+    shared = sequences(same_prompt(rollout), 4)
+    assert shared.tokens.shape == (1, 5 + 4 * 6)
+    assert shared.position[0].tolist() == [
+        *[0, 0, 0, 1, 2],
+        *[3, 4, 5, 6, 7, 8],
+        *[3, 3, 3, 3, 3, 3],
+        *[3, 4, 5, 6, 6, 6],
+        *[3, 4, 5, 5, 5, 5],
+    ]
+
+
+def same_prompt(rollout):
+    """The rollout with every row's prompt replaced by that of row 1."""
+    return rollout.replace(
+        prompt_tokens=jnp.tile(rollout.prompt_tokens[1], (4, 1)),
+        prompt_mask=jnp.tile(rollout.prompt_mask[1], (4, 1)),
+    )
+
+
+@pytest.mark.parametrize("share", [2, 4])
+def test_a_shared_prompt_gives_the_same_numbers(tiny, rollout, share):
+    """Completions behind one copy of their prompt do not see one another."""
+    grouped = same_prompt(rollout)
+    alone = make_score(tiny[0], temperature=0.9)(tiny[1], grouped)
+    shared = make_score(tiny[0], temperature=0.9, samples_per_row=share)(tiny[1], grouped)
+    mask = np.asarray(rollout.mask)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            np.asarray(a)[mask], np.asarray(b)[mask], rtol=2e-5, atol=2e-5
+        ),
+        alone,
+        shared,
+    )
 
 
 def test_split_and_join_are_inverse_and_strided():

@@ -35,6 +35,24 @@ class Subset:
         return self._source[self._indices[index]]
 
 
+def of_difficulty(source: Source, difficulties: Sequence[str]) -> Subset:
+    """The problems whose `difficulty` is one of these, in order; all of them when none is given.
+
+    Raises UserError naming a difficulty that no problem of the source has.
+    """
+    found = [source[i].metadata.get("difficulty", "") for i in range(len(source))]
+    for wanted in difficulties:
+        if wanted not in found:
+            raise UserError(
+                f"No problem has the difficulty {wanted!r} that data.difficulties asks for; "
+                f"there are {', '.join(sorted(set(found)))}."
+            )
+    kept = [
+        i for i, difficulty in enumerate(found) if not difficulties or difficulty in difficulties
+    ]
+    return Subset(source, kept)
+
+
 def fitting(
     source: Source, encode: Callable[[Problem], Sequence[int]], max_tokens: int
 ) -> tuple[Subset, int]:

@@ -40,7 +40,7 @@ def test_only_entries_with_mass_are_drawn(seed, vocabulary, shift):
     z_BV[:, rng.random(vocabulary) < 0.5] = -np.inf
     z_BV[:, rng.integers(vocabulary)] = shift
     drawn_B = np.asarray(draw(jnp.asarray(z_BV), row_keys(jax.random.key(seed), 8), jnp.int32(1)))
-    assert ((0 <= drawn_B) & (drawn_B < vocabulary)).all()
+    assert ((drawn_B >= 0) & (drawn_B < vocabulary)).all()
     assert np.isfinite(z_BV[np.arange(8), drawn_B]).all()
 
 
