@@ -137,7 +137,7 @@ def run(args: Arguments) -> dict[str, float]:
         graphdef,
         tokenizer,
         problems,
-        dataset=args.data,
+        dataset=Path(args.data).stem,
         samples_per_problem=args.n,
         temperature=args.temperature,
         max_new_tokens=args.max_new_tokens,

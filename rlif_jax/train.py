@@ -6,6 +6,7 @@ python -m rlif_jax.train --config=configs/prob_disparity.py [--steps 20] [--run-
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -249,7 +250,7 @@ def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict
         graphdef,
         tokenizer,
         problems,
-        dataset=cfg.data.name,
+        dataset=Path(cfg.data.name).stem,
         samples_per_problem=cfg.eval.samples_per_problem,
         temperature=cfg.eval.temperature,
         max_new_tokens=cfg.sampling.max_new_tokens,

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rlif_jax"
 
 LAYERS = (
-    {"errors", "problem", "config", "validation", "batch", "sharding"},
+    {"errors", "problem", "config", "validation", "batch", "sharding", "user_cache"},
     {"kernels", "execution", "data", "rewards"},
     {"model"},
     {"scoring", "sampler", "checkpoint", "metrics", "runlog", "progress", "timing", "interrupt"},

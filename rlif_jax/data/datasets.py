@@ -6,7 +6,6 @@ TensorFlow is not needed: TFDS writes and reads ArrayRecord without it.
 import contextlib
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import tensorflow_datasets as tfds
 from rlif_jax.data.rows import ROW_FIELDS, problem_from_row, read_rows
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
+from rlif_jax.user_cache import cache_folder
 
 DATASETS: Mapping[str, Path] = {"starter": Path(__file__).parent / "starter" / "problems.jsonl"}
 SPLITS = ("train", "validation")
@@ -64,23 +64,18 @@ class ProblemSource:
         return problem_from_row(row, f"{self._name} record {index}")
 
 
-def cache_dir() -> Path:
-    """The folder for downloaded and derived files: $RLIF_CACHE, or ~/.cache/rlif_jax."""
-    return Path(os.environ.get("RLIF_CACHE") or "~/.cache/rlif_jax").expanduser()
-
-
 def problem_source(name: str, split: str) -> ProblemSource:
     """Open a split of a problem set: a name in `DATASETS`, or the path of a .jsonl file of rows.
 
-    The first use checks every row and builds the ArrayRecord files under `cache_dir()`, in a folder
-    named after the SHA-256 of the JSONL file, so an edited file is built anew. Any number of
+    The first use checks every row and builds the ArrayRecord files under `cache_folder()`, in a
+    folder named after the SHA-256 of the JSONL file, so an edited file is built anew. Any number of
     processes may do so at once.
 
     Raises UserError for an unknown name or split, a bad row, a repeated id, or a cache that cannot
     be written.
     """
     path = _path_of(name)
-    folder = cache_dir() / "datasets" / f"{path.stem}-{_digest(path)[:16]}"
+    folder = cache_folder() / "datasets" / f"{path.stem}-{_digest(path)[:16]}"
     try:
         builder = _built(path, folder)
     except (OSError, RuntimeError) as error:  # ArrayRecord reports a full disk as RuntimeError

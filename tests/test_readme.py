@@ -1,0 +1,66 @@
+"""The README's commands and its example are what it says they are."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rlif_jax.batch import Evidence, TokenStats
+from rlif_jax.config import load
+from rlif_jax.rewards import combine, known_rewards
+from rlif_jax.validation import validate
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_reward_is_complete(tmp_path):
+    """The file of "Adding a reward", saved as it stands, gives the mean of the top probability."""
+    (code,) = re.findall(r"## Adding a reward.*?```python\n(.*?)```", README, re.DOTALL)
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "base.py").write_text((ROOT / "configs/base.py").read_text())
+    (folder / "confidence.py").write_text(code)
+    config = load([f"--config={folder / 'confidence.py'}"])
+    validate(config, known_rewards())
+    top1_BC = jnp.asarray([[0.9, 0.5, 0.1], [0.2, 0.4, 0.6]])
+    other = jnp.zeros_like(top1_BC)
+    evidence = Evidence(
+        stats=TokenStats(other, other, other, top1_BC, other),
+        mask=jnp.asarray([[True, True, False], [True, True, True]]),
+        truncated=jnp.zeros(2, bool),
+        key=jax.random.key(0),
+        group_size=2,
+    )
+    reward_B, terms = combine(config.reward, evidence)
+    assert reward_B.tolist() == pytest.approx([0.7, 0.4])
+    assert list(terms) == ["confidence"]
+
+
+def test_every_config_file_is_in_the_table():
+    table = README.split("## Methods")[1].split("## Configuration")[0]
+    named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert named == {p.stem for p in (ROOT / "configs").glob("*.py")} - {"base"}
+
+
+def test_the_extra_terms_are_the_ones_without_a_config():
+    extra = README.split("More terms")[1].split("The loss has")[0]
+    named = set(re.findall(r"`(\w+)`", extra))
+    assert named <= set(known_rewards())
+    with_config = {name for p in (ROOT / "configs").glob("*.py") for name in known_terms(p)}
+    assert named | with_config == set(known_rewards()) - {"confidence"}
+
+
+def known_terms(path: Path) -> list[str]:
+    if path.stem == "base":
+        return []
+    return [name for name, _ in load([f"--config={path}"]).reward.terms]
+
+
+def test_flags_in_the_examples_exist():
+    for line in re.findall(r"python -m rlif_jax\.train (--config=configs.*?)\s+#", README):
+        arguments = line.split()
+        arguments[0] = arguments[0].replace("configs/", f"{ROOT}/configs/")
+        validate(load(arguments), known_rewards())

@@ -1,0 +1,297 @@
+"""Whole runs of the very small model: real files, real programs, real processes, real kills."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rlif_jax.train import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
+TIMES = ("time/", "throughput/")
+
+
+def write_problems(path: Path, **changes) -> Path:
+    """Ten training and two held-out problems: add a constant."""
+    with path.open("w") as file:
+        for i in range(12):
+            tests = [
+                {"input": str(n), "output": str(n + i), "testtype": "functional"} for n in (0, 5)
+            ]
+            row = {
+                "question_title": f"Add {i}",
+                "question_content": f"f(x) adds {i}.",
+                "platform": "example",
+                "question_id": f"add{i}",
+                "contest_id": "c",
+                "contest_date": "2025-01-01T00:00:00",
+                "starter_code": "def f(x):",
+                "difficulty": "easy",
+                "public_test_cases": json.dumps(tests[:1]),
+                "private_test_cases": json.dumps(tests[1:]),
+                "metadata": json.dumps({"func_name": "f"}),
+                "split": "train" if i < 10 else "validation",
+            }
+            file.write(json.dumps({**row, **changes}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    return write_problems(tmp_path_factory.mktemp("problems") / "adding.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("RLIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def flags(tiny_path, problems):
+    """Flags that make any configuration run on the very small model in seconds."""
+    return [
+        f"--model.source={tiny_path}",
+        f"--data.name={problems}",
+        "--data.prompts-per-step=4",
+        "--sampling.samples-per-prompt=4",
+        "--sampling.max-new-tokens=12",
+        "--sampling.bucket=12",
+        "--loss.micro-batches=1",
+        "--eval.samples-per-problem=2",
+        "--eval.pass-at=2",
+    ]
+
+
+def config(name: str) -> str:
+    return f"--config={ROOT / 'configs' / name}.py"
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(folder: Path) -> list[dict]:
+    """The metrics without what a clock measured."""
+    return [{k: v for k, v in m.items() if not k.startswith(TIMES)} for m in metrics(folder)]
+
+
+def process(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlif_jax.train", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        path = folder / "metrics.jsonl"
+        if path.is_file() and f'{{"step": {step},' in path.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was never reached")
+
+
+@pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda p: p.stem)
+def test_every_config_file_trains(path, flags, tmp_path):
+    evaluates = path.stem == "tests_passed"
+    main(
+        [
+            f"--config={path}",
+            *flags,
+            f"--run-dir={tmp_path / 'run'}",
+            "--steps=1",
+            f"--eval.every={int(evaluates)}",
+        ]
+    )
+    rows = metrics(tmp_path / "run")
+    assert [row["step"] for row in rows] == ([0, 1] if evaluates else [1])
+    step = rows[-1]
+    terms = json.loads((tmp_path / "run/config.json").read_text())["config"]["reward"]["terms"]
+    expected = {
+        *("reward/mean", "reward/std", "rollout/response_length", "rollout/truncated_fraction"),
+        *("rollout/action_reward", "rollout/reasoning_tokens", "rollout/repetition_ratio"),
+        *("stats/trajectory_entropy", "stats/token_entropy", "stats/self_certainty"),
+        *("stats/probability_disparity", "exec/pass_rate", "loss/policy", "loss/clip_fraction"),
+        *("grad/norm", "drift/sampler_logprob", "time/sample", "time/score", "time/execute"),
+        *("time/update", "time/step", "throughput/sample_tokens_per_s"),
+        "throughput/train_tokens_per_s",
+        *(f"reward/{name}" for name, _ in terms),
+    }
+    assert expected <= step.keys()
+    assert {f"eval/adding/{k}" for k in ("avg@2", "pass@2", "response_length")} <= step.keys() or (
+        not evaluates
+    )
+    assert (path.stem == "constant") == (step["grad/norm"] == 0)
+    rollouts = (tmp_path / "run/rollouts/step_000001.jsonl").read_text().splitlines()
+    assert len(rollouts) == 16
+    first = json.loads(rollouts[0])
+    assert first["prompt"].startswith("<|im_start|>user\nf(x) adds")
+    assert first["verdict"] is not None
+    assert list((tmp_path / "run/tensorboard").iterdir())
+    assert (tmp_path / "run/checkpoints/1").is_dir()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return tmp_path_factory.mktemp("uninterrupted") / "run"
+
+
+def long_run(flags: list[str]) -> list[str]:
+    return [config("hybrid"), *flags, "--steps=6", "--eval.every=3", "--checkpoint.every=2"]
+
+
+def test_a_killed_run_resumes_as_if_nothing_had_happened(flags, tmp_path, uninterrupted):
+    main([*long_run(flags), f"--run-dir={uninterrupted}"])
+    killed = tmp_path / "run"
+    victim = process([*long_run(flags), f"--run-dir={killed}"])
+    wait_for_step(killed, 3)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert [row["step"] for row in metrics(killed)] == [0, 1, 2, 3]
+    main([*long_run(flags), f"--run-dir={killed}"])
+    assert numbers(killed) == numbers(uninterrupted)
+    for step in range(1, 7):
+        name = f"rollouts/step_{step:06d}.jsonl"
+        assert (killed / name).read_text() == (uninterrupted / name).read_text()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(flags, tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = [config("prob_disparity"), *flags, "--steps=500", "--eval.every=0"]
+    arguments += [f"--run-dir={folder}", "--checkpoint.every=0"]
+
+    def interrupt():
+        wait_for_step(folder, 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 130
+    done = metrics(folder)[-1]["step"]
+    assert f"stopped after step {done}" in capsys.readouterr().out
+    assert (folder / f"checkpoints/{done}").is_dir()
+    arguments[arguments.index("--steps=500")] = f"--steps={done + 1}"
+    main(arguments)
+    assert [row["step"] for row in metrics(folder)] == list(range(1, done + 2))
+
+
+def test_a_mesh_trains_as_one_device(flags, tmp_path):
+    arguments = [config("hybrid"), *flags, "--steps=2", "--eval.every=0"]
+    main([*arguments, f"--run-dir={tmp_path / 'one'}"])
+    mesh = ["--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
+    main([*arguments, *mesh, f"--run-dir={tmp_path / 'eight'}"])
+    for one, eight in zip(numbers(tmp_path / "one"), numbers(tmp_path / "eight"), strict=True):
+        assert one.keys() == eight.keys()
+        for key, value in one.items():
+            tolerance = 1e-4 if key.startswith("drift") else 2e-3
+            assert eight[key] == pytest.approx(value, abs=tolerance, rel=2e-3), key
+
+
+def test_everything_switched_on(flags, tmp_path):
+    """KL, a reward temperature, two epochs of two mini-batches, entropy bonus, Dr.GRPO."""
+    main(
+        [
+            config("prob_disparity"),
+            *flags,
+            f"--run-dir={tmp_path / 'run'}",
+            *("--steps=2", "--eval.every=0", "--loss.kl-coef=0.1", "--loss.epochs=2"),
+            *("--loss.mini-batches=2", "--loss.entropy-coef=0.01", "--loss.aggregation=dr_grpo"),
+            *("--loss.advantage=dr_grpo", "--reward.reward-temperature=0.5"),
+            *("--optim.learning-rate=1e-3", "--optim.warmup-steps=0", "--model.dtype=bfloat16"),
+            *(
+                "--data.system-prompt=Be brief.",
+                "--loss.samples-per-row=2",
+                "--loss.dual-clip=None",
+            ),
+        ]
+    )
+    first, second = metrics(tmp_path / "run")
+    assert first["loss/kl"] > 0  # the first mini-batch alone is still at the reference
+    assert second["loss/kl"] > 0
+    assert first["loss/clip_fraction"] > 0  # the second epoch has moved away from the sampler
+    # Certainty read at temperature 0.5 is higher than what the metrics show at 1.0.
+    assert first["reward/probability_disparity"] > first["stats/probability_disparity"]
+    record = json.loads((tmp_path / "run/rollouts/step_000001.jsonl").read_text().split("\n")[0])
+    assert "Be brief." in record["prompt"]
+
+
+def test_sampler_statistics_need_no_scoring_pass(flags, tmp_path):
+    arguments = [config("self_certainty"), *flags, "--steps=1", "--eval.every=0"]
+    main([*arguments, f"--run-dir={tmp_path / 'scorer'}"])
+    main([*arguments, "--reward.stats-from=sampler", f"--run-dir={tmp_path / 'sampler'}"])
+    (scorer,), (sampler,) = metrics(tmp_path / "scorer"), metrics(tmp_path / "sampler")
+    assert sampler["drift/sampler_logprob_max"] == 0 < scorer["drift/sampler_logprob_max"]
+    assert sampler["time/score"] < scorer["time/score"]
+    assert sampler["grad/norm"] == pytest.approx(scorer["grad/norm"], rel=1e-3)
+
+
+def refused(arguments: list[str], capsys) -> str:
+    """What the program prints when it ends with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optim.learning-rat=1"], "learning-rat"),
+        (["--loss.micro-batches=3"], "not divisible by loss.micro_batches=3"),
+        (["--sampling.samples-per-prompt=1"], "leaves a group of one"),
+        (["--reward.terms", "certainty", "1.0"], "known rewards are"),
+        (["--mesh.data=64", "--data.prompts-per-step=64"], "asks for 64 devices"),
+        (["--model.source=hf:nobody/nothing"], "hf:nobody/nothing"),
+        (["--data.name=no_such_set"], "no_such_set"),
+        (["--data.difficulties", "absurd"], "'absurd'"),
+        (["--data.max-prompt-tokens=3"], "data.max_prompt_tokens"),
+    ],
+    ids=lambda v: v[0] if isinstance(v, list) else "",
+)
+def test_bad_input_ends_with_one_sentence(arguments, message, flags, tmp_path, capsys):
+    folder = tmp_path / "run"
+    text = refused([config("prob_disparity"), *flags, f"--run-dir={folder}", *arguments], capsys)
+    assert message in text
+    assert not folder.exists()
+
+
+def test_a_damaged_model_file_is_named(flags, tiny_path, tmp_path, capsys):
+    damaged = tmp_path / "cut.gguf"
+    damaged.write_bytes(tiny_path.read_bytes()[:20_000])
+    flags[0] = f"--model.source={damaged}"
+    text = refused([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
+    assert str(damaged) in text
+
+
+def test_a_problem_without_tests_is_named(flags, tmp_path, capsys):
+    path = write_problems(tmp_path / "bare.jsonl", public_test_cases="[]", private_test_cases="[]")
+    flags[1] = f"--data.name={path}"
+    text = refused([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
+    assert str(path) in text
+    assert "add0" in text
+
+
+def test_a_used_folder_is_not_given_to_another_run(flags, tmp_path, capsys):
+    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--eval.every=0"]
+    main([*arguments, "--steps=1"])
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    text = refused([*arguments, "--steps=2", "--optim.learning-rate=0.5"], capsys)
+    assert "optim.learning_rate was 2e-05 and is now 0.5" in text
+    assert "complete at step 1" in refused([*arguments, "--steps=1"], capsys)
+    assert "--no-resume would overwrite" in refused([*arguments, "--no-resume"], capsys)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
