@@ -46,6 +46,37 @@ class DecodeState:
     t: Array
 
 
+def make_prefill(graphdef: Any, *, samples_per_prompt: int, max_new_tokens: int, pad_id: int):
+    """Build the jitted `prefill(params, prompts, key) -> DecodeState` before column 0."""
+
+    def prefill(params, prompts: Prompts, key: Array) -> DecodeState:
+        model = nnx.merge(graphdef, params)
+        return _prefill(model, prompts, key, samples_per_prompt, max_new_tokens, pad_id)
+
+    return jax.jit(prefill)
+
+
+def make_decode_chunk(graphdef: Any, *, temperature: float, pad_id: int):
+    """Build the jitted `decode_chunk(params, state) -> DecodeState`; `state` is donated.
+
+    It goes on for CHUNK columns, or until all rows are done or all columns are filled.
+    """
+
+    def decode_chunk(params, state: DecodeState) -> DecodeState:
+        model = nnx.merge(graphdef, params)
+        stop_at = jnp.minimum(state.t + CHUNK, state.tokens.shape[1])
+
+        def go_on(s):
+            return (s.t < stop_at) & ~jnp.all(s.done)
+
+        def body(s):
+            return _decode_step(model, s, temperature, pad_id)
+
+        return jax.lax.while_loop(go_on, body, state)
+
+    return jax.jit(decode_chunk, donate_argnums=1)
+
+
 def make_sample(
     graphdef: Any,
     *,
@@ -61,24 +92,8 @@ def make_sample(
     softmax(logits / temperature), float32. A completion ends with one of the model's `eos_ids`.
     """
     G, C = samples_per_prompt, max_new_tokens
-
-    def prefill(params, prompts: Prompts, key) -> DecodeState:
-        return _prefill(nnx.merge(graphdef, params), prompts, key, G, C, pad_id)
-
-    def decode_chunk(params, state: DecodeState) -> DecodeState:
-        model = nnx.merge(graphdef, params)
-        stop_at = jnp.minimum(state.t + CHUNK, C)
-
-        def go_on(s):
-            return (s.t < stop_at) & ~jnp.all(s.done)
-
-        def body(s):
-            return _decode_step(model, s, temperature, pad_id)
-
-        return jax.lax.while_loop(go_on, body, state)
-
-    prefill = jax.jit(prefill)
-    decode_chunk = jax.jit(decode_chunk, donate_argnums=1)
+    prefill = make_prefill(graphdef, samples_per_prompt=G, max_new_tokens=C, pad_id=pad_id)
+    decode_chunk = make_decode_chunk(graphdef, temperature=temperature, pad_id=pad_id)
 
     def sample(
         params, prompts: Prompts, key: Array, rows_finished: RowsFinished | None = None
