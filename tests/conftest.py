@@ -1,12 +1,21 @@
 """Every test runs on eight virtual CPU devices, so that shardings are real."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu compiles here; there is no TPU to ask
+
+# Many tests compile the same programs: they share what XLA made of them, for this session only.
+_compiled = tempfile.mkdtemp(prefix="rlif_tests_xla_")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import hypothesis
 import pytest
