@@ -28,7 +28,7 @@ from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.model.source import load_model
 from rlif_jax.problem import Problem
 from rlif_jax.programs import Programs, make_programs
-from rlif_jax.progress import Progress
+from rlif_jax.progress import Progress, evaluation_lines
 from rlif_jax.rewards import combine, known_rewards, needs_execution
 from rlif_jax.runlog import RunLog, check_same_config, completion_records
 from rlif_jax.sharding import make_mesh
@@ -56,6 +56,7 @@ def train(cfg: Config) -> None:
         stack.callback(checkpoints.close)
 
         # ---- devices, model, programs
+        progress.note(f"run folder {cfg.folder}")
         progress.phase(f"loading {cfg.model.source}")
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
         stack.enter_context(jax.set_mesh(mesh))
@@ -68,11 +69,9 @@ def train(cfg: Config) -> None:
         data = training_data(cfg, programs, progress)
         evaluate = evaluation(cfg, graphdef, tokenizer)
         G, tested = cfg.sampling.samples_per_prompt, runs_tests(cfg)
-        judge = (
-            stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
-            if tested or evaluate
-            else None
-        )
+        judge = None
+        if tested or evaluate:
+            judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
 
         # ---- state: from scratch, or from the newest checkpoint
         state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
@@ -92,7 +91,10 @@ def train(cfg: Config) -> None:
             progress.phase(text, done, total)
 
         if evaluate and start == 0:
-            log.metrics(0, evaluate(state.params, eval_key, judge, progress.phase))
+            before = evaluate(state.params, eval_key, judge, progress.phase)
+            log.metrics(0, before)
+            for line in evaluation_lines(before):
+                progress.note(f"before training: {line}")
 
         # ---- the loop
         try:
@@ -115,7 +117,10 @@ def train(cfg: Config) -> None:
         except Interrupted:
             if (done := int(state.step)) > saved:
                 checkpoints.save(done, state, key, position)
-            progress.note(f"stopped after step {done}; it is saved, and the same command goes on")
+            saving = (
+                "it is saved, and the same command goes on" if done else "there is nothing to save"
+            )
+            progress.note(f"stopped after step {done}; {saving}")
             raise
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
 

@@ -5,6 +5,11 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
+import pytest
+from tiny import write_tiny_gguf
+
+# All of this is read when JAX is first imported, which no import above does.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
@@ -16,10 +21,6 @@ _compiled = tempfile.mkdtemp(prefix="rlif_tests_xla_")
 atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-
-import hypothesis
-import pytest
-from tiny import write_tiny_gguf
 
 # A shared machine makes single examples slow at times, which says nothing about the code.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
