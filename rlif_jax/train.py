@@ -29,8 +29,9 @@ from rlif_jax.model.source import load_model
 from rlif_jax.problem import Problem
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
+from rlif_jax.provenance import check_same_config
 from rlif_jax.rewards import combine, known_rewards, needs_execution
-from rlif_jax.runlog import RunLog, check_same_config, completion_records
+from rlif_jax.runlog import RunLog, completion_records
 from rlif_jax.sharding import make_mesh
 from rlif_jax.submissions import Submissions
 from rlif_jax.timing import Watch

@@ -11,7 +11,17 @@ LAYERS = (
     {"errors", "problem", "config", "validation", "batch", "sharding", "user_cache"},
     {"kernels", "execution", "data", "rewards"},
     {"model"},
-    {"scoring", "sampler", "checkpoint", "metrics", "runlog", "progress", "timing", "interrupt"},
+    {
+        "scoring",
+        "sampler",
+        "checkpoint",
+        "metrics",
+        "runlog",
+        "progress",
+        "provenance",
+        "timing",
+        "interrupt",
+    },
     {"grpo", "grpo_loss"},
     {"train", "evaluate", "submissions", "programs"},
 )

@@ -16,13 +16,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from rlif_jax.config import Checkpoint, Config, Execution, Optim, Reward
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
-from rlif_jax.runlog import (
-    RunLog,
-    check_same_config,
-    completion_records,
-    git_revision,
-    truncate_after,
-)
+from rlif_jax.provenance import check_same_config, git_revision
+from rlif_jax.runlog import RunLog, completion_records, truncate_after
 
 
 def lines(path: Path) -> list[dict]:

@@ -1,0 +1,101 @@
+"""Which configuration, code and versions made a run folder, and whether they may go on in it."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rlif_jax
+from rlif_jax.errors import UserError
+
+MAY_CHANGE = ("steps", "resume", "run_dir", "name", "checkpoint", "execution.workers")
+"""Config fields and sections that a resumed run may change: none alters the numbers of a step."""
+
+_ABSENT = "(absent)"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """The config as JSON would give it back: tuples are lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def check_same_config(folder: Path, config: Any) -> None:
+    """Refuse to go on in a run folder that another configuration has used.
+
+    A folder is used when it has a config.json and metrics or checkpoints. The fields in
+    `MAY_CHANGE` may differ: steps, resume, run_dir, name, checkpoint.* and execution.workers.
+    Raises `UserError` naming every other field that differs as a dotted name with both values, and
+    for a config.json that cannot be read.
+    """
+    path = folder / "config.json"
+    metrics = folder / "metrics.jsonl"
+    checkpoints = folder / "checkpoints"
+    used = (metrics.is_file() and metrics.stat().st_size > 0) or (
+        checkpoints.is_dir() and any(checkpoints.iterdir())
+    )
+    if not (used and path.is_file()):
+        return
+    try:
+        before = _flat(json.loads(path.read_text("utf-8"))["config"])
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}), so nobody can tell which configuration this folder "
+            "belongs to. Choose another folder with --run-dir, or remove this one."
+        ) from error
+    now = _flat(resolved(config))
+    differing = [
+        f"{name} was {before.get(name, _ABSENT)!r} and is now {now.get(name, _ABSENT)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
+        and not any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} holds a run with another configuration: {'; '.join(differing)}. Choose "
+            "another folder with --run-dir, go back to the earlier values, or remove the folder."
+        )
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """The commit of the checkout with the package `folder` at its top, plus "+dirty" if modified.
+
+    None outside a checkout, for an installed package, or without git.
+    """
+    package = (folder or Path(rlif_jax.__file__).parent).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        # A package installed in a virtual environment inside some checkout is not part of it.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent:
+            return None
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+dirty" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "rlif_jax": rlif_jax.__version__,
+        **{name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
+    }
