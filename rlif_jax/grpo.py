@@ -10,7 +10,7 @@ from flax import nnx
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Loss, Optim
-from rlif_jax.grpo_loss import group_advantages, loss_denominator, policy_loss
+from rlif_jax.grpo_loss import loss_denominator, policy_loss
 from rlif_jax.scoring import completion_stats, sequences, split_rows
 
 
@@ -156,14 +156,3 @@ def make_update(
         return state.replace(params=params, opt_state=opt_state), metrics
 
     return jax.jit(update, donate_argnums=0)
-
-
-__all__ = [
-    "group_advantages",
-    "init_state",
-    "make_gradient",
-    "make_optimizer",
-    "make_update",
-    "mini_batches",
-    "train_batch",
-]

