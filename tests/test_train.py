@@ -11,37 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import write_problems
 
 from rlif_jax.train import main
 
 ROOT = Path(__file__).parent.parent
 CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
 TIMES = ("time/", "throughput/")
-
-
-def write_problems(path: Path, **changes) -> Path:
-    """Ten training and two held-out problems: add a constant."""
-    with path.open("w") as file:
-        for i in range(12):
-            tests = [
-                {"input": str(n), "output": str(n + i), "testtype": "functional"} for n in (0, 5)
-            ]
-            row = {
-                "question_title": f"Add {i}",
-                "question_content": f"f(x) adds {i}.",
-                "platform": "example",
-                "question_id": f"add{i}",
-                "contest_id": "c",
-                "contest_date": "2025-01-01T00:00:00",
-                "starter_code": "def f(x):",
-                "difficulty": "easy",
-                "public_test_cases": json.dumps(tests[:1]),
-                "private_test_cases": json.dumps(tests[1:]),
-                "metadata": json.dumps({"func_name": "f"}),
-                "split": "train" if i < 10 else "validation",
-            }
-            file.write(json.dumps({**row, **changes}) + "\n")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
-"""A very small Llama with a byte-level tokenizer, written as a real .gguf file.
+"""A very small Llama with a byte-level tokenizer, written as a real .gguf file, and problems.
 
 Everything that reads, samples, trains and saves runs on it as on a real model, in seconds.
 """
 
+import json
 from pathlib import Path
 
 import gguf
@@ -63,4 +64,29 @@ def write_tiny_gguf(path: Path, seed: int = 0) -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def write_problems(path: Path, **changes) -> Path:
+    """Ten training and two held-out problems: add a constant."""
+    with path.open("w") as file:
+        for i in range(12):
+            tests = [
+                {"input": str(n), "output": str(n + i), "testtype": "functional"} for n in (0, 5)
+            ]
+            row = {
+                "question_title": f"Add {i}",
+                "question_content": f"f(x) adds {i}.",
+                "platform": "example",
+                "question_id": f"add{i}",
+                "contest_id": "c",
+                "contest_date": "2025-01-01T00:00:00",
+                "starter_code": "def f(x):",
+                "difficulty": "easy",
+                "public_test_cases": json.dumps(tests[:1]),
+                "private_test_cases": json.dumps(tests[1:]),
+                "metadata": json.dumps({"func_name": "f"}),
+                "split": "train" if i < 10 else "validation",
+            }
+            file.write(json.dumps({**row, **changes}) + "\n")
     return path
