@@ -14,6 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+ROWS_PER_HEADER = 20
+
 RECENT_STEPS = 8
 """Steps whose mean duration gives the time left."""
 
@@ -73,7 +75,9 @@ def evaluation_lines(metrics: Mapping[str, float]) -> list[str]:
 
 def _value(metrics: Mapping[str, float], column: _Column) -> str:
     value = metrics.get(column.key)
-    return "-" if value is None else f"{value:.{column.decimals}f}"
+    if value is None:
+        return "-"
+    return f"{round(value, column.decimals) + 0.0:.{column.decimals}f}"  # + 0.0: never "-0.000"
 
 
 def _standard_console() -> Console:
@@ -112,7 +116,7 @@ class Progress:
         """Seconds for the remaining steps at the pace of the recent ones; None before a step."""
         self._spinner = Spinner("dots")
         self._live: Live | None = None
-        self._header_width = 0
+        self._header_width = self._rows = 0
 
     def __enter__(self) -> Self:
         self._started = self._last_step_at = self._clock()
@@ -191,10 +195,12 @@ class Progress:
         columns = _COLUMNS + (_WIDE_COLUMNS if width >= _WIDE else ())
         label = f"{step}/{self.total_steps}"
         first = max(len(f"{self.total_steps}") * 2 + 1, len("step"))
-        if width != self._header_width:  # at the start, and when the window changes its size
+        # At the start, when the window changes its size, and before the last one scrolls away.
+        if width != self._header_width or self._rows % ROWS_PER_HEADER == 0:
             self._header_width = width
             titles = "".join(column.title.rjust(column.width) for column in columns)
             self._print_clipped(Text("step".rjust(first) + titles, style="bold"))
+        self._rows += 1
         row = Text(label.rjust(first), style="cyan")
         for column in columns:
             row.append(_value(metrics, column).rjust(column.width), style="default")
