@@ -34,7 +34,7 @@ class Data:
     """The problems, and how they become prompts."""
 
     name: str = "starter"
-    """Name of the problem set."""
+    """Name of the problem set, or the path of a .jsonl file of rows with a split field."""
     difficulties: tuple[str, ...] = ()
     """Train on problems of these difficulties only; empty: all. Evaluation always uses all."""
     prompts_per_step: int = 8
