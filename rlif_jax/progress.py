@@ -160,7 +160,10 @@ class Progress:
         Evaluation keys among them are shown on lines of their own.
         """
         now = self._clock()
-        self._durations.append(now - self._last_step_at)
+        elapsed = now - self._last_step_at
+        if not self._durations:  # loading and a first evaluation are no part of the first step
+            elapsed = metrics.get("time/step", elapsed)
+        self._durations.append(elapsed)
         self._last_step_at = now
         self._done = step
         self.time_left = self._estimate()
