@@ -24,6 +24,7 @@ from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
 from rlif_jax.model.source import load_model
 from rlif_jax.problem import Problem
 from rlif_jax.sampler.sample import make_sample
+from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.submissions import Submissions
 
 
@@ -130,6 +131,7 @@ def run(args: Arguments) -> dict[str, float]:
     """Evaluate a model source and return the metrics."""
     if not 1 <= args.k <= args.n:
         raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
+    skip_absent_tpu()
     model, tokenizer = load_model(args.model)
     graphdef, params = nnx.split(model)
     problems = held_out(args.data, tokenizer, args.max_prompt_tokens, "")

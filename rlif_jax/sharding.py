@@ -5,8 +5,11 @@ axis each of them is split over. The mesh has three axes: `data` (rows), `fsdp` 
 embedding axis of weights), `tensor` (heads, feed-forward and vocabulary).
 """
 
+import importlib.util
 import math
+import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,12 +37,28 @@ RULES_TRAIN: Rules = {
 }
 
 
+def skip_absent_tpu() -> None:
+    """Keep JAX from starting libtpu where it is installed but there is no TPU.
+
+    It would look for a metadata server for over a minute and print warnings. Only where nothing but
+    the CPU can be meant: no JAX_PLATFORMS, no TPU device node, no plugin for another accelerator.
+    """
+    spec_of_plugins = importlib.util.find_spec("jax_plugins")
+    plugins = spec_of_plugins and any(
+        pkgutil.iter_modules(spec_of_plugins.submodule_search_locations)
+    )
+    chips = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")]
+    if jax.config.jax_platforms is None and not plugins and not chips:
+        jax.config.update("jax_platforms", "cpu")
+
+
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A (data, fsdp, tensor) mesh over the first data * fsdp * tensor devices.
 
     Raises:
         UserError: there are fewer devices than the mesh asks for.
     """
+    skip_absent_tpu()
     devices, count = jax.devices(), data * fsdp * tensor
     if count > len(devices):
         raise UserError(

@@ -4,6 +4,10 @@ libtpu compiles ahead of time for a topology it is told about
 (https://docs.jax.dev/en/latest/aot.html); the shapes are SmolLM2's, with fewer layers.
 """
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +160,14 @@ def test_update_fits_beside_its_state(mesh, model):
     assert memory.temp_size_in_bytes < logits / 2
     # Parameters and both moments are updated in place.
     assert memory.alias_size_in_bytes >= 3 * param_bytes(params)
+
+
+def test_an_installed_libtpu_is_left_alone_where_there_is_no_tpu():
+    """Without JAX_PLATFORMS the CPU comes up at once, and nothing is said about TPUs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TPU_"))}
+    program = "from rlif_jax.sharding import make_mesh; print(make_mesh().devices.flat[0].platform)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "cpu\n"
+    assert "TPU" not in done.stderr
