@@ -47,7 +47,7 @@ class Arguments:
     rows: int = 64
     """Completions sampled at the same time."""
     max_prompt_tokens: int = 384
-    """Longer prompts are dropped, with a note."""
+    """Problems with longer prompts are left out."""
     seed: int = 0
     """Root of all randomness."""
     out: str = ""

@@ -115,19 +115,13 @@ def make_gradient(graphdef: Any, loss: Loss, *, temperature: float, max_new_toke
         denominator = loss_denominator(all_rows_BC, loss, max_new_tokens)
 
         def accumulate(total, piece):
-            out = jax.grad(piece_loss, has_aux=True)(params, piece, denominator)
-            return jax.tree.map(jnp.add, total, out), None
+            grads, metrics = jax.grad(piece_loss, has_aux=True)(params, piece, denominator)
+            return jax.tree.map(jnp.add, total, grads), metrics
 
         pieces = split_rows(batch, loss.micro_batches)
-        shapes = jax.eval_shape(
-            jax.grad(piece_loss, has_aux=True),
-            params,
-            jax.tree.map(lambda x: x[0], pieces),
-            denominator,
-        )
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        (grads, sums), _ = jax.lax.scan(accumulate, zeros, pieces)
-        return grads, sums
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        grads, metrics = jax.lax.scan(accumulate, zeros, pieces)
+        return grads, jax.tree.map(lambda shares: shares.sum(), metrics)
 
     return gradient
 
