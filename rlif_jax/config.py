@@ -158,7 +158,11 @@ class Execution:
     monitor: bool = True
     """Run the tests also when no reward term needs them, to follow accuracy."""
     run_all_tests: bool = False
-    """Go on after the first failing test (tests_fraction always does)."""
+    """Go on after the first failing test (rewards that need every test always do)."""
+    numeric_tolerance: float = 0.0
+    """Numbers may differ by this much, relative above 1 and absolute below; 0: not at all."""
+    allow_weak_isolation: bool = False
+    """Run programs even where they cannot be kept from the network and from the user's files."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,11 @@ class Problem:
 
 
 class Verdict(enum.StrEnum):
-    """What became of a program, on one test or on all. Only PASSED is a success."""
+    """What became of a program, on one test or on all. Only PASSED is a success.
+
+    SANDBOX_ERROR is never part of an Outcome: a failure of the judge's own machinery is retried
+    once and then raised (`execution.pool.SandboxError`), because nothing is known of the program.
+    """
 
     PASSED = "passed"
     WRONG_ANSWER = "wrong_answer"
@@ -51,6 +55,7 @@ class Verdict(enum.StrEnum):
     MEMORY_LIMIT = "memory_limit"
     OUTPUT_LIMIT = "output_limit"
     NO_CODE = "no_code"
+    SANDBOX_ERROR = "sandbox_error"
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class Outcome:
 
     `verdict` is PASSED when every test passed, else that of the first failing test. `results` holds
     one verdict per test that was run, in order; without `run_all_tests` it ends at the first
-    failure.
+    failure. `answers` holds, for each test that was run, a short key of what the program answered
+    (`execution.compare.answer_key`: equal keys, equal answers), None where it ended without an
+    answer; it is made from the program's output alone, never from the expected one.
     """
 
     verdict: Verdict
@@ -67,6 +74,7 @@ class Outcome:
     tests_total: int
     seconds: float
     detail: str = ""
+    answers: tuple[str | None, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -111,6 +111,7 @@ def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
         ("execution.workers", c.execution.workers, 1),
         ("execution.memory_mb", c.execution.memory_mb, 64),
         ("execution.output_kb", c.execution.output_kb, 1),
+        ("execution.numeric_tolerance", c.execution.numeric_tolerance, 0),
         ("eval.every", c.eval.every, 0),
         ("eval.samples_per_problem", c.eval.samples_per_problem, 1),
         ("eval.pass_at", c.eval.pass_at, 1),
