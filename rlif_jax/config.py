@@ -37,6 +37,8 @@ class Data:
     """Name of the problem set, or the path of a .jsonl file of rows with a split field."""
     difficulties: tuple[str, ...] = ()
     """Train on problems of these difficulties only; empty: all. Evaluation always uses all."""
+    keep_errata: bool = False
+    """Use also the problems in LiveCodeBench's errata, whose tests reject right programs."""
     prompts_per_step: int = 8
     """Problems in one step (N)."""
     max_prompt_tokens: int = 384

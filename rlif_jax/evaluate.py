@@ -16,7 +16,7 @@ from flax import nnx
 
 from rlif_jax.config import Execution
 from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.pipeline import fitting
+from rlif_jax.data.pipeline import fitting, without_errata
 from rlif_jax.data.prompts import encode_prompt, pad_prompts
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge
@@ -48,6 +48,8 @@ class Arguments:
     """Completions sampled at the same time."""
     max_prompt_tokens: int = 384
     """Problems with longer prompts are left out."""
+    keep_errata: bool = False
+    """Evaluate also on problems in LiveCodeBench's errata, whose tests reject right programs."""
     seed: int = 0
     """Root of all randomness."""
     out: str = ""
@@ -110,11 +112,22 @@ def make_evaluate(
 
 
 def held_out(
-    name: str, tokenizer: Any, max_prompt_tokens: int, system_prompt: str, limit: int = 0
+    name: str,
+    tokenizer: Any,
+    max_prompt_tokens: int,
+    system_prompt: str,
+    limit: int = 0,
+    keep_errata: bool = False,
 ) -> list[Problem]:
-    """The held-out problems whose prompts fit; the first `limit` of them when it is not 0."""
+    """The held-out problems whose prompts fit; the first `limit` of them when it is not 0.
+
+    Problems in LiveCodeBench's errata are left out unless `keep_errata`.
+    """
+    source = problem_source(name, "validation")
+    if not keep_errata:
+        source, _ = without_errata(source)
     source, _ = fitting(
-        problem_source(name, "validation"),
+        source,
         lambda problem: encode_prompt(tokenizer, problem, system_prompt),
         max_prompt_tokens,
     )
@@ -134,7 +147,9 @@ def run(args: Arguments) -> dict[str, float]:
     skip_absent_tpu()
     model, tokenizer = load_model(args.model)
     graphdef, params = nnx.split(model)
-    problems = held_out(args.data, tokenizer, args.max_prompt_tokens, "")
+    problems = held_out(
+        args.data, tokenizer, args.max_prompt_tokens, "", keep_errata=args.keep_errata
+    )
     evaluate = make_evaluate(
         graphdef,
         tokenizer,

@@ -17,7 +17,7 @@ from rlif_jax.batch import Evidence, TrainState
 from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
 from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches
+from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches, without_errata
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
 from rlif_jax.execution.pool import Judge
@@ -30,7 +30,7 @@ from rlif_jax.problem import Problem
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
 from rlif_jax.provenance import check_same_config
-from rlif_jax.rewards import combine, known_rewards, needs_execution
+from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.runlog import RunLog, completion_records
 from rlif_jax.sharding import make_mesh
 from rlif_jax.submissions import Submissions
@@ -226,12 +226,19 @@ def runs_tests(cfg: Config) -> bool:
 
 def all_tests(cfg: Config) -> bool:
     """Whether tests after the first failing one are run, too."""
-    return cfg.execution.run_all_tests or any(t == "tests_fraction" for t, _ in cfg.reward.terms)
+    return cfg.execution.run_all_tests or needs_all_tests(cfg.reward)
 
 
 def training_data(cfg: Config, programs: Programs, progress: Progress) -> Any:
-    """The iterator over batches of problems whose prompts fit."""
+    """The iterator over batches of problems whose prompts fit and whose tests can be trusted."""
     source = of_difficulty(problem_source(cfg.data.name, "train"), cfg.data.difficulties)
+    if not cfg.data.keep_errata:
+        source, unsound = without_errata(source)
+        if unsound:
+            progress.note(
+                f"{unsound} problems are in LiveCodeBench's errata and are left out; "
+                "--data.keep-errata uses them"
+            )
     source, dropped = fitting(source, programs.encode, cfg.data.max_prompt_tokens)
     if dropped:
         progress.note(
@@ -251,6 +258,7 @@ def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict
         cfg.data.max_prompt_tokens,
         cfg.data.system_prompt,
         cfg.eval.max_problems,
+        cfg.data.keep_errata,
     )
     return make_evaluate(
         graphdef,

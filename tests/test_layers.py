@@ -23,7 +23,7 @@ LAYERS = (
         "interrupt",
     },
     {"grpo", "grpo_loss"},
-    {"train", "evaluate", "submissions", "programs"},
+    {"train", "evaluate", "submissions", "programs", "grade"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

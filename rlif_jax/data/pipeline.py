@@ -6,6 +6,7 @@ from typing import Protocol
 import grain
 import numpy as np
 
+from rlif_jax.data.errata import is_erratum
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -58,6 +59,12 @@ def fitting(
 ) -> tuple[Subset, int]:
     """The problems whose prompt has at most `max_tokens` tokens, and the number of the others."""
     kept = [i for i in range(len(source)) if len(encode(source[i])) <= max_tokens]
+    return Subset(source, kept), len(source) - len(kept)
+
+
+def without_errata(source: Source) -> tuple[Subset, int]:
+    """The problems that are not in LiveCodeBench's errata, and the number of the others."""
+    kept = [i for i in range(len(source)) if not is_erratum(source[i])]
     return Subset(source, kept), len(source) - len(kept)
 
 

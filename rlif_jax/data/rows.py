@@ -29,44 +29,39 @@ REQUIRED_FIELDS = (
 DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
 ROW_FIELDS = REQUIRED_FIELDS + DESCRIPTIVE_FIELDS
 
+LONGEST_TIME_LIMIT_S = 86_400.0
 _DEFAULT_TIME_LIMIT_S = Problem.time_limit_s
 
 
-def problem_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
+def problem_from_row(
+    row: Mapping[str, Any], where: str = "row", time_limit_s: float = _DEFAULT_TIME_LIMIT_S
+) -> Problem:
     """The `Problem` of a dataset row: public tests first, then private ones.
 
     The function's name comes from `metadata.func_name`, and its presence alone decides the kind of
-    all tests, as in the official checker; `metadata.time_limit_s` (seconds per test) is ours.
-    Fields that only describe the problem and all other keys of `metadata` go to `Problem.metadata`.
+    all tests, as in the official checker; `metadata.time_limit_s` (seconds per test) is ours, and
+    `time_limit_s` holds for rows without one. Fields that only describe the problem and all other
+    keys of `metadata` go to `Problem.metadata`.
 
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
     or not text, when its JSON is bad or of the wrong shape, or when there is no test.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: a row must be a JSON object of strings, not {_shorten(row)}.")
+        raise UserError(f"{where}: a row must be a JSON object of strings, not {shorten(row)}.")
     if isinstance(row.get("question_id"), str):
         where = f"{where} (question_id {row['question_id']!r})"
     fields = {name: _text_field(row, name, where) for name in ROW_FIELDS}
     if not fields["question_id"]:
         raise UserError(f"{where}: field question_id is empty; give each problem an id of its own.")
-    metadata = _json_field(fields["metadata"], "metadata", dict, where)
-    entry_point = metadata.pop("func_name", None)
-    if entry_point is not None and not (
-        isinstance(entry_point, str) and entry_point.isidentifier()
-    ):
-        raise UserError(
-            f"{where}: field metadata has func_name {entry_point!r}, which is not the name of a "
-            "function; give the name that the tests call, or leave func_name out for stdin "
-            "problems."
-        )
-    time_limit_s = metadata.pop("time_limit_s", _DEFAULT_TIME_LIMIT_S)
-    if type(time_limit_s) not in (int, float) or not 0 < time_limit_s < float("inf"):
-        raise UserError(
-            f"{where}: field metadata has time_limit_s {_shorten(time_limit_s)}, not a positive "
-            "number of seconds; correct it or leave it out."
-        )
+    metadata = json_field(fields["metadata"], "metadata", dict, where)
+    entry_point = function_name(
+        metadata.pop("func_name", None), "field metadata has func_name", where
+    )
+    time_limit_s = positive_seconds(
+        metadata.pop("time_limit_s", time_limit_s), "field metadata has time_limit_s", where
+    )
     kind = "stdin" if entry_point is None else "functional"
-    public = _json_field(fields["public_test_cases"], "public_test_cases", list, where)
+    public = json_field(fields["public_test_cases"], "public_test_cases", list, where)
     private = _private_tests(fields["private_test_cases"], where)
     tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
     if not tests:
@@ -80,7 +75,7 @@ def problem_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
         tests=tests,
         starter_code=fields["starter_code"],
         entry_point=entry_point,
-        time_limit_s=float(time_limit_s),
+        time_limit_s=time_limit_s,
         metadata=metadata | {name: fields[name] for name in DESCRIPTIVE_FIELDS if fields[name]},
     )
 
@@ -102,26 +97,37 @@ def row_from_problem(problem: Problem) -> dict[str, str]:
     } | {name: problem.metadata.get(name, "") for name in DESCRIPTIVE_FIELDS}
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]]:
     """Yield (place, row) for each line of a JSONL file; the place names file and line for messages.
 
     Lines of white space are skipped. Raises UserError when the file cannot be read or a line is not
     JSON.
     """
+    for where, _, line in read_lines(path, content):
+        yield where, parse_line(line, where)
+
+
+def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
+    """Yield (place, byte offset, line) for each line of a file that is not white space.
+
+    Raises UserError, which calls the file's `content` by its name, when it cannot be read.
+    """
+    offset = 0
     try:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    where = f"{path} line {number}"
-                    yield where, _parse_line(line, where)
+                    yield f"{path} line {number}", offset, line
+                offset += len(line)
     except OSError as error:
         raise UserError(
-            f"Cannot read the problems in {path}: {error.strerror}. Check the path and its "
+            f"Cannot read the {content} in {path}: {error.strerror}. Check the path and its "
             "permissions."
         ) from error
 
 
-def _parse_line(line: bytes, where: str) -> Any:
+def parse_line(line: bytes, where: str) -> Any:
+    """The JSON value of one line; UserError when it is none."""
     try:
         return json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -139,14 +145,34 @@ def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
         )
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: field {name} is {_shorten(value)}, not text; lists and objects are stored "
+            f"{where}: field {name} is {shorten(value)}, not text; lists and objects are stored "
             "as JSON inside a string."
         )
-    _check_unicode(value, name, where)
+    check_unicode(value, name, where)
     return value
 
 
-def _check_unicode(text: str, name: str, where: str) -> None:
+def function_name(value: Any, what: str, where: str) -> str | None:
+    """The name of the function that tests call, None for stdin; UserError when it is no name."""
+    if value is None or (isinstance(value, str) and value.isidentifier()):
+        return value
+    raise UserError(
+        f"{where}: {what} {shorten(value)}, which is not the name of a function; give the name "
+        "that the tests call, or leave it out for stdin problems."
+    )
+
+
+def positive_seconds(value: Any, what: str, where: str) -> float:
+    """A time limit; UserError when it is not a positive number, or is more than a day."""
+    if type(value) not in (int, float) or not 0 < value <= LONGEST_TIME_LIMIT_S:
+        raise UserError(
+            f"{where}: {what} {shorten(value)}, not a positive number of seconds up to a day; "
+            "correct it or leave it out."
+        )
+    return float(value)
+
+
+def check_unicode(text: str, name: str, where: str) -> None:
     """Half of a surrogate pair is legal in JSON but can be neither stored, tokenized nor piped."""
     try:
         text.encode()
@@ -157,7 +183,8 @@ def _check_unicode(text: str, name: str, where: str) -> None:
         ) from error
 
 
-def _json_field(text: str, name: str, kind: type, where: str) -> Any:
+def json_field(text: str, name: str, kind: type, where: str) -> Any:
+    """The value of type `kind`, list or dict, that a field holds as JSON; UserError otherwise."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -166,7 +193,7 @@ def _json_field(text: str, name: str, kind: type, where: str) -> Any:
         ) from error
     if not isinstance(value, kind):
         wanted = "a list of tests" if kind is list else "an object"
-        raise UserError(f"{where}: field {name} must be {wanted} in JSON, not {_shorten(value)}.")
+        raise UserError(f"{where}: field {name} must be {wanted} in JSON, not {shorten(value)}.")
     return value
 
 
@@ -174,7 +201,7 @@ def _private_tests(text: str, where: str) -> list:
     """Private tests, plain JSON or base64(zlib(pickle(JSON text))) where only a str is accepted."""
     # Base64 of a zlib stream starts with "e" (0x78) and JSON of a list with "[": never both.
     if text.lstrip().startswith(("[", "{", '"')):
-        return _json_field(text, "private_test_cases", list, where)
+        return json_field(text, "private_test_cases", list, where)
     try:
         packed = zlib.decompress(base64.b64decode(text, validate=True))
     except (ValueError, zlib.error) as error:
@@ -190,7 +217,7 @@ def _private_tests(text: str, where: str) -> list:
             "pickle of one text is opened, because others can run code; store the tests as plain "
             "JSON."
         ) from error
-    return _json_field(unpacked, "private_test_cases", list, where)
+    return json_field(unpacked, "private_test_cases", list, where)
 
 
 _TEXT_OPCODES = ("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
@@ -219,14 +246,14 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
     for number, case in enumerate(cases, start=1):
         place = f"{where}: field {name}, test {number}"
         if not isinstance(case, dict):
-            raise UserError(f"{place} is {_shorten(case)}, not an object with input and output.")
+            raise UserError(f"{place} is {shorten(case)}, not an object with input and output.")
         for key in ("input", "output"):
             if not isinstance(case.get(key), str):
                 raise UserError(
-                    f"{place} has {key} {_shorten(case.get(key))}; it must be text (JSON inside a "
+                    f"{place} has {key} {shorten(case.get(key))}; it must be text (JSON inside a "
                     "string for functional tests)."
                 )
-            _check_unicode(case[key], f"{name}, test {number}, {key}", where)
+            check_unicode(case[key], f"{name}, test {number}, {key}", where)
         if case.get("testtype", kind) != kind:
             raise UserError(
                 f"{place} has testtype {case['testtype']!r}, but the row is {kind} because its "
@@ -242,6 +269,7 @@ def _test_cases(tests: Iterator[Test]) -> str:
     return json.dumps(cases, ensure_ascii=False)
 
 
-def _shorten(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """`repr`, cut to 60 characters for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

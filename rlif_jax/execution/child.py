@@ -1,115 +1,86 @@
-"""What the zygote's forked child does: confine itself, then run one program on one input.
+"""What the zygote's forked child does: confine itself, then run one program.
 
-Standard library only. The child writes lines `NONCE KIND JSON` to the result descriptor: "started"
-before it looks at the program, then at most one of "syntax", "memory", "result", "unsupported".
-They are claims of the candidate's own process: the judge believes no success on their strength.
+Standard library only. It tells the judge on a channel of its own that it has got so far, or why the
+program does not compile. A program that reads standard input then runs once, without the channel;
+or on one input after another, when its text shows that it can carry nothing over from one to the
+next. One that defines a function is loaded once and called with one test's arguments after another.
+What such a child writes, `NONCE KIND JSON`, is a claim of the candidate's own process: the judge
+believes no more than that this value was returned.
 """
 
 import atexit
+import builtins
 import contextlib
-import ctypes
+import fcntl
 import gc
 import io
 import json
 import math
+import numbers
 import os
 import random
+import re
 import resource
+import socket
 import sys
 import types
 from decimal import Decimal
 from fractions import Fraction
+
+from rlif_jax.execution import isolation, seccomp
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
 # sum are the builtins and datetime and bisect are modules.
 _NAMES = "string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, "
 _NAMES += "itertools, functools, operator, io, sys, json"
 PRELUDE = "".join(f"from {n} import *\n" for n in [*_NAMES.split(", "), "builtins", "typing"])
-PRELUDE += f"import {_NAMES}\nsys.setrecursionlimit(50000)\n"
+RECURSION = 50000
+PRELUDE += f"import {_NAMES}\nsys.setrecursionlimit({RECURSION})\n"
 
-RESULT_FD = 3
+CHANNEL_FD = 3  # to the judge: calls come in, claims go out
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
-OPEN_FILES = 256
-FILE_BYTES = 64 << 20
-STACK_BYTES = 112 << 20  # the kernel keeps at least 128 MiB below the stack free of mappings
+WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
+PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
-
-PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 36, 38
+OUT_OF_MEMORY = 86  # exit status of a program that an uncaught MemoryError ended
 
 
 def load_prelude() -> dict:
-    """Run the import block; return the names that it binds."""
-    names: dict = {}
-    exec(compile(PRELUDE, "prelude", "exec", dont_inherit=True), names)
-    del names["__builtins__"]
-    return names
+    """Run the import block; return the names that it binds, for use in place of the builtins.
 
-
-def prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option})")
-
-
-def drop_privileges(uid: int) -> None:
-    """Become `uid` when it is not 0, and give up every capability.
-
-    A root without capabilities cannot read the memory of a root that has them.
+    It binds all builtins, too. A fork is spared the copy of 600 names into its own namespace, whose
+    reference counts alone would cost it half its time.
     """
-    if uid:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
-    prctl(PR_SET_DUMPABLE, 1)  # a change of uid cleared it: /proc/self would belong to root
+    names: dict = {"__builtins__": builtins.__dict__.copy()}
+    exec(compile(PRELUDE, "prelude", "exec", dont_inherit=True), names)
+    return names.pop("__builtins__") | names
 
 
-def confine(job: dict, uid: int) -> None:
-    os.setsid()
-    if uid:
-        os.chown("work", uid, uid)
-        for fd in (1, 2):  # so that /dev/stdout can be opened by name
-            with contextlib.suppress(OSError):
-                os.fchown(fd, uid, uid)
-    os.chdir("work")
-    os.environ.clear()
-    os.environ["PYTHONHASHSEED"] = "0"
-    for kind, value in (
-        (resource.RLIMIT_AS, job["memory_bytes"]),
-        # A backstop: it counts by timer ticks, which under load may run ahead of the time used.
-        (resource.RLIMIT_CPU, 2 * math.ceil(job["cpu_s"]) + 1),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_NPROC, job["processes"]),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_STACK, STACK_BYTES),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
-    drop_privileges(uid)
+def prepare() -> dict:
+    """Do once, in the zygote, all that its forks would do alike; return the prelude.
+
+    That is much of what a test costs: a fork pays for every page of memory that it touches.
+    """
+    open_streams()
+    prelude = load_prelude()
+    sys.set_int_max_str_digits(INT_DIGITS)
+    sys.argv[:] = ["solution.py"]
+    del sys.modules["__main__"]
+    return prelude
 
 
-def read_all(fd: int) -> str:
-    with open(fd, encoding="utf-8", errors="surrogatepass", newline="") as file:
-        return file.read()
+def new_module(name: str, prelude: dict) -> None:
+    """Put an empty module under this name, with the prelude for builtins."""
+    module = sys.modules[name] = types.ModuleType(name)
+    vars(module).update(__builtins__=prelude, __file__="solution.py")
 
 
-def take_descriptors(functional: bool, fds: list[int]) -> tuple[str, str]:
-    """Put the job's descriptors in their places; return the program and the arguments' text."""
-    code_fd, input_fd, result_fd, stderr_fd, stdout_fd = fds
-    code = read_all(code_fd)
-    text = ""
-    if functional:
-        text = read_all(input_fd)
-        input_fd = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(input_fd, 0)
-    os.dup2(stdout_fd, 1)
-    os.dup2(stderr_fd, 2)
-    os.dup2(result_fd, RESULT_FD, inheritable=False)
-    os.closerange(RESULT_FD + 1, 256)
-    # As CPython opens them at start-up under -X utf8, for a regular file or a pipe.
+def open_streams() -> None:
+    """Open the standard streams as CPython does at start-up under -X utf8, for files and pipes.
+
+    They hold no state until they are used, so that they may be opened before a fork puts the
+    descriptors of its own test in place.
+    """
     for name, fd, mode, errors in (
         ("stdin", 0, "r", "surrogateescape"),
         ("stdout", 1, "w", "surrogateescape"),
@@ -125,77 +96,139 @@ def take_descriptors(functional: bool, fds: list[int]) -> tuple[str, str]:
         stream.mode = mode
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    return code, text
 
 
-def run_test(job: dict, fds: list[int], uid: int, prelude: dict) -> None:
-    """Run the program of `job` on its one input, as a process of its own would."""
-    functional = job["kind"] == "functional"
-    code, text = take_descriptors(functional, fds)
-    confine(job, uid)
-    sys.set_int_max_str_digits(INT_DIGITS)
-    arguments = [json.loads(line) for line in text.split("\n") if line.strip()]
-    module = types.ModuleType("solution" if functional else "__main__")
-    sys.modules[module.__name__] = module
-    namespace = module.__dict__
-    sys.argv[:] = ["solution.py"]
-    prelude |= {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-    namespace |= prelude
-    namespace["__file__"] = "solution.py"
-    random.seed(0)  # a verdict should not depend on luck
-    report = reporter(job["nonce"])
-    report("started")
+def run(job: dict, fds: list[int], prelude: dict) -> None:
+    """Run the program of `job` as a process of its own would; never returns."""
+    code = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).decode("utf-8", "surrogatepass")
+    confine(job)
+    take_descriptors(fds[1:])
+    os.write(CHANNEL_FD, b"started\n")
     try:
-        program = compile(code.encode(), "solution.py", "exec", dont_inherit=True)
+        program = compile_program(code, job["kind"])
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        report("syntax", str(error))
-        sys.exit(1)
+        os.write(CHANNEL_FD, f"syntax {json.dumps(str(error)[:300])}\n".encode())
+        os._exit(1)
+    if job["kind"] == "functional":
+        new_module("solution", prelude)
+        serve_calls(program, vars(sys.modules["solution"]), job["entry_point"])
+    new_module("__main__", prelude)
+    if job["again"]:
+        serve_inputs(program, prelude)
+    os.close(CHANNEL_FD)
+    os._exit(run_main(program))
+
+
+def compile_program(code: str, kind: str) -> types.CodeType:
+    """Compile from text, as the official checker does: no byte-order mark, no other encoding.
+
+    Officially a whole program is the body of a function, so that `return` and `nonlocal` at its top
+    level are accepted; they are here, too. Raises what `compile` raises.
+    """
     try:
-        if not functional:
-            held = [namespace]
-            del module, namespace
-            run_main(program, held)
-        exec(program, namespace)
-        value = find_function(namespace, prelude, job["entry_point"], code)(*arguments)
-    except MemoryError:
-        report("memory")
-        raise
+        return compile(code, "solution.py", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        if kind != "stdin" or not WRAPPED_IN_FUNCTION.search(str(error)):
+            raise
+    tree = compile(code, "solution.py", "exec", PARSE_ONLY, dont_inherit=True)
+    frame = compile(
+        "def wrapped_function(): pass\nwrapped_function()", "solution.py", "exec", PARSE_ONLY
+    )
+    imports = [node for node in tree.body if type(node).__name__.startswith("Import")]
+    frame.body[0].body = [node for node in tree.body if node not in imports] or frame.body[0].body
+    frame.body[:0] = imports
+    return compile(frame, "solution.py", "exec", dont_inherit=True)
+
+
+def confine(job: dict) -> None:
+    """Do what the zygote could not do for all its forks."""
+    os.setsid()
+    if job["own_files"]:
+        isolation.show()
+    # A backstop: it counts by timer ticks, which under load may run ahead of the time used.
+    cpu_s = 2 * math.ceil(job["cpu_s"]) * job["calls"] + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    if job["reachable"]:
+        seccomp.install(seccomp.program_filter(os.getpid()))
+    random.seed(0)  # a verdict should not depend on luck
+
+
+def take_descriptors(fds: list[int]) -> None:
+    """Put the channel and the standard streams in their places and close all others.
+
+    A function has no standard input and its output goes nowhere.
+    """
+    channel_fd, *streams = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
+    if len(streams) == 1:
+        nothing = os.open("/dev/null", os.O_RDWR)
+        streams = [nothing, nothing, *streams]
+    for place, fd in enumerate([*streams, channel_fd]):
+        os.dup2(fd, place, inheritable=place != CHANNEL_FD)
+    os.closerange(CHANNEL_FD + 1, isolation.OPEN_FILES)
+
+
+def run_main(program: types.CodeType) -> int:
+    """Run a whole program in the module __main__, which then goes; return its exit status.
+
+    Any exit by sys.exit is 0, as it is officially.
+    """
+    leave, hook, end = os._exit, report_exception, finish
     try:
-        answer = json.dumps(value, default=as_number)
-    except (TypeError, ValueError, RecursionError) as error:
-        report("unsupported", f"{type(value).__name__}: {error}"[:300])
-    else:
-        report("result", answer, encoded=True)
+        exec(program, vars(sys.modules["__main__"]))
+    except SystemExit as exit:
+        if exit.code is not None and not isinstance(exit.code, int):
+            with contextlib.suppress(BaseException):
+                print(exit.code, file=sys.stderr)
+    except BaseException as error:
+        leave(hook(error))
+    return end()
+
+
+def serve_inputs(program: types.CodeType, prelude: dict) -> None:
+    """Run a program that carries nothing over on one input after another; never returns.
+
+    Its streams and its namespace are new each time, and what it may set is reset. The judge repeats
+    in a process of its own every test that fails here, so that a failure is never due to this.
+    """
+    channel = socket.socket(fileno=CHANNEL_FD)
+    nonce, _, _, _ = socket.recv_fds(channel, 64, 2)
+    while nonce:
+        if status := run_main(program):
+            os._exit(status)
+        channel.sendall(nonce + b"again {}\n")
+        nonce, fds, _, _ = socket.recv_fds(channel, 64, 2)
+        for place, fd in enumerate(fds):
+            os.dup2(fd, place)
+            os.close(fd)
+        open_streams()
+        prelude |= {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
+        new_module("__main__", prelude)
+        sys.setrecursionlimit(RECURSION)
+        random.seed(0)
     os._exit(0)
 
 
-def run_main(program: types.CodeType, held: list[dict]) -> None:
-    """Run a whole program; return only by the exception that ends it, if one does.
-
-    `held` has the only reference to its namespace, so that the namespace can go before the end.
-    """
-    leave = os._exit
-    try:
-        exec(program, held[0])
-    except SystemExit as end:
-        if end.code not in (None, 0):
-            raise
-    leave(finish(held))
+def report_exception(error: BaseException, isinstance=isinstance) -> int:
+    """Print what ended the program, as the interpreter would; return the exit status."""
+    status = OUT_OF_MEMORY if isinstance(error, MemoryError) else 1
+    with contextlib.suppress(BaseException):
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stderr.flush()
+    return status
 
 
-def finish(held: list[dict]) -> int:
+def finish() -> int:
     """Do what the interpreter does at a normal end; return the exit status.
 
     That is: join threads, call atexit functions, drop the program's objects (files write what they
     hold), flush. It leaves out taking the imported modules apart, which costs most of a small test.
     """
-    if threading := sys.modules.get("threading"):
+    if threading := sys.modules.get("threading"):  # not imported by the zygote: forks pay for it
         threading._shutdown()
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     with contextlib.suppress(MemoryError):
         flush_files()
-    held.clear()
     sys.modules.pop("__main__", None)
     gc.collect()
     status = 0
@@ -220,42 +253,87 @@ def flush_files() -> None:
             writer.flush()
 
 
-def reporter(nonce: str):
-    write, dumps = os.write, json.dumps
-
-    def report(kind: str, payload: str = "", encoded: bool = False) -> None:
-        data = f"{nonce} {kind} {payload if encoded else dumps(payload)}\n".encode()
-        while data:
-            data = data[write(RESULT_FD, data) :]
-
-    return report
+# ---- functions
 
 
-def find_function(namespace: dict, prelude: dict, name: str, code: str):
-    """Return `Solution().name`, or the module's own `name`; the prelude's names do not count."""
+def serve_calls(program: types.CodeType, namespace: dict, name: str) -> None:
+    """Load the program, then call its function for each request: `NONCE LENGTH\\n` and arguments.
+
+    One instance of Solution serves all calls and state persists between them, as officially. Never
+    returns.
+    """
+    leave, hook, send = os._exit, report_exception, write_all
+    requests = receive_requests(os.read, json.loads)
+    encode = json.dumps
+    try:
+        nonce, arguments = next(requests)
+        exec(program, namespace)
+        function = find_function(namespace, name)
+        while True:
+            value = function(*arguments)
+            try:
+                kind, text = "result", encode(plain(value), default=as_number)
+            except (TypeError, ValueError, RecursionError) as error:
+                reason = f"{type(value).__name__}: {type(error).__name__}"[:300]
+                kind, text = "unsupported", encode(reason)
+            send(f"{nonce} {kind} {text}\n".encode())
+            nonce, arguments = next(requests)
+    except BaseException as error:
+        leave(hook(error))
+
+
+def write_all(data: bytes, write=os.write) -> None:
+    while data:
+        data = data[write(CHANNEL_FD, data) :]
+
+
+def receive_requests(read, loads):
+    """Yield (nonce, arguments) as they come; end the process at the end of the channel."""
+    held = b""
+    while True:
+        while b"\n" not in held:
+            piece = read(CHANNEL_FD, 1 << 16)
+            if not piece:
+                os._exit(0)
+            held += piece
+        head, _, held = held.partition(b"\n")
+        nonce, length = head.decode().split()
+        pieces = [held]
+        missing = int(length) - len(held)
+        while missing > 0:
+            pieces.append(read(CHANNEL_FD, min(missing, 1 << 20)))
+            missing -= len(pieces[-1])
+        held = b""
+        text = b"".join(pieces).decode("utf-8", "surrogatepass")
+        yield nonce, [loads(line) for line in text.split("\n") if line.strip()]
+
+
+def find_function(namespace: dict, name: str):
+    """Return `Solution().name`, or the module's own `name`, which the prelude cannot provide."""
     solution = namespace.get("Solution")
     if callable(solution) and hasattr(solution, name):
         return getattr(solution(), name)
-    found = namespace.get(name)
-    if found is not None and (name not in prelude or found is not prelude[name]):
-        return found
-    if found is not None:  # the prelude's own object: did the program bring it in itself?
-        import symtable
-
-        with contextlib.suppress(KeyError):
-            symbol = symtable.symtable(code, "solution.py", "exec").lookup(name)
-            if symbol.is_assigned() or symbol.is_imported():
-                return found
+    if name in namespace:
+        return namespace[name]
     raise NameError(f"the program defines no function {name!r}")
+
+
+def plain(value):
+    """Return the list that a UserList equals; anything else as it is."""
+    import collections
+
+    return list(value) if isinstance(value, collections.UserList) else value
 
 
 def as_number(value):
     """Encode the exact numbers that Python holds equal to an int or a float as that."""
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        return value.item()
     if isinstance(value, complex) and value.imag == 0:
         return value.real
-    if isinstance(value, (Decimal, Fraction)):
+    if isinstance(value, (Decimal, Fraction, numbers.Integral)):
         with contextlib.suppress(OverflowError):
-            for plain in (int(value), float(value)):
-                if plain == value:
-                    return plain
+            for exact in (int(value), float(value)):
+                if exact == value:
+                    return exact
     raise TypeError(f"{type(value).__name__} is no JSON value")

@@ -1,70 +1,210 @@
-"""Whether an answer is the expected one: LiveCodeBench's official rules, as pure functions.
+"""Whether an answer is the expected one, and whether two answers are the same: pure functions.
 
-Source: LiveCodeBench commit 28fef95, `lcb_runner/evaluation/testing_util.py`. No tolerance is
-added to numbers and no special judge exists: a problem with several right answers has one.
+The rules are LiveCodeBench's (commit 28fef95, `lcb_runner/evaluation/testing_util.py`); there is no
+special judge, so a problem with several right answers has one. Answers may be hostile: nothing here
+writes out an exponent, follows nesting by recursion, or takes more than linear time in the length
+of a number.
 """
 
+import hashlib
 import json
-from decimal import Decimal, InvalidOperation
+import math
+from collections.abc import Iterator
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any
 
-_CHUNK = 4000  # digits; CPython refuses to convert more than 4300 at once
+_INT_DIGITS = 4000  # CPython refuses to convert integers of more than 4300 digits
+_TOLERANCE_DIGITS = 50
 
 
-def stdout_equal(actual: str, expected: str) -> bool:
+def stdout_equal(actual: str, expected: str, tolerance: float = 0.0) -> bool:
     """Tell whether two standard outputs agree.
 
     Both are stripped and split at newlines, and every line is stripped. The numbers of lines must
     agree. Two lines agree when they are the same text, or when every blank-separated token of both
     is a decimal number and the two lists are equal exactly (3 = 3.0 = 3e0, but 0.1 is not 0.10001).
+    With a `tolerance` above 0, which is not among the official rules, two lines of equally many
+    finite numbers also agree when each differs from the expected one by at most
+    tolerance * max(1, |expected|), computed with 50 digits.
     """
-    actual_lines = [line.strip() for line in actual.strip().split("\n")]
-    expected_lines = [line.strip() for line in expected.strip().split("\n")]
+    actual_lines, expected_lines = _lines(actual), _lines(expected)
     if len(actual_lines) != len(expected_lines):
         return False
-    return all(map(_line_equal, actual_lines, expected_lines))
+    allowed = _Tolerance(tolerance) if tolerance > 0 else None
+    return all(
+        a == e or _numbers_equal(a.split(), e.split(), allowed)
+        for a, e in zip(actual_lines, expected_lines, strict=True)
+    )
 
 
-def _line_equal(actual: str, expected: str) -> bool:
-    if actual == expected:
-        return True
-    try:
-        return [Decimal(t) for t in actual.split()] == [Decimal(t) for t in expected.split()]
-    except InvalidOperation:  # a token is no number, or a signalling NaN was compared
-        return False
-
-
-def functional_equal(actual: Any, expected: Any) -> bool:
+def functional_equal(actual: Any, expected: Any, tolerance: float = 0.0) -> bool:
     """Tell whether two values rebuilt from JSON by `load_json` agree under Python's `==`.
 
     So True = 1 = 1.0, text is compared exactly, and NaN equals nothing, itself included. Both
-    values consist of builtin types only, so no `__eq__` of a candidate program takes part.
+    values consist of builtin types only, so no `__eq__` of a candidate program takes part. With a
+    `tolerance` above 0 finite numbers anywhere inside, booleans excluded, also agree when they
+    differ by at most tolerance * max(1, |expected|), computed with 50 digits on numbers as written.
     """
-    try:
-        return bool(actual == expected)
-    except RecursionError:
-        return False
+    allowed = _Tolerance(tolerance) if tolerance > 0 else None
+    pending = [(actual, expected)]
+    while pending:
+        a, e = pending.pop()
+        if isinstance(a, list) and isinstance(e, list):
+            if len(a) != len(e):
+                return False
+            pending.extend(zip(a, e, strict=True))
+        elif isinstance(a, dict) and isinstance(e, dict):
+            if a.keys() != e.keys():
+                return False
+            pending.extend((value, e[key]) for key, value in a.items())
+        elif not (a == e or (allowed is not None and _values_close(a, e, allowed))):
+            return False
+    return True
+
+
+def answer_key(kind: str, text: str) -> str:
+    """A digest of an answer, 32 hexadecimal digits, equal for equal answers and only for them.
+
+    `kind` "stdin": `text` is a standard output, and keys are equal when `stdout_equal` holds.
+    "functional": it is the JSON text of a returned value, and keys are equal when
+    `functional_equal` holds, except that NaN agrees with NaN: the same output. Tolerances play no
+    part, since nearness is not transitive.
+
+    Raises:
+        ValueError: `text` is no JSON value that `load_json` reads, or the kind is unknown.
+    """
+    if kind == "stdin":
+        pieces = map(_canonical_line, _lines(text))
+    elif kind == "functional":
+        pieces = _canonical_value(load_json(text))
+    else:
+        raise ValueError(f"kind {kind!r} is neither 'stdin' nor 'functional'")
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def load_json(text: str) -> Any:
     """Parse one JSON value, with integers of any length and with NaN and Infinity.
 
-    Raises ValueError on anything else, values nested too deeply for the parser included.
+    Integers of more than 4000 digits are Decimals, which compare exactly and are read in linear
+    time. Raises ValueError on anything else, values nested too deeply for the parser included.
     """
     try:
-        # float gives every NaN an identity of its own; json shares one, and [x] == [x] for any x
-        return json.loads(text, parse_int=_parse_int, parse_constant=float)
+        return json.loads(text, parse_int=_parse_int)
     except RecursionError:
         raise ValueError("JSON value nested too deeply") from None
 
 
-def _parse_int(digits: str) -> int:
-    if len(digits) <= _CHUNK:
-        return int(digits)
-    if digits.startswith("-"):
-        return -_parse_int(digits[1:])
-    value = 0
-    for start in range(0, len(digits), _CHUNK):
-        chunk = digits[start : start + _CHUNK]
-        value = value * 10 ** len(chunk) + int(chunk)
-    return value
+class _Tolerance:
+    """How far a number may be from the expected one."""
+
+    def __init__(self, tolerance: float):
+        self._bound = Decimal(repr(float(tolerance)))
+        # Results are rounded, so that 1e999999999 - 1 is not written out; no result overflows
+        # where an operand does not, and none raises.
+        self._context = Context(prec=_TOLERANCE_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+
+    def covers(self, actual: Decimal, expected: Decimal) -> bool:
+        """Tell whether both are finite and near enough."""
+        if not (actual.is_finite() and expected.is_finite()):
+            return False
+        scale = max(expected.copy_abs(), Decimal(1))
+        difference = self._context.subtract(actual, expected).copy_abs()
+        return difference <= self._context.multiply(self._bound, scale)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().split("\n")]
+
+
+def _numbers_equal(actual: list[str], expected: list[str], allowed: _Tolerance | None) -> bool:
+    """Tell whether two lists of tokens are equal as decimals, or all of them near enough."""
+    if len(actual) != len(expected):
+        return False
+    exact, close = True, allowed is not None
+    try:
+        for a_token, e_token in zip(actual, expected, strict=True):
+            a, e = Decimal(a_token), Decimal(e_token)
+            exact = exact and a == e
+            close = close and allowed is not None and allowed.covers(a, e)
+            if not (exact or close):
+                return False
+    except InvalidOperation:  # a token is no number, or a signalling NaN was compared
+        return False
+    return True
+
+
+def _values_close(actual: Any, expected: Any, allowed: _Tolerance) -> bool:
+    """Tell whether both are numbers, and near enough."""
+    if type(actual) not in (int, float, Decimal) or type(expected) not in (int, float, Decimal):
+        return False
+    return allowed.covers(_as_written(actual), _as_written(expected))
+
+
+def _as_written(number: float | Decimal) -> Decimal:
+    return Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
+
+
+def _parse_int(digits: str) -> int | Decimal:
+    return int(digits) if len(digits.lstrip("-")) <= _INT_DIGITS else Decimal(digits)
+
+
+def _canonical_line(line: str) -> str:
+    """A text that two stripped lines share when, and only when, they agree."""
+    try:
+        numbers = [_canonical_decimal(token) for token in line.split()]
+    except (InvalidOperation, ValueError):
+        return f"text {line}\n"
+    return f"numbers {' '.join(numbers)}\n"
+
+
+def _canonical_decimal(token: str) -> str:
+    """The value of a token in one form, exactly; ValueError for a NaN, which equals no number."""
+    number = Decimal(token)
+    if number.is_nan():
+        raise ValueError("NaN")
+    sign = "-" if number.is_signed() else ""
+    if number.is_infinite():
+        return f"{sign}inf"
+    if number.is_zero():
+        return "0"
+    _, digits, exponent = number.as_tuple()
+    written = "".join(map(str, digits))
+    significant = written.rstrip("0")
+    return f"{sign}{significant}e{exponent + len(written) - len(significant)}"
+
+
+def _canonical_value(value: Any) -> Iterator[str]:
+    """Pieces of a text that two values share when, and only when, they agree.
+
+    Every piece tells its own length or ends with a mark that it does not contain, and containers
+    start with their size, so that no two values share a text by accident of concatenation.
+    """
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            yield f"list {len(value)};"
+            pending.extend(reversed(value))
+        elif isinstance(value, dict):
+            yield f"dict {len(value)};"
+            for key in sorted(value):
+                pending.extend((value[key], key))
+        elif isinstance(value, str):
+            yield f"text {len(value)};{value}"
+        elif value is None:
+            yield "null;"
+        else:
+            yield f"number {_canonical_number(value)};"
+
+
+def _canonical_number(number: float | Decimal) -> str:
+    """The value of a JSON number or boolean in one form: digits if it is whole, else binary."""
+    if isinstance(number, float):
+        if not math.isfinite(number) or not number.is_integer():
+            return "nan" if math.isnan(number) else number.hex()
+        number = int(number)
+    # A Decimal is an integer of more digits than any int here has, and is written as digits, too.
+    return str(number) if isinstance(number, Decimal) else str(int(number))

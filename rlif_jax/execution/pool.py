@@ -3,34 +3,38 @@
 import contextlib
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rlif_jax import config
 from rlif_jax.errors import UserError
-from rlif_jax.execution.compare import functional_equal, load_json, stdout_equal
-from rlif_jax.execution.supervisor import Job, Run, SandboxError, Zygote, ZygoteLost
+from rlif_jax.execution.carry_over import carries_nothing_over
+from rlif_jax.execution.compare import load_json
+from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, shorten
+from rlif_jax.execution.program import Job, Program
+from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
-WALL_FACTOR = 5  # wall-clock bound of a test, in its CPU limits
+__all__ = ["Judge", "SandboxError"]
 
 
 class Judge:
     """A pool that runs candidate programs against tests while the caller does something else.
 
-    `workers` programs run at the same time, each test in a fresh process of its own that never sees
-    an expected output. Nothing of this process is forked: JAX may be running in it.
+    `workers` programs run at the same time, in processes of their own that never see an expected
+    output. Nothing of this process is forked: JAX may be running in it.
     """
 
     def __init__(self, execution: config.Execution, run_all_tests: bool | None = None):
         """Start the workers; `run_all_tests`, when given, overrides the configuration's.
 
-        Raises UserError on a system other than Linux, SandboxError when no process can be started.
+        Raises UserError on a system other than Linux, and where programs cannot be shut in unless
+        `execution.allow_weak_isolation`; SandboxError when no process can be started.
         """
         if not sys.platform.startswith("linux"):
             raise UserError(
@@ -42,13 +46,17 @@ class Judge:
         self._closed = False
         self._scratch = Path(tempfile.mkdtemp(prefix="rlif_judge_"))
         self._scratch.chmod(0o711)  # programs may run as another user, who must pass through
-        self._workers: list[_Worker] = []
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._slots: list[_Slot] = []
+        self._idle: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._executor = ThreadPoolExecutor(execution.workers, thread_name_prefix="judge")
         try:
             for _ in range(execution.workers):
-                self._workers.append(_Worker(self._scratch))
-                self._idle.put(self._workers[-1])
+                self._slots.append(_Slot(self._scratch, execution.memory_mb << 20))
+                self._idle.put(self._slots[-1])
+            self.isolation: Mapping[str, str] = self._slots[0].isolation()
+            """How far programs are shut in, in words, by the first worker's own report."""
+            if not execution.allow_weak_isolation:
+                _refuse_weak(self.isolation)
         except BaseException:
             self.close()
             raise
@@ -62,14 +70,16 @@ class Judge:
     def submit(self, problem: Problem, code: str | None) -> Future[Outcome]:
         """Judge one program; the future holds its Outcome.
 
-        A test passes when the program ends normally (status 0) with the expected answer. CPU time
-        is limited to the smaller of the problem's and the configuration's limit, wall-clock time to
-        five times that. No code, or blank code, is NO_CODE at once. The future raises SandboxError
-        when the machinery failed twice. Raises UserError when the problem cannot be judged.
+        A program that reads standard input is run once a test, each time in a process of its own;
+        it passes a test when it ends normally with the expected output. One that defines a function
+        is loaded once and called with one test after another. CPU time a test is limited to the
+        smaller of the problem's and the configuration's limit, wall-clock time to five times that.
+        No code, or blank code, is NO_CODE at once. The future raises SandboxError when the
+        machinery failed twice. Raises UserError when the problem cannot be judged.
         """
         if self._closed:
             raise RuntimeError("the judge is closed")
-        _check(problem)
+        check_problem(problem)
         if code is None or not code.strip():
             done: Future[Outcome] = Future()
             done.set_result(Outcome(Verdict.NO_CODE, (), len(problem.tests), 0.0, "no code"))
@@ -82,149 +92,175 @@ class Judge:
             return
         self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers:
-            worker.zygote.hang_up()
+        for slot in self._slots:
+            slot.worker.hang_up()
         self._executor.shutdown(wait=True)
-        for worker in self._workers:
-            worker.zygote.close()
+        for slot in self._slots:
+            slot.worker.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._scratch.exists():  # a program nested folders deeper than Python can follow
             with contextlib.suppress(OSError):
                 subprocess.run(["rm", "-rf", str(self._scratch)], stderr=subprocess.DEVNULL)
 
     def _judge(self, problem: Problem, code: str) -> Outcome:
+        """Judge on the next idle worker; once more, on a fresh one, when the machinery fails."""
         start = time.monotonic()
-        worker = self._idle.get()
-        results: list[Verdict] = []
-        first, detail = Verdict.PASSED, ""
+        slot = self._idle.get()
         try:
-            for number, test in enumerate(problem.tests, 1):
-                verdict, why = self._run_test(worker, problem, test, code)
-                results.append(verdict)
-                if verdict is not Verdict.PASSED and first is Verdict.PASSED:
-                    first, detail = verdict, f"test {number}: {why}"
-                if verdict is Verdict.COMPILE_ERROR or (
-                    first is not Verdict.PASSED and not self._all
+            for last in (False, True):
+                if self._closed:
+                    raise SandboxError("the judge was closed")
+                try:
+                    decisions = self._run_tests(slot, problem, code, retried=last)
+                    break
+                except (ZygoteLost, SandboxError) as error:
+                    if self._closed:
+                        raise SandboxError("the judge was closed") from error
+                    weak = isinstance(error, ZygoteLost) and error.running and slot.reachable
+                    slot.restart()
+                    if last and weak:
+                        # Twice, and only while this program ran, with nothing to keep it from it.
+                        why = "the program ended its supervisor"
+                        decisions = [Decision(Verdict.RUNTIME_ERROR, why)]
+                    elif last:
+                        raise SandboxError(f"problem {problem.id}: {error}") from error
+        finally:
+            self._idle.put(slot)
+        failures = [(n, d) for n, d in enumerate(decisions, 1) if d.verdict is not Verdict.PASSED]
+        first = failures[0][1].verdict if failures else Verdict.PASSED
+        detail = f"test {failures[0][0]}: {failures[0][1].why}" if failures else ""
+        return Outcome(
+            first,
+            tuple(d.verdict for d in decisions),
+            len(problem.tests),
+            time.monotonic() - start,
+            detail,
+            tuple(d.answer for d in decisions),
+        )
+
+    def _run_tests(
+        self, slot: "_Slot", problem: Problem, code: str, retried: bool
+    ) -> list[Decision]:
+        """Return a decision for each test, to the first failure or for all.
+
+        Raises ZygoteLost or SandboxError when the machinery fails.
+        """
+        cpu_s = min(problem.time_limit_s, self._execution.time_limit_s)
+        decisions: list[Decision] = []
+        with contextlib.ExitStack() as stack:
+            program: Program | None = None
+            for test in problem.tests:
+                if program is None:
+                    program = stack.enter_context(self._program(slot, problem, test, code, cpu_s))
+                decision, fresh = self._decide(program, test, cpu_s, retried)
+                if decision.verdict is not Verdict.PASSED and not fresh and test.kind == "stdin":
+                    # whatever goes wrong in a process that has run before is not its doing
+                    program.end()
+                    decision, _ = self._decide(program, test, cpu_s, retried)
+                decisions.append(decision)
+                if slot.worker.spent:
+                    stack.close()
+                    slot.restart()
+                    program = None
+                if decision.verdict is Verdict.COMPILE_ERROR or (
+                    decision.verdict is not Verdict.PASSED and not self._all
                 ):
                     break
-        finally:
-            self._idle.put(worker)
-        seconds = time.monotonic() - start
-        return Outcome(first, tuple(results), len(problem.tests), seconds, detail)
+        return decisions
 
-    def _run_test(
-        self, worker: "_Worker", problem: Problem, test: Test, code: str
-    ) -> tuple[Verdict, str]:
-        """Run one test, once more on a fresh zygote when the failure looks like our own."""
-        cpu_s = min(problem.time_limit_s, self._execution.time_limit_s)
+    def _decide(
+        self, program: Program, test: Test, cpu_s: float, retried: bool
+    ) -> tuple[Decision, bool]:
+        """Run one test; return its decision and whether its process was fresh."""
+        run = program.test(test.input, self._output_bytes(test))
+        if not retried and run.killed_by_a_stranger and run.cpu_s < cpu_s:
+            raise SandboxError("the program was killed from outside")
+        decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
+        if decision.verdict is Verdict.SANDBOX_ERROR:
+            raise SandboxError(decision.why)
+        return decision, run.fresh
+
+    def _program(
+        self, slot: "_Slot", problem: Problem, test: Test, code: str, cpu_s: float
+    ) -> Program:
         job = Job(
             kind=test.kind,
             code=code,
-            input=test.input,
             entry_point=problem.entry_point,
             cpu_s=cpu_s,
             wall_s=WALL_FACTOR * cpu_s,
             memory_bytes=self._execution.memory_mb << 20,
-            # a right answer must fit, however long it is
-            output_bytes=max(self._execution.output_kb << 10, 2 * len(test.output.encode()) + 4096),
+            calls=len(problem.tests),
+            again=len(problem.tests) > 1 and carries_nothing_over(code),
+            own_files="/dev/" in code or "/proc" in code,
         )
-        for last in (False, True):
-            if self._closed:
-                raise SandboxError("the judge was closed")
-            try:
-                run = worker.zygote.run(job)
-                if not run.started:
-                    tail = run.stderr.decode(errors="replace")
-                    raise SandboxError(f"the child ended ({run.exit_code}) too early: {tail}")
-            except (ZygoteLost, SandboxError) as error:
-                if self._closed:
-                    raise SandboxError("the judge was closed") from error
-                worker.restart()
-                if not last:
-                    continue
-                if isinstance(error, ZygoteLost) and error.started:
-                    # Twice, and only while this program ran: it killed what watches over it.
-                    return Verdict.RUNTIME_ERROR, "the program ended its supervisor"
-                raise SandboxError(f"problem {problem.id}: {error}") from error
-            if last or not _killed_by_a_stranger(run, cpu_s):
-                return decide(test, run, cpu_s)
-        raise AssertionError("the second attempt returns or raises")
+        return Program(slot.worker, job)
+
+    def _output_bytes(self, test: Test) -> int:
+        """How much a program may write: a right answer must fit, however long it is."""
+        return max(self._execution.output_kb << 10, 2 * len(test.output.encode()) + 4096)
 
 
-class _Worker:
-    """A place for one zygote, refilled when it breaks."""
+class _Slot:
+    """A place for one worker, refilled when it breaks."""
 
-    def __init__(self, scratch: Path):
-        self._scratch = scratch
-        self.zygote = Zygote(scratch)
+    def __init__(self, scratch: Path, memory_bytes: int):
+        self._start = lambda: Worker(scratch, memory_bytes)
+        self.worker = self._start()
+
+    def isolation(self) -> Mapping[str, str]:
+        """The worker's isolation; once more with a fresh one when it does not start.
+
+        Raises SandboxError when that does not start either.
+        """
+        try:
+            return self.worker.isolation
+        except ZygoteLost:
+            self.restart()
+        try:
+            return self.worker.isolation
+        except ZygoteLost as error:
+            raise SandboxError(str(error)) from error
+
+    @property
+    def reachable(self) -> bool:
+        """Whether programs of this worker share a process namespace with its zygote's."""
+        try:
+            return self.worker.isolation["namespaces"].startswith("none")
+        except ZygoteLost:
+            return False
 
     def restart(self) -> None:
-        broken, self.zygote = self.zygote, Zygote(self._scratch)
+        broken, self.worker = self.worker, self._start()
         broken.close()
 
 
-def _killed_by_a_stranger(run: Run, cpu_s: float) -> bool:
-    """Tell whether SIGKILL came from neither of our limits: often the host short of memory."""
-    return run.exit_code == -signal.SIGKILL and not run.limit and run.cpu_s < cpu_s
+def weaknesses(isolation: Mapping[str, str]) -> list[str]:
+    """Return what `isolation` lacks of the least that is asked for; nothing when it is enough."""
+    lacking = []
+    if isolation["user"] == "the judge's":
+        lacking.append("they run as the user of this process and can send it signals")
+    if isolation["system_calls"] != "filtered":
+        lacking.append(f"their system calls are {isolation['system_calls']}")
+    if isolation["network"] != "none":
+        lacking.append("they can open network connections")
+    return lacking
 
 
-def decide(test: Test, run: Run, cpu_s: float) -> tuple[Verdict, str]:
-    """Return the verdict on one test and the reason for it.
-
-    How the process ended comes first: a right answer followed by a crash, a signal or a non-zero
-    exit status is a runtime error, as it is for a contest's judge.
-    """
-    if run.output_limit:
-        return Verdict.OUTPUT_LIMIT, "wrote more than the output limit"
-    if run.limit == "wall":
-        return Verdict.TIME_LIMIT, f"ran longer than {WALL_FACTOR * cpu_s:g} s by the clock"
-    if run.limit == "cpu" or run.cpu_s >= cpu_s:
-        return Verdict.TIME_LIMIT, f"used more than {cpu_s:g} s of CPU time"
-    if run.limit == "processes":
-        return Verdict.RUNTIME_ERROR, "started too many processes"
-    if run.exit_code != 0:
-        if (message := run.claim("syntax")) is not None:
-            return Verdict.COMPILE_ERROR, message
-        if run.claim("memory") is not None:
-            return Verdict.MEMORY_LIMIT, "ran out of memory"
-        return Verdict.RUNTIME_ERROR, _ending(run)
-    if test.kind == "stdin":
-        stdout = run.stdout.decode("utf-8", "surrogateescape")
-        if stdout_equal(stdout, test.output):
-            return Verdict.PASSED, ""
-        return Verdict.WRONG_ANSWER, f"printed {_short(stdout)}, expected {_short(test.output)}"
-    return _decide_functional(test, run)
+def _refuse_weak(isolation: Mapping[str, str]) -> None:
+    """Raise UserError when programs are not shut in well enough."""
+    if lacking := weaknesses(isolation):
+        raise UserError(
+            f"Candidate programs cannot be shut in on this machine: {'; '.join(lacking)}. "
+            f"Namespaces: {isolation['namespaces']}; files: {isolation['files']}. Allow user "
+            "namespaces (for a container: --security-opt seccomp=unconfined, or a pod with "
+            "seccompProfile Unconfined), or run as root, so that programs can be given a user of "
+            "their own; or, where nothing here is worth protecting, pass "
+            "--execution.allow-weak-isolation."
+        )
 
 
-def _decide_functional(test: Test, run: Run) -> tuple[Verdict, str]:
-    if (reason := run.claim("unsupported")) is not None:
-        return Verdict.WRONG_ANSWER, f"returned no JSON value: {reason}"
-    answer = run.claim("result")
-    if answer is None:
-        return Verdict.RUNTIME_ERROR, "ended before the function returned"
-    if len(run.claims) != 2 or run.foreign:
-        return Verdict.RUNTIME_ERROR, "wrote to the judge's descriptor"
-    try:
-        value = load_json(answer)
-    except ValueError as error:
-        return Verdict.WRONG_ANSWER, f"returned a value that cannot be read: {error}"
-    if functional_equal(value, load_json(test.output)):
-        return Verdict.PASSED, ""
-    return Verdict.WRONG_ANSWER, f"returned {_short(answer)}, expected {_short(test.output)}"
-
-
-def _ending(run: Run) -> str:
-    if run.exit_code < 0:
-        return f"killed by {signal.Signals(-run.exit_code).name}"
-    lines = run.stderr.decode(errors="replace").strip().splitlines()
-    return f"exit status {run.exit_code}" + (f": {lines[-1][:300]}" if lines else "")
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 200 else f"{text[:100]!r}...{text[-100:]!r}"
-
-
-def _check(problem: Problem) -> None:
+def check_problem(problem: Problem) -> None:
     """Raise UserError when the problem has no tests or one that cannot be judged."""
 
     def refuse(what: str) -> UserError:
@@ -234,6 +270,8 @@ def _check(problem: Problem) -> None:
 
     if not problem.tests:
         raise refuse("it has no tests")
+    if len({test.kind for test in problem.tests}) > 1:
+        raise refuse("it mixes tests of kind 'stdin' and 'functional'")
     for number, test in enumerate(problem.tests, 1):
         if test.kind not in ("stdin", "functional"):
             raise refuse(f"test {number} is of kind {test.kind!r}, not 'stdin' or 'functional'")
@@ -244,4 +282,4 @@ def _check(problem: Problem) -> None:
                 try:
                     load_json(text)
                 except ValueError:
-                    raise refuse(f"test {number} has {_short(text)}, which is not JSON") from None
+                    raise refuse(f"test {number} has {shorten(text)}, which is not JSON") from None

@@ -1,117 +1,123 @@
-"""The judge's other side: a clean interpreter that forks one process for every test.
+"""The judge's other side: a clean interpreter that forks a process for every test.
 
-Run by path as `python -s -P -S -X utf8 zygote.py CONTROL_FD JUDGE_PID`; standard library only. It
-imports LiveCodeBench's prelude once, then serves jobs that arrive on the control socket, one at a
-time. A job holds a program, one test's input and limits; expected outputs never reach this side.
-For each job it forks a child, waits for it or kills it, kills whatever the child left running,
-removes its working folder, and answers how the child ended.
+Run by path, with options as JSON on its command line; standard library only. It shuts itself in
+(isolation.py), imports LiveCodeBench's prelude once, then serves jobs that arrive on the control
+socket, one at a time. Programs, inputs and outputs pass it by as descriptors that it hands to the
+fork without reading them, so that no fork can find another program's traces in memory; expected
+outputs never reach this side. When a program has ended, the zygote kills whatever is left of it,
+empties its folder, and answers how it ended.
 
-Messages (JSON, one datagram each): in, a job with its descriptors attached, or b"kill"; out, first
-{"uid", "reads_judge"}, then per job {"status", "cpu_s", "limit"} or {"error"}. End of file on
-the socket ends the zygote and everything below it.
+Messages (JSON, one datagram each). In: {"do": "run"} with a job and its descriptors; {"do": "end"}
+while a child runs. Out: first {"isolation": ...}, then for each job {"status", "cpu_s", "limit"} or
+{"error"}, with "last" when the zygote ends after it. End of file on the socket ends the zygote and
+everything below it. The judge has the clock; the zygote counts processes and memory.
 """
 
 import contextlib
 import gc
-import importlib.util
 import json
 import os
+import resource
 import select
-import shutil
 import signal
-import site
 import socket
 import sys
 import time
-import types
 
-PROCESSES = 64  # of a candidate
-COUNT_S = 0.1  # how often they are counted
+sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+from rlif_jax.execution import child, isolation
+
+sys.path.pop()
+
+COUNT_S = 0.1  # how often a candidate's processes are counted
+PAGE_BYTES = resource.getpagesize()
 
 
-def serve(control: socket.socket, judge_pid: int, child: types.ModuleType):
-    """Answer jobs until the judge hangs up; in a forked child, return its (job, fds, uid)."""
-    child.prctl(
-        child.PR_SET_CHILD_SUBREAPER, 1
-    )  # orphans become children of the zygote, which kills them
-    child.prctl(child.PR_SET_NO_NEW_PRIVS, 1)
-    child.prctl(child.PR_SET_DUMPABLE, 0)  # candidates of the same user cannot look in or trace
-    uid, reads_judge = choose_uid(judge_pid, child)
-    control.send(json.dumps({"uid": uid, "reads_judge": reads_judge}).encode())
-    processes = PROCESSES if uid else PROCESSES + tasks_of_user()
+def serve(control: socket.socket, cell: dict):
+    """Answer jobs until the judge hangs up; in a forked child, return (job, fds)."""
+    fresh = folder_state()
     while True:
         message, fds, _, _ = socket.recv_fds(control, 1 << 16, 8)
         if not message:
             return None
-        if message == b"kill":  # for a test that has just ended by itself
-            continue
         job = json.loads(message)
-        job["processes"] = processes
+        if job["do"] != "run":  # for a program that had just ended by itself
+            continue
+        job |= cell
         try:
-            os.mkdir("work", 0o700)
             pid = os.fork()
             if pid == 0:
                 control.close()
-                return job, fds, uid
-            reply = supervise(control, pid, job["cpu_s"], job["wall_s"])
+                return job, fds
+            for fd in fds:
+                os.close(fd)
+            reply = supervise(control, pid, job)
         except OSError as error:
             reply = {"error": repr(error)}
-        for fd in fds:
-            os.close(fd)
-        with contextlib.suppress(OSError):  # if it stays in the way, the next mkdir fails
-            remove_folder()
+        reply["last"] = folder_state() != fresh and not clear_folder()
+        fresh = folder_state()
         control.send(json.dumps(reply).encode())
+        if reply["last"]:  # a fresh zygote has a fresh folder
+            return None
 
 
-def supervise(control: socket.socket, pid: int, cpu_s: float, wall_s: float) -> dict:
-    """Wait for the child, to its limits or until told to kill; leave no process behind it."""
-    end = time.monotonic() + wall_s
+def supervise(control: socket.socket, pid: int, job: dict) -> dict:
+    """Wait for the child's end, have it if it takes too much, and leave no process behind it."""
     next_count = time.monotonic() + COUNT_S
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    longest_s, pidfd = COUNT_S, None
+    wait_s, pidfd = COUNT_S, None
     try:
         pidfd = os.pidfd_open(pid)
         poll.register(pidfd, select.POLLIN)
     except OSError:  # a kernel or a container without pidfd_open: look every few milliseconds
-        longest_s = 0.003
+        wait_s = 0.003
     limit = ""
     while not limit and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        wall_left_s = end - time.monotonic()
-        cpu_left_s = cpu_s - cpu_used(pid)
-        if wall_left_s <= 0 or cpu_left_s <= 0:
-            limit = "wall" if wall_left_s <= 0 else "cpu"
-            break
-        wait_s = min(longest_s, wall_left_s, cpu_left_s) + 0.001
         if control.fileno() in [fd for fd, _ in poll.poll(wait_s * 1000)]:
+            control.recv(1 << 16)  # an order to end it, or nothing: the judge is gone
             limit = "judge"
         elif (now := time.monotonic()) >= next_count:
-            # RLIMIT_NPROC does not bind root, and counts a user's other processes.
-            limit = "processes" if len(descendants()) > PROCESSES else ""
+            limit = excess(job["memory_bytes"])
             # on a machine with many processes counting is slow: at most a twentieth of the time
             next_count = now + max(COUNT_S, 20 * (time.monotonic() - now))
     if pidfd is not None:
         os.close(pidfd)
-    for kill in (os.kill, os.killpg):  # the group exists only once the child has called setsid
-        with contextlib.suppress(OSError):
-            kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
-    used_s = usage.ru_utime + usage.ru_stime + sweep()
+    used_s = usage.ru_utime + usage.ru_stime + sweep(job["alone"])
     return {"status": status, "cpu_s": used_s, "limit": limit}
 
 
-def cpu_used(pid: int) -> float:
-    """Return the CPU seconds of a process so far, 0 where the system does not tell."""
-    try:
-        return time.clock_gettime((~pid << 3) | 2)  # numbered as by clock_getcpuclockid(3)
-    except OSError:
-        return 0.0  # RLIMIT_CPU and the final count remain
+def excess(memory_bytes: int) -> str:
+    """Say what all processes of the candidate together have too much of, "" for nothing.
+
+    RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS counts each
+    process alone. A fork shares most of its memory with the zygote, which is not counted.
+    """
+    pids = descendants()
+    if len(pids) > isolation.PROCESSES:
+        return "processes"
+    shared = resident("self")
+    if sum(max(0, resident(pid) - shared) for pid in pids) > memory_bytes:
+        return "memory"
+    return ""
 
 
-def sweep() -> float:
+def resident(pid: int | str) -> int:
+    """Return the bytes of a process in memory, 0 when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
+        return int(file.read().split()[1]) * PAGE_BYTES
+    return 0
+
+
+def sweep(alone: bool) -> float:
     """Kill and reap every process that is left below this one; return the CPU seconds they used.
 
-    They are stopped first and killed when all are, so that a fork bomb cannot outrun the killing.
+    `alone` says that this is the first process of a pid namespace, which can kill all others at
+    once. Elsewhere they are stopped first and killed when all are, so that a fork bomb cannot
+    outrun the killing.
     """
     cpu_s = 0.0
     while True:
@@ -121,6 +127,11 @@ def sweep() -> float:
             return cpu_s
         if pid:
             cpu_s += usage.ru_utime + usage.ru_stime
+            continue
+        if alone:
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)
+            time.sleep(0.0002)
             continue
         stopped: set[int] = set()
         while fresh := descendants() - stopped:
@@ -154,78 +165,51 @@ def descendants() -> set[int]:
     return found
 
 
-def remove_folder() -> None:
-    """Remove the working folder; what resists is set aside, for the judge to remove at its end."""
-    shutil.rmtree("work", ignore_errors=True)
-    if not os.path.lexists("work"):
-        return
-    with contextlib.suppress(OSError):  # the program took permissions away; nothing of it runs
-        os.chmod("work", 0o700)
-        for base, names, _ in os.walk("work"):
-            for path in (os.path.join(base, name) for name in names):
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-    shutil.rmtree("work", ignore_errors=True)
-    if os.path.lexists("work"):  # nested more deeply than this can follow
-        os.rename("work", f"left-{time.monotonic_ns()}")
+def folder_state() -> tuple:
+    """Return what differs when a program has left anything in the working folder, or on it."""
+    seen = os.stat(".")
+    return os.listdir("."), seen.st_mode, seen.st_mtime_ns, seen.st_ctime_ns
 
 
-def tasks_of_user() -> int:
-    """Count the threads of this user, which RLIMIT_NPROC counts too."""
-    count = 0
-    for entry in os.listdir("/proc"):
-        with contextlib.suppress(OSError):
-            if entry.isdigit() and os.stat(f"/proc/{entry}").st_uid == os.getuid():
-                count += len(os.listdir(f"/proc/{entry}/task"))
-    return count
+def clear_folder() -> bool:
+    """Empty the working folder and reset its own attributes; False when something resists."""
+    import shutil  # rarely needed, and a fork pays for every module
 
-
-def choose_uid(judge_pid: int, child: types.ModuleType) -> tuple[int, bool]:
-    """Return the user id of candidates (0: the judge's own) and whether it can read the judge.
-
-    Only root can change it, and only to a user who can read the standard library.
-    """
-    # Different for zygotes that live at the same time, so that neither signals reach across nor
-    # the limit on processes is shared.
-    other = 61184 + os.getpid() % 4000
-    if os.geteuid() == 0:
-        readable = probe(other, judge_pid, child)
-        if readable is not None:
-            return other, readable
-    return 0, probe(0, judge_pid, child) is not False
-
-
-def probe(uid: int, judge_pid: int, child: types.ModuleType) -> bool | None:
-    """Try life as `uid` in a fork: can it open the judge's memory? None: it cannot live at all."""
-    pid = os.fork()
-    if pid == 0:
-        code = 2
-        try:
-            child.drop_privileges(uid)
-            library = os.path.dirname(os.__file__)
-            folders = [library, os.path.join(library, "lib-dynload")]
-            if all(os.access(f, os.R_OK | os.X_OK) for f in folders if uid):
-                code = 0
-                os.close(os.open(f"/proc/{judge_pid}/mem", os.O_RDONLY))
-                code = 1
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {0: False, 1: True}.get(code)
+    with contextlib.suppress(OSError):
+        os.chmod(".", 0o700)
+        for name in os.listdir("."):
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+            if not os.path.lexists(name):
+                continue
+            os.chmod(name, 0o700)  # the program took permissions away; nothing of it runs
+            for base, names, _ in os.walk(name):
+                for path in (os.path.join(base, inner) for inner in names):
+                    if not os.path.islink(path):
+                        os.chmod(path, 0o700)
+            shutil.rmtree(name, ignore_errors=True)
+        os.utime(".", (0, 0))
+    return not os.listdir(".")
 
 
 def main() -> None:
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-    spec = importlib.util.spec_from_file_location("child", path)
-    child = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(child)
-    site.setquit()  # exit() and quit(), which -S leaves out
-    prelude = child.load_prelude()
+    options = json.loads(sys.argv[1])
+    control = socket.socket(fileno=options["control"])
+    cell, report = isolation.shut_in(options)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rlif_jax"]:
+        del sys.modules[name]
+    os.environ.clear()
+    os.environ |= {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    sys.path.append(cell["packages"])
+    prelude = child.prepare()
     gc.collect()
     gc.freeze()
-    forked = serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), child)
+    control.send(json.dumps({"isolation": report}).encode())
+    forked = serve(control, cell)
     if forked is not None:
-        child.run_test(*forked, prelude)
+        child.run(*forked, prelude)
 
 
 if __name__ == "__main__":

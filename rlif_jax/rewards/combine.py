@@ -20,6 +20,15 @@ def needs_execution(reward: Reward) -> bool:
     return any(find_reward(name).needs == "exec" for name, _ in reward.terms)
 
 
+def needs_all_tests(reward: Reward) -> bool:
+    """Whether some term reads the outcomes of tests after the first failing one.
+
+    Raises:
+        UserError: a term is unknown.
+    """
+    return any(find_reward(name).all_tests for name, _ in reward.terms)
+
+
 def combine(reward: Reward, ev: Evidence) -> tuple[Array, dict[str, Array]]:
     """The reward of each row, float32 [B], and each term's own value, unweighted, float32 [B].
 

@@ -12,19 +12,26 @@ Needs = Literal["stats", "exec", "none"]
 _BY_NAME: dict[str, RewardFunction] = {}
 
 
-def reward(needs: Needs) -> Callable[[RewardFunction], RewardFunction]:
+def reward(needs: Needs, all_tests: bool = False) -> Callable[[RewardFunction], RewardFunction]:
     """Make a function known as a reward under its own name, and say what it reads.
 
     `needs` "stats": `ev.stats`, a certainty term; "exec": `ev.outcomes`, so programs have to run;
-    "none": neither.
+    "none": neither. `all_tests` tells that outcomes of tests after the first failing one are read,
+    too, so that the judge goes on to the last.
 
     Raises:
-        UserError: `needs` is none of these, or another function has the name.
+        UserError: `needs` is none of these, `all_tests` is set without needs="exec", or another
+            function has the name.
     """
     if needs not in get_args(Needs):
         raise UserError(
             f"@reward(needs={needs!r}) is not one of {', '.join(map(repr, get_args(Needs)))}: "
             'write "stats" for a reward that reads ev.stats, "exec" for one that reads ev.outcomes.'
+        )
+    if all_tests and needs != "exec":
+        raise UserError(
+            f"@reward(needs={needs!r}, all_tests=True) reads all tests and does not run any: write "
+            'needs="exec", or leave all_tests out.'
         )
 
     def register(fn: RewardFunction) -> RewardFunction:
@@ -35,6 +42,7 @@ def reward(needs: Needs) -> Callable[[RewardFunction], RewardFunction]:
                 f"in {fn.__module__}: rename the second."
             )
         fn.needs = needs
+        fn.all_tests = all_tests
         _BY_NAME[fn.__name__] = fn
         return fn
 

@@ -11,16 +11,16 @@ from rlif_jax.rewards.registry import reward
 @reward(needs="exec")
 def tests_passed(ev: Evidence) -> Array:
     """1 if the row's program passes every test, else 0."""
-    return jnp.asarray([outcome.passed for outcome in _outcomes(ev)], jnp.float32)
+    return jnp.asarray([outcome.passed for outcome in outcomes_of(ev)], jnp.float32)
 
 
-@reward(needs="exec")
+@reward(needs="exec", all_tests=True)
 def tests_fraction(ev: Evidence) -> Array:
     """Share of the tests that the row's program passes; those that were not run count as failed."""
-    return jnp.asarray([outcome.fraction_passed for outcome in _outcomes(ev)], jnp.float32)
+    return jnp.asarray([outcome.fraction_passed for outcome in outcomes_of(ev)], jnp.float32)
 
 
-def _outcomes(ev: Evidence) -> tuple[Outcome, ...]:
+def outcomes_of(ev: Evidence) -> tuple[Outcome, ...]:
     """One outcome per row.
 
     Raises:

@@ -1,6 +1,8 @@
 """Answers and the program that each one holds, by CommonMark's rules for fences."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -57,6 +59,47 @@ ANSWERS = {
 def test_answers(name):
     answer, code = ANSWERS[name]
     assert extract_code(answer) == code
+
+
+# Answers on which LiveCodeBench's own extraction was run, in tests/execution/cases: our code, and
+# the reason where it is another. The official rule of chat models takes what stands between the
+# last two lines that contain three backticks, "" without two.
+OFFICIAL = {
+    "ex_no_fence": (None, None),
+    "ex_three_fences_unclosed_last": (None, "the prose between two blocks is no program"),
+    "ex_inline_fence_line": ("print(1)", None),
+    "ex_fence_in_prose_after": ("print(1)", "backticks within a line are no fence"),
+    "ex_lang_py": ("print(1)", None),
+    "ex_lang_cpp": ("int main(){}", None),
+    "ex_tilde_fence": ("print(1)", "tildes are fences too"),
+    "ex_quad_fence": ("print(1)", None),
+    "ex_crlf": ("print(1)", "a carriage return is part of the line's end"),
+    "ex_answer_then_sample_output_block": ("1", None),
+    "ex_empty_block": (None, None),
+    "ex_python_tag": (None, None),
+    "ex_python_tag_and_fence": ("print(2)", None),
+    "ex_trailing_ws_kept": ("\nprint(1)   \n", None),
+}
+
+
+@pytest.fixture(scope="module")
+def official_rows():
+    cases = Path(__file__).parents[1] / "execution" / "cases" / "extract_cases.jsonl"
+    rows = [json.loads(line) for line in cases.read_text().splitlines()]
+    return {row["id"]: row for row in rows}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_answers_that_the_official_extraction_saw(official_rows, name):
+    code, reason = OFFICIAL[name]
+    row = official_rows[name]
+    assert extract_code(row["model_output"]) == code
+    # No code and empty code are one failure there.
+    assert ((code or "") != row["official"]) == (reason is not None)
+
+
+def test_no_answer_of_the_official_extraction_is_left_out(official_rows):
+    assert set(OFFICIAL) == set(official_rows)
 
 
 LINE = st.text(st.characters(exclude_characters="\n\r"), max_size=20)

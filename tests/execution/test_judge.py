@@ -42,9 +42,12 @@ WRITERS = {
     "global_file": "out = open(1, 'w', closefd=False)\ndef f(): out.write(str(s))\nf()",
     "thread": "import threading, time\n"
     "threading.Thread(target=lambda: (time.sleep(0.05), print(s))).start()",
-    "subprocess": "import subprocess\nsubprocess.run(['/bin/echo', str(s)])",
+    "fork": "import os\nif os.fork() == 0:\n    print(s, flush=True)\n    os._exit(0)\nos.wait()",
+    "sys_exit_1": "import sys\nprint(s)\nsys.exit(1)",
+    "exit_text": "print(s)\nexit('bye')",
+    "return": "print(s)\nreturn",
+    "nonlocal": "def f():\n    nonlocal s\n    s += 0\nf()\nprint(s)",
     "exit": "print(s)\nexit()",
-    "quit": "print(s)\nquit()",
     "sys_exit_0": "import sys\nprint(s)\nsys.exit(0)",
     "os_exit_0": "import os\nprint(s, flush=True)\nos._exit(0)",
     "main_guard": "def main(): print(s)\nif '__main__' == __name__: main()",
@@ -74,8 +77,8 @@ def test_every_way_to_write(run, code):
     ("ending", "verdict"),
     [
         ("1 / 0", Verdict.RUNTIME_ERROR),
-        ("import sys; sys.exit(1)", Verdict.RUNTIME_ERROR),
-        ("exit('bye')", Verdict.RUNTIME_ERROR),
+        ("quit()", Verdict.RUNTIME_ERROR),
+        ("import subprocess; subprocess.run(['/bin/true'])", Verdict.RUNTIME_ERROR),
         ("import os; sys.stdout.flush(); os._exit(3)", Verdict.RUNTIME_ERROR),
         ("import os; sys.stdout.flush(); os.kill(os.getpid(), 15)", Verdict.RUNTIME_ERROR),
         ("import os; sys.stdout.flush(); os.abort()", Verdict.RUNTIME_ERROR),
@@ -96,7 +99,7 @@ def test_the_right_answer_does_not_excuse_a_bad_end(run, ending, verdict):
 
 @pytest.mark.parametrize(
     "code",
-    ["def f(:", "return 1", "x = '\0'", "print(1)\n  print(2)", "'\ud800'", "nonlocal x"],
+    ["def f(:", "x = '\0'", "print(1)\n  print(2)", "'\ud800'", "\ufeffprint(7)", "break"],
 )
 def test_what_does_not_compile(run, code):
     outcome = run(SUM, code)
@@ -234,15 +237,20 @@ def test_any_value_survives_the_way_there_and_back(judge, value):
     assert changed.verdict is Verdict.WRONG_ANSWER
 
 
-def test_nothing_carries_over_from_test_to_test(run):
+def test_nothing_carries_over_between_runs_of_a_whole_program(run):
     code = (
         "import os, math\nmath.seen = getattr(math, 'seen', 0) + 1\n"
         "n = len(os.listdir('.'))\nopen('left', 'w').write('x')\nos.mkdir('d')\n"
         "print(math.seen + n)"
     )
     assert run(stdin_problem(("", "1"), ("", "1"), ("", "1")), code).passed
+
+
+def test_state_carries_over_between_calls_of_a_function_but_not_between_programs(run):
+    """One instance serves all tests, as officially; each program starts anew."""
     state = "class Solution:\n    s = []\n    def f(self): self.s.append(1); return len(self.s)"
-    assert run(function_problem("f", ("", "1"), ("", "1")), state).passed
+    for _ in range(2):
+        assert run(function_problem("f", ("", "1"), ("", "2"), ("", "3")), state).passed
 
 
 def test_verdicts_repeat(run):

@@ -17,7 +17,7 @@ import pytest
 from judging import EXECUTION, function_problem, stdin_problem
 
 from rlif_jax import config
-from rlif_jax.execution import supervisor
+from rlif_jax.execution import worker as worker_module
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Verdict
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config import Reward
+from rlif_jax.config import Config, Execution, Reward
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome, Verdict
-from rlif_jax.rewards import combine, needs_execution
+from rlif_jax.rewards import combine, needs_all_tests, needs_execution
 from rlif_jax.rewards.combine import group_normalised
+from rlif_jax.train import all_tests
 
 LENGTHS = np.array([4, 1, 2, 3])
 OUTCOMES = tuple(
@@ -97,14 +98,36 @@ def test_an_unknown_term_is_refused_with_the_known_ones():
     cfg = Reward(terms=(("vibes", 1.0),))
     with pytest.raises(UserError, match=r"'vibes'.*probability_disparity.*tests_passed"):
         combine(cfg, evidence())
-    with pytest.raises(UserError, match="vibes"):
-        needs_execution(cfg)
+    for question in (needs_execution, needs_all_tests):
+        with pytest.raises(UserError, match="vibes"):
+            question(cfg)
 
 
 def test_which_rewards_need_programs_to_run():
     assert needs_execution(Reward(terms=HYBRID))
     assert needs_execution(Reward(terms=(("shuffled", 1.0),)))
     assert not needs_execution(Reward(terms=(("token_entropy", 1.0), ("random", 1.0))))
+
+
+@pytest.mark.parametrize(
+    ("terms", "whether"),
+    [
+        (("tests_passed", "token_entropy", "random", "shuffled"), False),
+        (("tests_fraction",), True),
+        (("token_entropy", "majority_vote"), True),
+        (("vote_fraction", "tests_passed"), True),
+        ((), False),
+    ],
+)
+def test_which_rewards_read_all_tests(terms, whether):
+    assert needs_all_tests(Reward(terms=tuple((name, 1.0) for name in terms))) is whether
+
+
+def test_the_judge_of_a_run_goes_on_when_a_reward_or_the_user_says_so():
+    fraction = Config(reward=Reward(terms=(("vote_fraction", 1.0),)))
+    assert all_tests(fraction)
+    assert not all_tests(Config())
+    assert all_tests(Config(execution=Execution(run_all_tests=True)))
 
 
 def test_a_term_of_the_wrong_shape_is_refused(monkeypatch):

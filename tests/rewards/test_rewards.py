@@ -13,12 +13,12 @@ from rlif_jax.problem import Outcome, Verdict
 from rlif_jax.rewards import controls, intrinsic, known_rewards, verifiable
 from rlif_jax.rewards.registry import find_reward, reward
 
-P, W = Verdict.PASSED, Verdict.WRONG_ANSWER
+P, CRASH = Verdict.PASSED, Verdict.RUNTIME_ERROR
 OUTCOMES = (
-    Outcome(P, (P, P, P, P), 4, 0.1),
-    Outcome(W, (P, W), 4, 0.1),
+    Outcome(P, (P, P, P, P), 4, 0.1, answers=("a", "b", "c", "d")),
+    Outcome(CRASH, (P, CRASH), 4, 0.1, answers=("a", None)),
     Outcome(Verdict.NO_CODE, (), 4, 0.0),
-    Outcome(P, (P,), 1, 0.1),
+    Outcome(P, (P,), 1, 0.1, answers=("a",)),
 )
 MASK = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
 NAN = np.nan  # outside the mask
@@ -130,6 +130,7 @@ def test_all_rewards_of_the_field_are_known():
     assert known_rewards() == (
         "constant",
         "length",
+        "majority_vote",
         "probability_disparity",
         "random",
         "self_certainty",
@@ -141,6 +142,7 @@ def test_all_rewards_of_the_field_are_known():
         "token_entropy_sum",
         "trajectory_entropy",
         "trajectory_entropy_sum",
+        "vote_fraction",
     )
 
 
@@ -170,6 +172,9 @@ def test_neither_padding_nor_the_order_of_tokens_matters(seed, lengths, junk):
 def test_a_wrong_need_and_a_taken_name_are_refused():
     with pytest.raises(UserError, match="needs='logits'"):
         reward(needs="logits")
+
+    with pytest.raises(UserError, match=r"needs='stats', all_tests=True.*does not run any"):
+        reward(needs="stats", all_tests=True)
 
     def length(ev):
         return ev.mask.sum(axis=1)

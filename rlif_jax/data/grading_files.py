@@ -1,0 +1,244 @@
+"""What grading reads: a file of problems, looked up by id, and a file of programs for them.
+
+Neither is ever held in memory: problems are found again by their place in the file.
+"""
+
+import functools
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlif_jax.data.errata import erratum_reason
+from rlif_jax.data.extract import extract_code
+from rlif_jax.data.rows import (
+    DESCRIPTIVE_FIELDS,
+    check_unicode,
+    function_name,
+    json_field,
+    parse_line,
+    positive_seconds,
+    problem_from_row,
+    read_lines,
+    read_rows,
+    shorten,
+)
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Problem, Test
+
+CACHED_PROBLEMS = 16
+
+
+class ProblemFile:
+    """The problems of a JSONL file by id; all rows are checked first, then read when asked for.
+
+    A row is an evaluation sample (`problem_from_sample`) or, without `input_output`, a dataset row
+    of LiveCodeBench (`rows.problem_from_row`); rows without a time limit of their own get
+    `time_limit_s`, in seconds per test. Ids and offsets stay in memory, and the problems that were
+    used last.
+
+    Raises UserError when the file is not a regular one or holds no problem, when a row is bad, when
+    a functional test is not JSON, or when an id comes twice.
+    """
+
+    def __init__(self, path: Path, time_limit_s: float = Problem.time_limit_s):
+        if not path.is_file():
+            raise UserError(
+                f"{path} is not a file of problems; give a regular file, not a folder or a pipe, "
+                "because rows are looked up in it."
+            )
+        self._path = path
+        self._time_limit_s = time_limit_s
+        self._places: dict[str, tuple[str, int]] = {}
+        self.errata: dict[str, str] = {}
+        """Why a problem of LiveCodeBench's errata should not be graded, by id."""
+        self._cached = functools.lru_cache(CACHED_PROBLEMS)(self._read)
+        for where, offset, line in read_lines(path, "problems"):
+            problem = self._problem(line, where)
+            if problem.id in self._places:
+                raise UserError(
+                    f"{where}: the id {problem.id!r} was already used at "
+                    f"{self._places[problem.id][0]}; give each problem an id of its own."
+                )
+            self._places[problem.id] = where, offset
+            if (reason := erratum_reason(problem)) is not None:
+                self.errata[problem.id] = reason
+        if not self._places:
+            raise UserError(f"{path} holds no problems; add one row per line.")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, problem_id: str) -> bool:
+        return problem_id in self._places
+
+    def __getitem__(self, problem_id: str) -> Problem:
+        return self._cached(problem_id)
+
+    def _read(self, problem_id: str) -> Problem:
+        where, offset = self._places[problem_id]
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(offset)
+                line = file.readline()
+        except OSError as error:
+            raise UserError(
+                f"Cannot read the problems in {self._path}: {error.strerror}. Leave the file in "
+                "place until grading is done."
+            ) from error
+        problem = self._problem(line, where)
+        if problem.id != problem_id:
+            raise UserError(f"{where} has changed while it was in use; grade again.")
+        return problem
+
+    def _problem(self, line: bytes, where: str) -> Problem:
+        row = parse_line(line, where)
+        from_sample = isinstance(row, dict) and "input_output" in row
+        read = problem_from_sample if from_sample else problem_from_row
+        problem = read(row, where, self._time_limit_s)
+        _check_functional_tests(problem, where)
+        return problem
+
+
+def problem_from_sample(
+    row: Mapping[str, Any], where: str = "row", time_limit_s: float = Problem.time_limit_s
+) -> Problem:
+    """The `Problem`, without a prompt, of an evaluation sample of LiveCodeBench.
+
+    `id` is text; `input_output`, an object or its JSON, has the lists `inputs` and `outputs`,
+    equally long, and `fn_name` for functional problems. An input is text or a list of lines, an
+    output is text. `time_limit_s` (seconds per test) is optional; its default is the argument.
+
+    Raises UserError, with `where`, the row's id, the field and the remedy.
+    """
+    name = row.get("id")
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{where}: field id is {shorten(name)}; give each problem an id, as text, that its "
+            "completions repeat."
+        )
+    check_unicode(name, "id", where)
+    where = f"{where} (id {name!r})"
+    cases = row["input_output"]
+    if isinstance(cases, str):
+        cases = json_field(cases, "input_output", dict, where)
+    if not isinstance(cases, dict):
+        raise UserError(
+            f"{where}: field input_output must be an object with inputs and outputs, or its JSON, "
+            f"not {shorten(cases)}."
+        )
+    inputs, outputs = (_list_of(cases, key, where) for key in ("inputs", "outputs"))
+    if len(inputs) != len(outputs):
+        raise UserError(
+            f"{where}: field input_output has {len(inputs)} inputs and {len(outputs)} outputs; "
+            "each test needs one of both."
+        )
+    if not inputs:
+        raise UserError(
+            f"{where}: no tests in input_output; a problem without tests cannot be judged, so add "
+            "at least one or remove the row."
+        )
+    entry_point = function_name(cases.get("fn_name"), "field input_output has fn_name", where)
+    kind = "stdin" if entry_point is None else "functional"
+    tests = tuple(
+        Test(_text(i, f"inputs[{n}]", where), _text(o, f"outputs[{n}]", where, False), kind, True)
+        for n, (i, o) in enumerate(zip(inputs, outputs, strict=True))
+    )
+    limit = row.get("time_limit_s")
+    return Problem(
+        id=name,
+        prompt="",
+        tests=tests,
+        entry_point=entry_point,
+        time_limit_s=positive_seconds(
+            time_limit_s if limit is None else limit, "field time_limit_s is", where
+        ),
+        metadata={key: row[key] for key in DESCRIPTIVE_FIELDS if isinstance(row.get(key), str)},
+    )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A row of the completions: for the problem `id`, a program or a model's text with one."""
+
+    id: str
+    text: str | None
+    is_code: bool
+
+    @property
+    def code(self) -> str | None:
+        """The program, by `extract_code` from a model's text; None when there is none."""
+        return self.text if self.is_code or self.text is None else extract_code(self.text)
+
+
+def read_completions(path: Path, known: Collection[str] | ProblemFile) -> Iterator[Completion]:
+    """Yield the rows of a JSONL file: {id, code}, code text or null, or {id, completion}, text.
+
+    A row with both fields is taken by its code. Raises UserError naming the file and line of a bad
+    row or of an id that is not among the `known` ones.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path} is not a file of completions; give a regular file, not a folder or a pipe, "
+            "because it is read twice."
+        )
+    for where, row in read_rows(path, "completions"):
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise UserError(
+                f"{where}: {shorten(row)} is not a completion; each row is an object with the id "
+                "of its problem, as text, and code or completion."
+            )
+        if row["id"] not in known:
+            raise UserError(
+                f"{where}: there is no problem with the id {row['id']!r}; add it to the problems, "
+                "or remove the row."
+            )
+        is_code = "code" in row
+        text = row.get("code" if is_code else "completion")
+        if not isinstance(text, str) and not (is_code and text is None):
+            raise UserError(
+                f"{where} (id {row['id']!r}): neither a program nor a model's text; give code, as "
+                f"text or null, or completion, as text, not {shorten(text)}."
+            )
+        yield Completion(row["id"], text, is_code)
+
+
+def _list_of(cases: Mapping[str, Any], key: str, where: str) -> list:
+    value = cases.get(key)
+    if not isinstance(value, list):
+        raise UserError(
+            f"{where}: {key} of input_output must be a list, one element per test, not "
+            f"{shorten(value)}."
+        )
+    return value
+
+
+def _text(value: Any, name: str, where: str, lines: bool = True) -> str:
+    """An input or output as one text; a list of lines is joined where `lines` allows one."""
+    if lines and isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: {name} of input_output is {shorten(value)}; it must be text"
+            f"{' or a list of lines' if lines else ''} (JSON inside a string for functional tests)."
+        )
+    check_unicode(value, f"input_output, {name}", where)
+    return value
+
+
+def _check_functional_tests(problem: Problem, where: str) -> None:
+    """Refuse functional tests that no program could be judged by, before one is run."""
+    if problem.entry_point is None:
+        return
+    for number, test in enumerate(problem.tests, start=1):
+        for text in (*filter(str.strip, test.input.split("\n")), test.output):
+            try:
+                # Numbers stay text: only their form matters, and int() refuses very long ones.
+                json.loads(text, parse_int=str)
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{where} (id {problem.id!r}): test {number} of the function "
+                    f"{problem.entry_point!r} has {shorten(text)}, which is not JSON ({error}); "
+                    "arguments are one JSON value per line, a result is one JSON value."
+                ) from error

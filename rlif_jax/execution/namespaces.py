@@ -1,0 +1,189 @@
+"""Namespaces of its own for a zygote, with a root that shows little. Standard library only.
+
+The first process of new user, pid, network, mount, IPC and UTS namespaces sees read-only bind
+mounts of Python's library and the system's shared libraries, nothing else of this machine, and one
+writable folder in memory. Sources: namespaces(7), user_namespaces(7), pivot_root(2).
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import struct
+
+from rlif_jax.execution.libc import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_PDEATHSIG,
+    checked,
+    libc,
+    prctl,
+)
+from rlif_jax.execution.places import DEVICES, opened, package_folders, readable_places
+
+BOX = "/box"  # the only writable folder, private to a zygote
+BOX_BYTES = 64 << 20
+BOX_FILES = 8192
+THIRD_PARTY = "/python"  # where numpy is found
+
+_NEW_NAMESPACES = (0x10000000, 0x20000000, 0x40000000, 0x00020000, 0x08000000, 0x04000000)
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_ATTR_RDONLY, _ATTR_NOSUID = 1, 2
+_SYS_MOUNT_SETATTR = 442  # numbers of system calls that are the same on every architecture
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+_LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+    "/dev/shm": f"{BOX}/work",
+    "/tmp": f"{BOX}/work",
+}
+
+
+def enter_namespaces(other_uid: int, packages: list[str]) -> str:
+    """Become the first process of new namespaces, or say why that cannot be.
+
+    On success this returns "" in a new process, with the current folder in `BOX`; the process that
+    called stays behind to end with it, and returns only when there are no namespaces, with the
+    reason. `other_uid`, when not 0, is a user of this machine whom root maps to user 1 of the
+    namespace. `packages` are paths that programs may import.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # the first process becomes our child when the middle ends
+    middle = os.fork()
+    if middle == 0:
+        ours.close()
+        _become_first(theirs, packages)
+        return ""
+    theirs.close()
+    with ours:
+        answer = ours.recv(4096)
+        if answer == b"map":
+            ours.send(_map_users(middle, other_uid).encode())
+            answer = ours.recv(4096)
+        os.waitpid(middle, 0)
+        if answer == b"ready":
+            ours.send(b"go")
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.wait()
+            os._exit(0)
+    with contextlib.suppress(ChildProcessError):
+        os.wait()
+    return answer.decode(errors="replace") or "the process for them ended"
+
+
+def _map_users(pid: int, other_uid: int) -> str:
+    """Write the user and group maps of a process in a new user namespace; "" or what failed."""
+    uid, gid = os.geteuid(), os.getegid()
+    maps = {"uid_map": f"0 {uid} 1\n", "gid_map": f"0 {gid} 1\n"}
+    if other_uid:
+        with contextlib.suppress(OSError):  # in a container these users may not exist
+            for name, text in maps.items():
+                _write(f"/proc/{pid}/{name}", text + f"1 {other_uid} 1\n")
+            return "mapped"
+    try:
+        _write(f"/proc/{pid}/setgroups", "deny")  # or an ordinary user may not map groups
+        for name, text in maps.items():
+            _write(f"/proc/{pid}/{name}", text)
+    except OSError as error:
+        return f"user map: {error}"
+    return "mapped"
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _become_first(outer: socket.socket, packages: list[str]) -> None:
+    """In the middle process: make the namespaces; return in the first process inside them."""
+    try:
+        for flag in _NEW_NAMESPACES:
+            checked(libc().unshare(flag), f"unshare({flag:#x})")
+        outer.send(b"map")
+        answer = outer.recv(4096)
+        if answer != b"mapped":
+            outer.send(answer)
+            os._exit(1)
+        if os.fork():
+            os._exit(0)
+        _build_root(packages)
+        outer.send(b"ready")
+        if outer.recv(16) != b"go":  # by now the outer process is our parent
+            os._exit(1)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        outer.close()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            outer.send(str(error).encode())
+        os._exit(1)
+
+
+def _build_root(packages: list[str]) -> None:
+    """Replace this mount namespace's root by one that shows only what programs need."""
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    root = "/tmp" if os.path.isdir("/tmp") else "/mnt"  # any folder that nothing below hides
+    places = readable_places()
+    hidden = package_folders(places)
+    sources = {place: opened(place) for place in places}
+    sources |= {device: opened(device) for device in DEVICES}
+    sources |= {f"{THIRD_PARTY}/{os.path.basename(p)}": opened(p) for p in packages}
+    links = _LINKS | {place: os.readlink(place) for place in places if os.path.islink(place)}
+    _mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
+    for place, descriptor in sources.items():
+        if place in links:
+            os.makedirs(os.path.dirname(root + place), exist_ok=True)
+            os.symlink(links[place], root + place)
+        else:
+            _bind(f"/proc/self/fd/{descriptor}", root + place)
+        os.close(descriptor)
+    for place in _LINKS:
+        os.makedirs(os.path.dirname(root + place), exist_ok=True)
+        os.symlink(_LINKS[place], root + place)
+    for place in hidden:
+        if os.path.isdir(root + place):
+            _mount("none", root + place, "tmpfs", _MS_RDONLY, "mode=555,size=4k")
+    os.makedirs(root + "/proc")
+    _mount("proc", root + "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    os.makedirs(root + BOX)
+    options = f"mode=711,size={BOX_BYTES},nr_inodes={BOX_FILES}"
+    _mount("none", root + BOX, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+    os.chdir(root)
+    number = _SYS_PIVOT_ROOT[os.uname().machine]
+    checked(libc().syscall(number, b".", b"."), "pivot_root")
+    checked(libc().umount2(b".", _MNT_DETACH), "umount")
+    _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    os.chdir(BOX)
+
+
+def _bind(source: str, target: str) -> None:
+    """Show `source`, a folder or a file, at `target` as well, read-only with all below it."""
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    _mount(source, target, None, _MS_BIND | _MS_REC)
+    attributes = struct.pack("4Q", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
+    set_attributes = libc().syscall
+    flags = ctypes.c_uint(_AT_RECURSIVE)
+    size = ctypes.c_size_t(len(attributes))
+    checked(
+        set_attributes(_SYS_MOUNT_SETATTR, _AT_FDCWD, target.encode(), flags, attributes, size),
+        f"mount_setattr({target})",
+    )
+
+
+def _mount(
+    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
+    encoded = [None if text is None else text.encode() for text in (source, target, kind)]
+    data = None if options is None else options.encode()
+    result = libc().mount(*encoded, ctypes.c_ulong(flags), data)
+    checked(result, f"mount {kind or source or ''} at {target}")

@@ -1,0 +1,207 @@
+"""System calls that a candidate program may not make, as a seccomp filter. Standard library only.
+
+The filter is written here rather than by libseccomp, which would have to be installed beside
+Python, because a judge that depends on it would be refused on many machines. It is a deny-list:
+whatever Python and its extension modules need to compute, read and print stays allowed. Sources:
+seccomp(2), the kernel's networking/filter documentation, asm/unistd_64.h, asm-generic/unistd.h.
+"""
+
+import ctypes
+import errno
+import platform
+import struct
+from collections.abc import Mapping
+
+from rlif_jax.execution.libc import PR_SET_SECCOMP, checked, libc
+
+# Opcodes of classic BPF: load a word of seccomp_data, compare, return.
+_LOAD, _JUMP_EQUAL, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+_MODE_FILTER = 2
+_X32 = 0x40000000  # x86_64 system calls of the x32 interface carry this bit
+
+_NAMESPACES = 0x7E020000  # CLONE_NEW* among the flags of clone(2)
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # put characters into a terminal's input
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+# fmt: off
+_X86_64 = {  # seccomp kills calls of the 32-bit interface, whose numbers differ
+    "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "process_madvise": 440,
+    "pidfd_getfd": 438, "kcmp": 312, "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161,
+    "move_mount": 429, "open_tree": 428, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+    "fspick": 433, "mount_setattr": 442, "unshare": 272, "setns": 308, "keyctl": 250,
+    "add_key": 248, "request_key": 249, "bpf": 321, "userfaultfd": 323, "perf_event_open": 298,
+    "kexec_load": 246, "kexec_file_load": 320, "init_module": 175, "finit_module": 313,
+    "delete_module": 176, "reboot": 169, "swapon": 167, "swapoff": 168, "acct": 163,
+    "quotactl": 179, "quotactl_fd": 443, "settimeofday": 164, "clock_settime": 227,
+    "clock_adjtime": 305, "adjtimex": 159, "sethostname": 170, "setdomainname": 171,
+    "personality": 135, "execve": 59, "execveat": 322, "io_uring_setup": 425,
+    "io_uring_enter": 426, "io_uring_register": 427, "name_to_handle_at": 303,
+    "open_by_handle_at": 304, "fanotify_init": 300, "syslog": 103, "vhangup": 153, "shmget": 29,
+    "semget": 64, "msgget": 68, "mq_open": 240, "memfd_secret": 447, "socket": 41,
+    "ioprio_set": 251, "memfd_create": 319, "clone": 56, "clone3": 435, "prlimit64": 302,
+    "setpriority": 141, "sched_setaffinity": 203, "sched_setparam": 142,
+    "sched_setscheduler": 144, "sched_setattr": 314, "ioctl": 16, "kill": 62, "tkill": 200,
+    "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424,
+    "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "iopl": 172, "ioperm": 173,
+    "modify_ldt": 154, "uselib": 134,
+}
+_AARCH64 = {
+    "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "process_madvise": 440,
+    "pidfd_getfd": 438, "kcmp": 272, "mount": 40, "umount2": 39, "pivot_root": 41, "chroot": 51,
+    "move_mount": 429, "open_tree": 428, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+    "fspick": 433, "mount_setattr": 442, "unshare": 97, "setns": 268, "keyctl": 219,
+    "add_key": 217, "request_key": 218, "bpf": 280, "userfaultfd": 282, "perf_event_open": 241,
+    "kexec_load": 104, "kexec_file_load": 294, "init_module": 105, "finit_module": 273,
+    "delete_module": 106, "reboot": 142, "swapon": 224, "swapoff": 225, "acct": 89,
+    "quotactl": 60, "quotactl_fd": 443, "settimeofday": 170, "clock_settime": 112,
+    "clock_adjtime": 266, "adjtimex": 171, "sethostname": 161, "setdomainname": 162,
+    "personality": 92, "execve": 221, "execveat": 281, "io_uring_setup": 425,
+    "io_uring_enter": 426, "io_uring_register": 427, "name_to_handle_at": 264,
+    "open_by_handle_at": 265, "fanotify_init": 262, "syslog": 116, "vhangup": 58, "shmget": 194,
+    "semget": 190, "msgget": 186, "mq_open": 180, "memfd_secret": 447, "socket": 198,
+    "ioprio_set": 30, "memfd_create": 279, "clone": 220, "clone3": 435, "prlimit64": 261,
+    "setpriority": 140, "sched_setaffinity": 122, "sched_setparam": 118,
+    "sched_setscheduler": 119, "sched_setattr": 274, "ioctl": 29, "kill": 129, "tkill": 130,
+    "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "pidfd_send_signal": 424,
+    "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
+}
+# fmt: on
+NUMBERS: Mapping[str, Mapping[str, int]] = {"x86_64": _X86_64, "aarch64": _AARCH64}
+
+# The zygote itself needs none of these once it serves, so that one filter covers all its forks.
+# fmt: off
+_DENIED = (
+    # other memories
+    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp",
+    # other file systems and namespaces
+    "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig",
+    "fsmount", "fspick", "mount_setattr", "unshare", "setns", "name_to_handle_at",
+    "open_by_handle_at", "quotactl", "quotactl_fd", "fanotify_init",
+    # memory that no limit on address space counts
+    "memfd_create", "memfd_secret",
+    # what would outlive a program
+    "setxattr", "lsetxattr", "fsetxattr",
+    "keyctl", "add_key", "request_key", "shmget", "semget", "msgget", "mq_open",
+    # parts of the kernel with a history of holes
+    "bpf", "userfaultfd", "perf_event_open", "io_uring_setup", "io_uring_enter",
+    "io_uring_register", "modify_ldt", "uselib",
+    # the machine's own affairs
+    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot",
+    "swapon", "swapoff", "acct", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex",
+    "sethostname", "setdomainname", "personality", "syslog", "vhangup", "ioprio_set", "iopl",
+    "ioperm",
+    # another program than the one that is judged
+    "execve", "execveat",
+    # the network; socketpair stays, for asyncio and multiprocessing
+    "socket",
+)
+# fmt: on
+# A process may change its own limits and scheduling (argument 0 is "me"), not those of others.
+_OTHERS = {
+    "prlimit64": 0,
+    "setpriority": 1,
+    "sched_setaffinity": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "sched_setattr": 0,
+}
+
+
+def supported() -> bool:
+    """Tell whether system-call numbers of this machine are known here."""
+    return platform.machine() in NUMBERS
+
+
+def zygote_filter() -> bytes:
+    """Return the filter for a zygote and all its forks.
+
+    clone3 does not exist for them (ENOSYS), so that the C library calls clone, whose flags can be
+    looked at: pointers cannot.
+    """
+    numbers = NUMBERS[platform.machine()]
+    rules = [_instruction(_LOAD, _NUMBER)]
+    for name in _DENIED:
+        if name in numbers:
+            rules += _when(numbers[name], [_refuse(errno.EPERM)])
+    rules += _when(numbers["clone3"], [_refuse(errno.ENOSYS)])
+    clone = [
+        _instruction(_LOAD, _ARGUMENTS),
+        _instruction(_JUMP_SET, _NAMESPACES, 0, 1),
+        _refuse(errno.EPERM),
+        _instruction(_RETURN, _ALLOW),
+    ]
+    rules += _when(numbers["clone"], clone)
+    for name, position in _OTHERS.items():
+        rules += _when(numbers[name], _refuse_unless_argument(position, (0,)))
+    request = _instruction(_LOAD, _ARGUMENTS + 8)
+    for value in (_TIOCSTI, _TIOCLINUX):
+        terminal = [request, _instruction(_JUMP_EQUAL, value, 0, 1), _refuse(errno.EPERM)]
+        rules += _when(numbers["ioctl"], [*terminal, _instruction(_LOAD, _NUMBER)])
+    return _complete(rules)
+
+
+def program_filter(own_pid: int) -> bytes:
+    """Return the further filter for a program that shares a process namespace with others.
+
+    It denies signals to any process but itself (`own_pid`) and its group.
+    """
+    numbers = NUMBERS[platform.machine()]
+    rules = [_instruction(_LOAD, _NUMBER)]
+    rules += _when(numbers["kill"], _refuse_unless_argument(0, (0, own_pid)))
+    rules += _when(numbers["tgkill"], _refuse_unless_argument(0, (own_pid,)))
+    for name in ("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"):
+        rules += _when(numbers[name], [_refuse(errno.EPERM)])
+    return _complete(rules)
+
+
+def install(program: bytes) -> None:
+    """Put this process and all its later children under a filter; it cannot be taken off.
+
+    Raises OSError when the kernel refuses; needs no_new_privs.
+    """
+    code = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: the number of instructions, padding, their address
+    header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    result = libc().prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_char_p(header), 0, 0)
+    checked(result, "prctl(PR_SET_SECCOMP)")
+
+
+def _complete(rules: list[bytes]) -> bytes:
+    """Put `rules` behind a check of the architecture, and allow what none of them refuses."""
+    machine = platform.machine()
+    program = [
+        _instruction(_LOAD, _ARCHITECTURE),
+        _instruction(_JUMP_EQUAL, AUDIT_ARCH[machine], 1, 0),
+        _instruction(_RETURN, _KILL_PROCESS),
+    ]
+    if machine == "x86_64":
+        program += [
+            _instruction(_LOAD, _NUMBER),
+            _instruction(_JUMP_GE, _X32, 0, 1),
+            _refuse(errno.ENOSYS),
+        ]
+    return b"".join([*program, *rules, _instruction(_RETURN, _ALLOW)])
+
+
+def _when(number: int, body: list[bytes]) -> list[bytes]:
+    """Run `body` for this system call; the number must be loaded, and is again after it."""
+    return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
+
+
+def _refuse_unless_argument(position: int, values: tuple[int, ...]) -> list[bytes]:
+    """Allow the call when its argument (lower half: process ids are ints) is one of `values`."""
+    body = [_instruction(_LOAD, _ARGUMENTS + 8 * position)]
+    for left, value in zip(range(len(values), 0, -1), values, strict=True):
+        body.append(_instruction(_JUMP_EQUAL, value, left, 0))
+    return [*body, _refuse(errno.EPERM), _instruction(_RETURN, _ALLOW)]
+
+
+def _refuse(number: int) -> bytes:
+    return _instruction(_RETURN, _ERRNO | number)
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("HBBI", code, if_true, if_false, value)

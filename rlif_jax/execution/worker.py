@@ -1,0 +1,197 @@
+"""The judge's side of one zygote: start it, talk to it, end it."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+START_S = 120.0  # a loaded machine may take long to start an interpreter
+PACKAGES = ("numpy", "numpy.libs")  # what programs may import beside the standard library
+
+
+class SandboxError(RuntimeError):
+    """The judge's own machinery failed, so nothing is known about the program."""
+
+
+class ZygoteLost(Exception):
+    """A zygote ended or stopped answering; `running` tells whether a candidate was running."""
+
+    def __init__(self, reason: str, running: bool):
+        super().__init__(reason)
+        self.running = running
+
+
+class Worker:
+    """A zygote process and the means to talk to it.
+
+    Only the thread that holds it runs tests; any thread may `hang_up`.
+    """
+
+    def __init__(self, scratch: Path, memory_bytes: int):
+        """Start the process without waiting for it.
+
+        `scratch` is the folder it works in, `memory_bytes` the address space of its programs.
+        """
+        self._marker = f"RLIF_JUDGE={secrets.token_hex(16)}"
+        name, value = self._marker.split("=")
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._isolation: dict[str, str] | None = None
+        self.spent = False
+        self.owes = 0
+        options = {
+            "control": theirs.fileno(),
+            "judge_pid": os.getpid(),
+            "packages": _packages(),
+            "memory_bytes": memory_bytes,
+        }
+        # -I would also ignore PYTHONHASHSEED; -s -P -S and an environment of our own isolate as
+        # well, and a fixed seed gives a program the same verdict every time.
+        command = [sys.executable, "-s", "-P", "-S", "-X", "utf8"]
+        command += [str(Path(__file__).with_name("zygote.py")), json.dumps(options)]
+        environment = {"PYTHONHASHSEED": "0", name: value}
+        if path := os.environ.get("LD_LIBRARY_PATH"):  # the interpreter itself may need it
+            environment["LD_LIBRARY_PATH"] = path
+        try:
+            folder = tempfile.mkdtemp(dir=scratch)
+            os.chmod(folder, 0o711)
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                cwd=folder,
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._control.close()
+            self._stderr.close()
+            raise SandboxError(f"cannot start {sys.executable}: {error}") from error
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def isolation(self) -> dict[str, str]:
+        """How far candidate programs are shut in, by the zygote's own report; waits for it.
+
+        Raises ZygoteLost when the zygote does not get so far.
+        """
+        if self._isolation is None:
+            reply = self.receive(time.monotonic() + START_S, running=False)
+            self._isolation = reply["isolation"]
+            if self._isolation.pop("reads_judge", ""):
+                _hide_memory()
+        return self._isolation
+
+    def send(self, message: dict, fds: list[int] | None = None) -> None:
+        """Send one message; raises ZygoteLost when nobody is there."""
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
+        except OSError as error:
+            raise ZygoteLost(f"the zygote ended: {self._complaint()}", False) from error
+
+    def receive(self, deadline: float, running: bool = True) -> dict:
+        """Wait for the next message, after those that it `owes` and nobody has waited for.
+
+        Raises ZygoteLost when the zygote ends or falls silent, SandboxError when it could not start
+        a process.
+        """
+        while self.settle(deadline):
+            pass
+        return self._next(deadline, running)
+
+    def settle(self, deadline: float | None = None) -> bool:
+        """Take one message that it owes; False when it owes none."""
+        if not self.owes:
+            return False
+        self.owes -= 1
+        self._next(deadline or time.monotonic() + START_S, running=False)
+        return True
+
+    def _next(self, deadline: float, running: bool) -> dict:
+        self._control.settimeout(max(0.0, deadline - time.monotonic()))
+        try:
+            message = self._control.recv(1 << 16)
+        except OSError as error:
+            raise ZygoteLost(f"the zygote does not answer: {error!r}", running) from error
+        if not message:
+            raise ZygoteLost(f"the zygote ended: {self._complaint()}", running)
+        reply = json.loads(message)
+        self.spent |= reply.get("last", False)
+        if "error" in reply:
+            raise SandboxError(f"no process for a test: {reply['error']}")
+        return reply
+
+    def fileno(self) -> int:
+        return self._control.fileno()
+
+    def _complaint(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read()[-2000:].decode(errors="replace") or "it said nothing"
+
+    def hang_up(self) -> None:
+        """Tell the zygote to kill what runs and to end; a test under way raises ZygoteLost."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the zygote and everything below it, whatever state they are in."""
+        self.hang_up()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10.0)
+        self._process.kill()
+        self._process.wait()
+        self._kill_orphans()
+        self._control.close()
+        self._stderr.close()
+
+    def _kill_orphans(self) -> None:
+        """Kill what a zygote that died has left: processes with its mark in their environment."""
+        mark = self._marker.encode()
+        found = True
+        while found:
+            found = False
+            for entry in Path("/proc").iterdir():
+                if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                    continue
+                with contextlib.suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        os.kill(int(entry.name), signal.SIGKILL)
+                        found = True
+            if found:
+                time.sleep(0.002)
+
+
+def _packages() -> list[str]:
+    """Return the folders of the packages that programs may import, as installed here."""
+    spec = importlib.util.find_spec(PACKAGES[0])
+    if spec is None or spec.origin is None:
+        return []
+    beside = Path(spec.origin).resolve().parent.parent
+    return [str(beside / name) for name in PACKAGES if (beside / name).is_dir()]
+
+
+def _hide_memory() -> None:
+    """Make this process undumpable, so that programs of the same user cannot read its memory.
+
+    Expected outputs are there. The price, for the rest of the process: no core dump, and a debugger
+    needs root. Called only where candidates were seen to be able to open /proc/PID/mem.
+    """
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0) != 0:  # PR_SET_DUMPABLE
+        raise SandboxError(f"prctl(PR_SET_DUMPABLE): {os.strerror(ctypes.get_errno())}")

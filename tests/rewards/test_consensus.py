@@ -1,0 +1,131 @@
+"""Majority vote by hand, and what it does not look at."""
+
+from collections import Counter
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_jax.batch import Evidence, TokenStats
+from rlif_jax.errors import UserError
+from rlif_jax.execution.compare import answer_key
+from rlif_jax.problem import Outcome, Verdict
+from rlif_jax.rewards.consensus import majority_vote, vote_fraction
+from rlif_jax.rewards.registry import find_reward
+
+WRONG, CRASH = Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR
+NO_CODE = Outcome(Verdict.NO_CODE, (), 2, 0.0)
+NO_COMPILE = Outcome(Verdict.COMPILE_ERROR, (Verdict.COMPILE_ERROR,), 2, 0.1, answers=(None,))
+
+
+def answered(*answers: str | None) -> Outcome:
+    """A program that gave these answers, all wrong; None where it crashed."""
+    results = tuple(CRASH if a is None else WRONG for a in answers)
+    return Outcome(results[0], results, len(answers), 0.1, answers=answers)
+
+
+def evidence(outcomes, group_size):
+    rows = len(outcomes)
+    zeros = jnp.zeros((rows, 1), jnp.float32)
+    return Evidence(
+        stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
+        mask=jnp.ones((rows, 1), bool),
+        truncated=jnp.zeros(rows, bool),
+        key=jax.random.key(0),
+        group_size=group_size,
+        outcomes=tuple(outcomes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "majority", "fraction"),
+    [
+        ("AAB", [1, 1, 0], [2, 2, 1]),
+        ("ABB", [0, 1, 1], [1, 2, 2]),
+        ("AAA", [1, 1, 1], [3, 3, 3]),
+        ("AABBC", [1, 1, 1, 1, 0], [2, 2, 2, 2, 1]),  # every tied class
+        ("ABC", [1, 1, 1], [1, 1, 1]),  # ties of single programs, too
+        ("A--", [1, 0, 0], [1, 0, 0]),
+        ("---A", [0, 0, 0, 1], [0, 0, 0, 1]),  # crashes are no class, however many
+        ("---", [0, 0, 0], [0, 0, 0]),
+        ("A", [1], [1]),
+    ],
+)
+def test_one_group_by_hand(group, majority, fraction):
+    outcomes = [NO_CODE if vote == "-" else answered(vote, "same") for vote in group]
+    ev = evidence(outcomes, len(group))
+    got = majority_vote(ev)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, majority)
+    np.testing.assert_allclose(vote_fraction(ev), np.array(fraction) / len(group), rtol=1e-6)
+
+
+def test_groups_do_not_vote_for_one_another():
+    outcomes = [answered(v) for v in ("A", "A", "B", "B", "A", "B", "C", "C", "C")]
+    ev = evidence(outcomes, 3)
+    np.testing.assert_array_equal(majority_vote(ev), [1, 1, 0, 1, 0, 1, 1, 1, 1])
+    np.testing.assert_allclose(vote_fraction(ev), np.array([2, 2, 1, 2, 1, 2, 3, 3, 3]) / 3)
+
+
+def test_programs_are_equal_when_they_agree_on_every_input():
+    outcomes = [answered("A", "B"), answered("B", "A"), answered("A", "C"), answered("A", "B")]
+    ev = evidence(outcomes, 4)
+    np.testing.assert_array_equal(majority_vote(ev), [1, 0, 0, 1])
+    np.testing.assert_array_equal(vote_fraction(ev), [0.5, 0.25, 0.25, 0.5])
+
+
+def test_who_did_not_answer_every_input_has_no_vote():
+    outcomes = [answered("A", None), answered("A", None), NO_COMPILE, NO_CODE, answered("A", "B")]
+    ev = evidence(outcomes, 5)
+    np.testing.assert_array_equal(majority_vote(ev), [0, 0, 0, 0, 1])
+    np.testing.assert_allclose(vote_fraction(ev), [0, 0, 0, 0, 0.2])
+
+
+def test_outputs_that_the_judge_holds_equal_are_one_class():
+    printed = ["3 4\n", "3.0  4", "3\n4", "x"]
+    ev = evidence([answered(answer_key("stdin", text)) for text in printed], 4)
+    np.testing.assert_array_equal(majority_vote(ev), [1, 1, 0, 0])
+
+
+VOTES = st.lists(st.sampled_from(["A", "B", "C", None]), min_size=6, max_size=6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(VOTES, st.sampled_from([1, 2, 3, 6]), st.randoms(use_true_random=False))
+def test_verdicts_are_not_looked_at_and_counts_are_those_of_a_tally(votes, group_size, rng):
+    outcomes = [answered(vote, "same") for vote in votes]
+    verdicts = [v for v in Verdict if v is not Verdict.SANDBOX_ERROR]
+    judged = [
+        replace(o, verdict=rng.choice(verdicts), results=tuple(rng.choices(verdicts, k=2)))
+        for o in outcomes
+    ]
+    tally = []
+    for start in range(0, 6, group_size):
+        group = votes[start : start + group_size]
+        tally += [0 if v is None else Counter(group)[v] for v in group]
+    for some in (outcomes, judged):
+        ev = evidence(some, group_size)
+        np.testing.assert_allclose(vote_fraction(ev), np.array(tally) / group_size, rtol=1e-6)
+        groups = np.array(tally).reshape(-1, group_size)
+        want = (groups == groups.max(axis=1, keepdims=True)) & (groups > 0)
+        np.testing.assert_array_equal(majority_vote(ev), want.reshape(-1))
+
+
+@pytest.mark.parametrize("name", ["majority_vote", "vote_fraction"])
+def test_evidence_of_a_judge_that_stopped_early_is_refused(name):
+    early = Outcome(WRONG, (Verdict.PASSED, WRONG), 3, 0.1, answers=("A", "B"))
+    with pytest.raises(UserError, match=r"row 1 .*2 of 3 tests.*--execution\.run-all-tests"):
+        find_reward(name)(evidence([answered("A", "B", "C"), early], 2))
+
+
+@pytest.mark.parametrize("name", ["majority_vote", "vote_fraction"])
+def test_evidence_without_answers_is_refused(name):
+    silent = Outcome(WRONG, (Verdict.PASSED, WRONG), 2, 0.1)
+    with pytest.raises(UserError, match=r"row 0 has 0 answers for 2 tests.*run the programs again"):
+        find_reward(name)(evidence([silent, answered("A", "B")], 2))
+    with pytest.raises(UserError, match="outcomes=None"):
+        find_reward(name)(replace(evidence([silent], 1), outcomes=None))
