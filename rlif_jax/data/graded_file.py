@@ -1,5 +1,6 @@
 """What grading writes: one row per completion, in their order, from which a later run goes on."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -46,6 +47,7 @@ class GradedFile:
 
     def __init__(self, path: Path):
         self._path = path
+        self._new = not path.exists()
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -75,6 +77,9 @@ class GradedFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._new and os.fstat(self._fd).st_size == 0:  # refused input leaves nothing behind
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
         os.close(self._fd)
 
     def resume(

@@ -20,7 +20,7 @@ from rlif_jax.execution.program import Job, Program
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
-__all__ = ["Judge", "SandboxError"]
+__all__ = ["Judge", "SandboxError", "described"]
 
 
 class Judge:
@@ -247,12 +247,17 @@ def weaknesses(isolation: Mapping[str, str]) -> list[str]:
     return lacking
 
 
+def described(isolation: Mapping[str, str]) -> str:
+    """Return one line for people, as "user: another; network: none"."""
+    return "; ".join(f"{name.replace('_', ' ')}: {how}" for name, how in isolation.items())
+
+
 def _refuse_weak(isolation: Mapping[str, str]) -> None:
     """Raise UserError when programs are not shut in well enough."""
     if lacking := weaknesses(isolation):
         raise UserError(
-            f"Candidate programs cannot be shut in on this machine: {'; '.join(lacking)}. "
-            f"Namespaces: {isolation['namespaces']}; files: {isolation['files']}. Allow user "
+            f"Candidate programs cannot be shut in on this machine: {'; '.join(lacking)} "
+            f"({described(isolation)}). Allow user "
             "namespaces (for a container: --security-opt seccomp=unconfined, or a pod with "
             "seccompProfile Unconfined), or run as root, so that programs can be given a user of "
             "their own; or, where nothing here is worth protecting, pass "
