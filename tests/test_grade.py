@@ -161,7 +161,7 @@ def test_hostile_pickle_is_refused_and_does_nothing(grading, tmp_path):
     assert "problems.jsonl line 2 (question_id 'evil')" in grading.errors
     assert "pickle that is refused" in grading.errors
     assert not (tmp_path / "made").exists()
-    assert grading.rows == []
+    assert not grading.out.exists()
 
 
 def test_sample_becomes_problem():
@@ -286,7 +286,7 @@ def test_bad_problems_are_refused_before_any_program_runs(grading, row, message)
     assert grading() == 2
     assert message in grading.errors
     assert f"{grading.problems} line 2" in grading.errors
-    assert grading.rows == []
+    assert not grading.out.exists()
 
 
 def test_long_numbers_are_json(tmp_path):
