@@ -149,7 +149,7 @@ def reward_metrics(
 def execution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
 
-    All verdicts are present, also those that did not occur; their shares add up to 1.
+    All verdicts of an outcome are present, also those that did not occur; their shares add up to 1.
     """
     verdicts = [o.verdict for o in outcomes]
     metrics = {
@@ -157,7 +157,8 @@ def execution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "exec/tests_fraction": _mean([o.fraction_passed for o in outcomes]),
     }
     for verdict in Verdict:
-        metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
+        if verdict is not Verdict.SANDBOX_ERROR:  # that one is raised, never an outcome
+            metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
     return metrics
 
 

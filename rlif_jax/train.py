@@ -62,7 +62,7 @@ def train(cfg: Config) -> None:
         tested, judge = runs_tests(cfg), None
         if tested or cfg.eval.every:
             judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
-            progress.note(f"programs run apart: {described(judge.isolation)}")
+            progress.note(f"programs are isolated: {described(judge.isolation)}")
 
         # ---- devices, model, programs
         progress.phase(f"loading {cfg.model.source}")

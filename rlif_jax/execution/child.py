@@ -37,6 +37,7 @@ PRELUDE = "".join(f"from {n} import *\n" for n in [*_NAMES.split(", "), "builtin
 RECURSION = 50000
 PRELUDE += f"import {_NAMES}\nsys.setrecursionlimit({RECURSION})\n"
 
+NONCE = 33  # bytes, a blank included
 CHANNEL_FD = 3  # to the judge: calls come in, claims go out
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
@@ -75,7 +76,7 @@ def new_module(name: str, prelude: dict) -> None:
     vars(module).update(__builtins__=prelude, __file__="solution.py")
 
 
-def open_streams() -> None:
+def open_streams(fds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Open the standard streams as CPython does at start-up under -X utf8, for files and pipes.
 
     They hold no state until they are used, so that they may be opened before a fork puts the
@@ -86,6 +87,8 @@ def open_streams() -> None:
         ("stdout", 1, "w", "surrogateescape"),
         ("stderr", 2, "w", "backslashreplace"),
     ):
+        if fd not in fds:
+            continue
         stream = io.TextIOWrapper(
             open(fd, mode + "b", closefd=False),  # noqa: SIM115
             encoding="utf-8",
@@ -191,17 +194,17 @@ def serve_inputs(program: types.CodeType, prelude: dict) -> None:
     in a process of its own every test that fails here, so that a failure is never due to this.
     """
     channel = socket.socket(fileno=CHANNEL_FD)
-    nonce, _, _, _ = socket.recv_fds(channel, 64, 2)
+    nonce, _, _, _ = socket.recv_fds(channel, NONCE, 2)
     while nonce:
         if status := run_main(program):
             os._exit(status)
         channel.sendall(nonce + b"again {}\n")
-        nonce, fds, _, _ = socket.recv_fds(channel, 64, 2)
+        nonce, fds, _, _ = socket.recv_fds(channel, NONCE, 2)
         for place, fd in enumerate(fds):
             os.dup2(fd, place)
             os.close(fd)
-        open_streams()
-        prelude |= {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
+        open_streams(fds=(0, 1))
+        prelude |= {"stdin": sys.stdin, "stdout": sys.stdout}
         new_module("__main__", prelude)
         sys.setrecursionlimit(RECURSION)
         random.seed(0)

@@ -16,7 +16,8 @@ from rlif_jax.errors import UserError
 from rlif_jax.execution.carry_over import carries_nothing_over
 from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, shorten
-from rlif_jax.execution.program import Job, Program
+from rlif_jax.execution.process import Job
+from rlif_jax.execution.program import Program
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
@@ -149,10 +150,10 @@ class Judge:
         decisions: list[Decision] = []
         with contextlib.ExitStack() as stack:
             program: Program | None = None
-            for test in problem.tests:
+            for test, following in zip(problem.tests, (*problem.tests[1:], None), strict=True):
                 if program is None:
                     program = stack.enter_context(self._program(slot, problem, test, code, cpu_s))
-                decision, fresh = self._decide(program, test, cpu_s, retried)
+                decision, fresh = self._decide(program, test, cpu_s, retried, following)
                 if decision.verdict is not Verdict.PASSED and not fresh and test.kind == "stdin":
                     # whatever goes wrong in a process that has run before is not its doing
                     program.end()
@@ -169,10 +170,16 @@ class Judge:
         return decisions
 
     def _decide(
-        self, program: Program, test: Test, cpu_s: float, retried: bool
+        self,
+        program: Program,
+        test: Test,
+        cpu_s: float,
+        retried: bool,
+        following: Test | None = None,
     ) -> tuple[Decision, bool]:
         """Run one test; return its decision and whether its process was fresh."""
-        run = program.test(test.input, self._output_bytes(test))
+        ahead = None if following is None else following.input
+        run = program.test(test.input, self._output_bytes(test), ahead)
         if not retried and run.killed_by_a_stranger and run.cpu_s < cpu_s:
             raise SandboxError("the program was killed from outside")
         decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
