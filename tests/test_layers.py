@@ -63,7 +63,18 @@ def test_imports_go_down(path):
         assert below or beside, f"{room} (layer {LAYER_OF[room]}) imports {other}"
 
 
-SANDBOXED = ("zygote", "child", "isolation", "namespaces", "places", "landlock", "seccomp", "libc")
+SANDBOXED = ("zygote", "child", "calls", "isolation", "namespaces", "places", "landlock")
+SANDBOXED += ("seccomp", "libc")
+    "zygote",
+    "child",
+    "calls",
+    "isolation",
+    "namespaces",
+    "places",
+    "landlock",
+    "seccomp",
+    "libc",
+)
 
 
 @pytest.mark.parametrize("name", SANDBOXED)

@@ -16,7 +16,6 @@ import gc
 import io
 import json
 import math
-import numbers
 import os
 import random
 import re
@@ -24,10 +23,9 @@ import resource
 import socket
 import sys
 import types
-from decimal import Decimal
-from fractions import Fraction
 
 from rlif_jax.execution import isolation, seccomp
+from rlif_jax.execution.calls import CHANNEL_FD, serve_calls
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
 # sum are the builtins and datetime and bisect are modules.
@@ -38,7 +36,6 @@ RECURSION = 50000
 PRELUDE += f"import {_NAMES}\nsys.setrecursionlimit({RECURSION})\n"
 
 NONCE = 33  # bytes, a blank included
-CHANNEL_FD = 3  # to the judge: calls come in, claims go out
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
 PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
@@ -114,7 +111,7 @@ def run(job: dict, fds: list[int], prelude: dict) -> None:
         os._exit(1)
     if job["kind"] == "functional":
         new_module("solution", prelude)
-        serve_calls(program, vars(sys.modules["solution"]), job["entry_point"])
+        serve_calls(program, vars(sys.modules["solution"]), job["entry_point"], report_exception)
     new_module("__main__", prelude)
     if job["again"]:
         serve_inputs(program, prelude)
@@ -254,89 +251,3 @@ def flush_files() -> None:
     for writer in sorted(writers, key=lambda o: not issubclass(type(o), io.TextIOWrapper)):
         with contextlib.suppress(BaseException):
             writer.flush()
-
-
-# ---- functions
-
-
-def serve_calls(program: types.CodeType, namespace: dict, name: str) -> None:
-    """Load the program, then call its function for each request: `NONCE LENGTH\\n` and arguments.
-
-    One instance of Solution serves all calls and state persists between them, as officially. Never
-    returns.
-    """
-    leave, hook, send = os._exit, report_exception, write_all
-    requests = receive_requests(os.read, json.loads)
-    encode = json.dumps
-    try:
-        nonce, arguments = next(requests)
-        exec(program, namespace)
-        function = find_function(namespace, name)
-        while True:
-            value = function(*arguments)
-            try:
-                kind, text = "result", encode(plain(value), default=as_number)
-            except (TypeError, ValueError, RecursionError) as error:
-                reason = f"{type(value).__name__}: {type(error).__name__}"[:300]
-                kind, text = "unsupported", encode(reason)
-            send(f"{nonce} {kind} {text}\n".encode())
-            nonce, arguments = next(requests)
-    except BaseException as error:
-        leave(hook(error))
-
-
-def write_all(data: bytes, write=os.write) -> None:
-    while data:
-        data = data[write(CHANNEL_FD, data) :]
-
-
-def receive_requests(read, loads):
-    """Yield (nonce, arguments) as they come; end the process at the end of the channel."""
-    held = b""
-    while True:
-        while b"\n" not in held:
-            piece = read(CHANNEL_FD, 1 << 16)
-            if not piece:
-                os._exit(0)
-            held += piece
-        head, _, held = held.partition(b"\n")
-        nonce, length = head.decode().split()
-        pieces = [held]
-        missing = int(length) - len(held)
-        while missing > 0:
-            pieces.append(read(CHANNEL_FD, min(missing, 1 << 20)))
-            missing -= len(pieces[-1])
-        held = b""
-        text = b"".join(pieces).decode("utf-8", "surrogatepass")
-        yield nonce, [loads(line) for line in text.split("\n") if line.strip()]
-
-
-def find_function(namespace: dict, name: str):
-    """Return `Solution().name`, or the module's own `name`, which the prelude cannot provide."""
-    solution = namespace.get("Solution")
-    if callable(solution) and hasattr(solution, name):
-        return getattr(solution(), name)
-    if name in namespace:
-        return namespace[name]
-    raise NameError(f"the program defines no function {name!r}")
-
-
-def plain(value):
-    """Return the list that a UserList equals; anything else as it is."""
-    import collections
-
-    return list(value) if isinstance(value, collections.UserList) else value
-
-
-def as_number(value):
-    """Encode the exact numbers that Python holds equal to an int or a float as that."""
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    if isinstance(value, complex) and value.imag == 0:
-        return value.real
-    if isinstance(value, (Decimal, Fraction, numbers.Integral)):
-        with contextlib.suppress(OverflowError):
-            for exact in (int(value), float(value)):
-                if exact == value:
-                    return exact
-    raise TypeError(f"{type(value).__name__} is no JSON value")

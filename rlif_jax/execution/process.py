@@ -77,8 +77,12 @@ class Process:
             self._files = failed.pop_all()
 
     @property
-    def pending(self) -> bool:
-        """Whether it has said something that nobody has asked for."""
+    def said_more(self) -> bool:
+        """Whether more came with the line that was heard last."""
+        return bool(self._received)
+
+    def spoke_unasked(self) -> bool:
+        """Tell whether it has said something since, as it may not between two calls."""
         self._take(1)
         return bool(self._received)
 

@@ -107,12 +107,12 @@ class Program:
         fresh = self._process is None
         if self._process is None:
             self._process = Process(self._worker, self._job, self._code, [])
-        early = not fresh and self._process.pending
+        early = not fresh and self._process.spoke_unasked()
         nonce, data = _new_nonce(), text.encode("utf-8", "surrogatepass")
         self._process.say(b"%s%d\n%s" % (nonce, len(data), data), [])
         before_s = self._process.used_s
         line = self._process.hear(output_bytes + 4096)
-        more = line is not None and self._process.pending
+        more = line is not None and self._process.said_more
         return self._run(nonce, line, fresh, before_s, foreign=early or more)
 
     def _run(
