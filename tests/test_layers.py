@@ -65,16 +65,6 @@ def test_imports_go_down(path):
 
 SANDBOXED = ("zygote", "child", "calls", "isolation", "namespaces", "places", "landlock")
 SANDBOXED += ("seccomp", "libc")
-    "zygote",
-    "child",
-    "calls",
-    "isolation",
-    "namespaces",
-    "places",
-    "landlock",
-    "seccomp",
-    "libc",
-)
 
 
 @pytest.mark.parametrize("name", SANDBOXED)
