@@ -94,7 +94,9 @@ def test_every_config_file_trains(path, flags, tmp_path):
     rows = metrics(tmp_path / "run")
     assert [row["step"] for row in rows] == ([0, 1] if evaluates else [1])
     step = rows[-1]
-    terms = json.loads((tmp_path / "run/config.json").read_text())["config"]["reward"]["terms"]
+    made_by = json.loads((tmp_path / "run/config.json").read_text())
+    assert made_by["isolation"].keys() >= {"namespaces", "user", "files", "system_calls", "network"}
+    terms = made_by["config"]["reward"]["terms"]
     expected = {
         *("reward/mean", "reward/std", "rollout/response_length", "rollout/truncated_fraction"),
         *("rollout/action_reward", "rollout/reasoning_tokens", "rollout/repetition_ratio"),
@@ -109,8 +111,8 @@ def test_every_config_file_trains(path, flags, tmp_path):
     if evaluates:
         names = ("avg@2", "pass@2", "response_length")
         assert {f"eval/adding/{name}" for name in names} <= step.keys()
-    # A random model passes no test, so tests_passed is as flat as constant.
-    flat = path.stem in ("constant", "tests_passed")
+    # A random model writes no program, so tests and votes are as flat as constant.
+    flat = path.stem in ("constant", "tests_passed", "majority_vote")
     assert flat == (step["grad/norm"] == 0)
     rollouts = (tmp_path / "run/rollouts/step_000001.jsonl").read_text().splitlines()
     assert len(rollouts) == 16

@@ -90,7 +90,8 @@ def test_the_judge_cannot_be_read(run):
     code = (
         "import json, os\nzygote = json.loads(open('/proc/1/cmdline').read().split('\\0')[-2])\n"
         "judge = zygote['judge_pid']\n"
-        "for pid in (judge, 1, os.getppid()):\n    for name in ('mem', 'environ', 'maps', 'fd/0'):\n"
+        "for pid in (judge, 1, os.getppid()):\n"
+        "    for name in ('mem', 'environ', 'maps', 'fd/0'):\n"
         "        try: print(name, len(open(f'/proc/{pid}/{name}', 'rb').read(10)))\n"
         "        except OSError as e: print(name, type(e).__name__)\n"
         f"print(judge == {os.getpid()})"
