@@ -190,6 +190,10 @@ class Judge:
     def _program(
         self, slot: "_Slot", problem: Problem, test: Test, code: str, cpu_s: float
     ) -> Program:
+        if slot.worker.isolation != self.isolation:  # what was checked and recorded must hold
+            raise SandboxError(
+                f"a worker came up otherwise isolated: {described(slot.worker.isolation)}"
+            )
         job = Job(
             kind=test.kind,
             code=code,

@@ -7,7 +7,7 @@ from judging import EXECUTION, function_problem, stdin_problem
 
 from rlif_jax import config
 from rlif_jax.errors import UserError
-from rlif_jax.execution.pool import Judge
+from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Problem, Test, Verdict
 
 SUM = stdin_problem(("2\n3 4\n", "7\n"), ("3\n1 1 1\n", "3\n"))
@@ -291,3 +291,12 @@ def test_a_long_expected_output_fits(run):
 def test_a_problem_that_cannot_be_judged_is_refused(judge, problem, words):
     with pytest.raises(UserError, match=words):
         judge.submit(problem, "pass")
+
+
+def test_a_worker_that_is_isolated_otherwise_is_not_used():
+    """What was checked at the start, and recorded, holds for every worker that comes later."""
+    with Judge(EXECUTION) as judge:
+        assert judge.submit(SUM, READERS["input"]).result().passed
+        judge.isolation = {**judge.isolation, "network": "open"}
+        with pytest.raises(SandboxError, match=r"otherwise isolated: .*network: none"):
+            judge.submit(SUM, READERS["input"]).result()
