@@ -3,7 +3,9 @@
     python benchmarks/judge.py [--official PYTHON] [--rounds 5] [--programs 20000]
 
 64 correct solutions with 10 small tests each go through two workers, as programs that read standard
-input, as functions, and as programs that are wrong at their first test. PYTHON is the interpreter
+input (which our judge runs in one process where their text shows that nothing can carry over, and
+with an import that makes it fork for every test), as functions, and as programs that are wrong at
+their first test. PYTHON is the interpreter
 of an environment with the package nvidia-livecodebench: its checker, with a pool of two processes,
 then judges the same in turn with ours. Then: what is left of the speed while one of two workers
 hangs, and, with --programs, the memory after 1,000 and after so many programs. Prints one JSON line
@@ -112,6 +114,13 @@ def workload(kind: str, wrong: bool = False) -> Workload:
     return Workload(name, problems, programs, [False] if wrong else [True] * TESTS)
 
 
+def forking(work: Workload) -> Workload:
+    """The same with an import whose state could carry over, so that ours forks for every test."""
+    programs = [f"import os\n{program}" for program in work.programs]
+    name = f"{work.name} with a process a test"
+    return dataclasses.replace(work, name=name, programs=programs)
+
+
 def sample(problem: Problem) -> dict[str, str]:
     """A problem as LiveCodeBench's checker takes it."""
     fields = {
@@ -182,7 +191,8 @@ def report(name: str, values: list[float], **more: object) -> None:
 def compare_speed(official: Official | None, rounds: int) -> None:
     """Judge each workload with both, in turn."""
     with Judge(EXECUTION) as judge:
-        for work in (workload("stdin"), workload("functional"), workload("stdin", wrong=True)):
+        works = [workload("stdin"), forking(workload("stdin")), workload("functional")]
+        for work in (*works, workload("stdin", wrong=True)):
             seconds_ours(judge, work)
             seconds: dict[str, list[float]] = {"ours": [], "official": []}
             for _ in range(rounds):
