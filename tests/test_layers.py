@@ -64,7 +64,7 @@ def test_imports_go_down(path):
 
 
 SANDBOXED = ("zygote", "child", "calls", "isolation", "namespaces", "places", "landlock")
-SANDBOXED += ("seccomp", "libc")
+SANDBOXED += ("seccomp", "libc", "carry_over")
 
 
 @pytest.mark.parametrize("name", SANDBOXED)

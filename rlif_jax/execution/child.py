@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import gc
 import io
-import json
 import math
 import os
 import random
@@ -73,7 +72,7 @@ def new_module(name: str, prelude: dict) -> None:
     vars(module).update(__builtins__=prelude, __file__="solution.py")
 
 
-def open_streams(fds: tuple[int, ...] = (0, 1, 2)) -> None:
+def open_streams() -> None:
     """Open the standard streams as CPython does at start-up under -X utf8, for files and pipes.
 
     They hold no state until they are used, so that they may be opened before a fork puts the
@@ -84,8 +83,6 @@ def open_streams(fds: tuple[int, ...] = (0, 1, 2)) -> None:
         ("stdout", 1, "w", "surrogateescape"),
         ("stderr", 2, "w", "backslashreplace"),
     ):
-        if fd not in fds:
-            continue
         stream = io.TextIOWrapper(
             open(fd, mode + "b", closefd=False),  # noqa: SIM115
             encoding="utf-8",
@@ -107,7 +104,7 @@ def run(job: dict, fds: list[int], prelude: dict) -> None:
     try:
         program = compile_program(code, job["kind"])
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        os.write(CHANNEL_FD, f"syntax {json.dumps(str(error)[:300])}\n".encode())
+        os.write(CHANNEL_FD, f"syntax {ascii(str(error))[1:-1][:300]}\n".encode())
         os._exit(1)
     if job["kind"] == "functional":
         new_module("solution", prelude)
@@ -200,10 +197,11 @@ def serve_inputs(program: types.CodeType, prelude: dict) -> None:
         for place, fd in enumerate(fds):
             os.dup2(fd, place)
             os.close(fd)
-        open_streams(fds=(0, 1))
-        prelude |= {"stdin": sys.stdin, "stdout": sys.stdout}
+        open_streams()
+        prelude |= {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
         new_module("__main__", prelude)
         sys.setrecursionlimit(RECURSION)
+        re.purge()
         random.seed(0)
     os._exit(0)
 

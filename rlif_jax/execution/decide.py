@@ -1,5 +1,6 @@
 """From how a program ended on one input to its verdict: pure functions of bytes."""
 
+import contextlib
 import signal
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ def decide(
     if not run.started:
         tail = run.stderr.decode(errors="replace")
         return Decision(
-            Verdict.SANDBOX_ERROR, f"the child ended ({run.exit_code}) too early: {tail}"
+            Verdict.SANDBOX_ERROR, f"the child ended ({run.exit_code}) too early: {_plain(tail)}"
         )
     if run.output_limit:
         return Decision(Verdict.OUTPUT_LIMIT, "wrote more than the output limit")
@@ -46,7 +47,7 @@ def decide(
     if run.limit == "memory" or run.exit_code == OUT_OF_MEMORY:
         return Decision(Verdict.MEMORY_LIMIT, "ran out of memory")
     if run.syntax_error is not None:
-        return Decision(Verdict.COMPILE_ERROR, run.syntax_error)
+        return Decision(Verdict.COMPILE_ERROR, _plain(run.syntax_error))
     if run.foreign:
         return Decision(Verdict.RUNTIME_ERROR, "wrote to the judge's descriptor")
     if run.exit_code:
@@ -70,7 +71,7 @@ def _compare_value(test: Test, run: Run, tolerance: float, with_answer: bool) ->
         return Decision(Verdict.RUNTIME_ERROR, "ended before the function returned")
     kind, payload = run.claim
     if kind != "result":
-        return Decision(Verdict.WRONG_ANSWER, f"returned no JSON value: {payload[:300]}")
+        return Decision(Verdict.WRONG_ANSWER, f"returned no JSON value: {_plain(payload[:300])}")
     try:
         value = load_json(payload)
         key = answer_key("functional", payload) if with_answer else None
@@ -84,9 +85,16 @@ def _compare_value(test: Test, run: Run, tolerance: float, with_answer: bool) ->
 
 def _status(run: Run) -> str:
     if run.exit_code is not None and run.exit_code < 0:
-        return f"killed by {signal.Signals(-run.exit_code).name}"
+        with contextlib.suppress(ValueError):  # a real-time signal has no name
+            return f"killed by {signal.Signals(-run.exit_code).name}"
+        return f"killed by signal {-run.exit_code}"
     lines = run.stderr.decode(errors="replace").strip().splitlines()
-    return f"exit status {run.exit_code}" + (f": {lines[-1][:300]}" if lines else "")
+    return f"exit status {run.exit_code}" + (f": {_plain(lines[-1][:300])}" if lines else "")
+
+
+def _plain(text: str) -> str:
+    """Return `text` with what a terminal would obey written as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shorten(text: str) -> str:

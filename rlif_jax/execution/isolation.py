@@ -17,6 +17,7 @@ from rlif_jax.execution.libc import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
     drop_capabilities,
     prctl,
 )
@@ -45,20 +46,21 @@ def shut_in(options: dict) -> tuple[dict, dict[str, str]]:
         report["user"] = "another" if uid else "own namespace"
         report["files"] = "a read-only root with one folder in memory"
         packages, processes = THIRD_PARTY, PROCESSES + 1
-        os.mkdir("work", 0o700)
     else:
         # Different for zygotes that live at the same time, so that neither signals reach across
         # nor the limit on processes is shared.
-        uid = _other_user(other_uid) if other_uid else 0
+        uid = _other_user(other_uid, os.getcwd()) if other_uid else 0
         report["user"] = "another" if uid else "the judge's"
+        if other_uid and not uid:
+            report["user"] += " (Python or the folder for temporary files is closed to others)"
         packages = _linked_packages(options["packages"])
         processes = PROCESSES + (1 if uid else tasks_of_user())
         os.mkdir("work", 0o700)
+        os.chdir("work")
     if uid:
-        os.chown("work", uid, uid)
-    os.chdir("work")
+        os.chown(".", uid, uid)
     _set_limits(options["memory_bytes"], processes)
-    _become(uid)
+    _become(uid, alone)
     if not alone:
         report["reads_judge"] = "yes" if _can_read(options["judge_pid"]) else ""
         reason = close_file_system(os.getcwd(), [packages, *options["packages"]])
@@ -78,7 +80,7 @@ def show() -> None:
     prctl(PR_SET_DUMPABLE, 1)
 
 
-def _become(uid: int) -> None:
+def _become(uid: int, alone: bool) -> None:
     """Give up for good what a candidate may not have: the user (unless 0) and all capabilities.
 
     A root without capabilities cannot read the memory of a root that has them.
@@ -89,6 +91,8 @@ def _become(uid: int) -> None:
         os.setresuid(uid, uid, uid)
     drop_capabilities()
     hide()
+    if alone:  # once more: a change of user forgets it
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become children of the zygote, which kills them
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     # A handler would open the first process of a pid namespace to signals from inside.
@@ -121,8 +125,8 @@ def _users_mapped() -> int:
         return len(lines.readlines())
 
 
-def _other_user(uid: int) -> int:
-    """Return `uid` if Python's standard library is readable to that user, else 0."""
+def _other_user(uid: int, way: str = "/") -> int:
+    """Return `uid` if that user can read Python's standard library and pass `way`, else 0."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -132,7 +136,8 @@ def _other_user(uid: int) -> int:
             os.setresuid(uid, uid, uid)
             library = os.path.dirname(os.__file__)
             folders = [library, os.path.join(library, "lib-dynload")]
-            code = int(not all(os.access(folder, os.R_OK | os.X_OK) for folder in folders))
+            readable = all(os.access(folder, os.R_OK | os.X_OK) for folder in folders)
+            code = int(not (readable and os.access(way, os.X_OK)))
         os._exit(code)
     return uid if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 else 0
 

@@ -9,12 +9,13 @@ import os
 import struct
 
 from rlif_jax.execution.libc import checked, libc
-from rlif_jax.execution.places import DEVICES, opened, readable_places
+from rlif_jax.execution.places import DEVICES, opened, package_folders, readable_places, split_at
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # system calls, the same on every architecture
 # Access rights by the version of the interface that brought them, landlock(7).
 _RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
-_READ = 1 << 2 | 1 << 3  # READ_FILE, READ_DIR
+_READ_DIR = 1 << 3
+_READ = 1 << 2 | _READ_DIR  # with READ_FILE
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 
 
@@ -28,7 +29,11 @@ def close_file_system(writable: str, packages: list[str]) -> str:
     if version < 1:
         return f"no Landlock: {os.strerror(ctypes.get_errno())}"
     every = sum(rights for since, rights in _RIGHTS.items() if since <= version)
-    rules = {place: _READ for place in [*readable_places(), "/proc", *packages]}
+    places = readable_places()
+    rules = {place: _READ for place in ("/proc", *packages)}
+    for place in places:
+        passed, kept = split_at(place, package_folders(places))
+        rules |= {folder: _READ_DIR for folder in passed} | {path: _READ for path in kept}
     rules |= {device: _READ | 1 << 1 for device in DEVICES}
     rules[writable] = every
     try:

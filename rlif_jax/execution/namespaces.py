@@ -21,7 +21,7 @@ from rlif_jax.execution.libc import (
 )
 from rlif_jax.execution.places import DEVICES, opened, package_folders, readable_places
 
-BOX = "/box"  # the only writable folder, private to a zygote
+BOX = "/box"  # the only writable folder, private to a zygote: the root of a file system in memory
 BOX_BYTES = 64 << 20
 BOX_FILES = 8192
 THIRD_PARTY = "/python"  # where numpy is found
@@ -40,8 +40,8 @@ _LINKS = {
     "/dev/stdin": "/proc/self/fd/0",
     "/dev/stdout": "/proc/self/fd/1",
     "/dev/stderr": "/proc/self/fd/2",
-    "/dev/shm": f"{BOX}/work",
-    "/tmp": f"{BOX}/work",
+    "/dev/shm": BOX,
+    "/tmp": BOX,
 }
 
 
@@ -150,9 +150,9 @@ def _build_root(packages: list[str]) -> None:
         if os.path.isdir(root + place):
             _mount("none", root + place, "tmpfs", _MS_RDONLY, "mode=555,size=4k")
     os.makedirs(root + "/proc")
-    _mount("proc", root + "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    _mount("proc", root + "/proc", "proc", _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.makedirs(root + BOX)
-    options = f"mode=711,size={BOX_BYTES},nr_inodes={BOX_FILES}"
+    options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES}"
     _mount("none", root + BOX, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
     os.chdir(root)
     number = _SYS_PIVOT_ROOT[os.uname().machine]

@@ -36,6 +36,20 @@ def package_folders(places: list[str]) -> list[str]:
     return found
 
 
+def split_at(place: str, hidden: list[str]) -> tuple[list[str], list[str]]:
+    """Return the folders on the way to `hidden` ones inside `place`, and all else that is there."""
+    if not any(folder.startswith(place + "/") for folder in hidden):
+        return [], [place]
+    passed, kept = [place], []
+    for name in os.listdir(place):
+        inner = os.path.join(place, name)
+        if inner not in hidden:
+            more, rest = split_at(inner, hidden)
+            passed += more
+            kept += rest
+    return passed, kept
+
+
 def _listed(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         return []

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rlif_jax import config
 from rlif_jax.errors import UserError
-from rlif_jax.execution.carry_over import carries_nothing_over
 from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, shorten
 from rlif_jax.execution.process import Job
 from rlif_jax.execution.program import Program
+from rlif_jax.execution.reader import Reader
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
@@ -47,12 +47,14 @@ class Judge:
         self._closed = False
         self._scratch = Path(tempfile.mkdtemp(prefix="rlif_judge_"))
         self._scratch.chmod(0o711)  # programs may run as another user, who must pass through
+        memory_bytes = execution.memory_mb << 20
         self._slots: list[_Slot] = []
         self._idle: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._executor = ThreadPoolExecutor(execution.workers, thread_name_prefix="judge")
+        self._reader = Reader(self._scratch, memory_bytes)
         try:
             for _ in range(execution.workers):
-                self._slots.append(_Slot(self._scratch, execution.memory_mb << 20))
+                self._slots.append(_Slot(self._scratch, memory_bytes))
                 self._idle.put(self._slots[-1])
             self.isolation: Mapping[str, str] = self._slots[0].isolation()
             """How far programs are shut in, in words, by the first worker's own report."""
@@ -93,11 +95,11 @@ class Judge:
             return
         self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-        for slot in self._slots:
-            slot.worker.hang_up()
+        for slot in (*self._slots, self._reader):
+            slot.hang_up()
         self._executor.shutdown(wait=True)
-        for slot in self._slots:
-            slot.worker.close()
+        for slot in (*self._slots, self._reader):
+            slot.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._scratch.exists():  # a program nested folders deeper than Python can follow
             with contextlib.suppress(OSError):
@@ -202,7 +204,9 @@ class Judge:
             wall_s=WALL_FACTOR * cpu_s,
             memory_bytes=self._execution.memory_mb << 20,
             calls=len(problem.tests),
-            again=len(problem.tests) > 1 and carries_nothing_over(code),
+            again=test.kind == "stdin"
+            and len(problem.tests) > 1
+            and self._reader.carries_nothing_over(code),
             own_files="/dev/" in code or "/proc" in code,
         )
         return Program(slot.worker, job)
@@ -241,6 +245,12 @@ class _Slot:
         except ZygoteLost:
             return False
 
+    def hang_up(self) -> None:
+        self.worker.hang_up()
+
+    def close(self) -> None:
+        self.worker.close()
+
     def restart(self) -> None:
         broken, self.worker = self.worker, self._start()
         broken.close()
@@ -249,10 +259,12 @@ class _Slot:
 def weaknesses(isolation: Mapping[str, str]) -> list[str]:
     """Return what `isolation` lacks of the least that is asked for; nothing when it is enough."""
     lacking = []
-    if isolation["user"] == "the judge's":
-        lacking.append("they run as the user of this process and can send it signals")
+    if isolation["user"].startswith("the judge's"):
+        lacking.append("they run as the user of this process")
     if isolation["system_calls"] != "filtered":
         lacking.append(f"their system calls are {isolation['system_calls']}")
+    if isolation["files"].startswith("open"):
+        lacking.append("they can read the files of this machine, tests among them")
     if isolation["network"] != "none":
         lacking.append("they can open network connections")
     return lacking

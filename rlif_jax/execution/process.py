@@ -1,7 +1,6 @@
 """A process of a candidate as the judge sees it: what it is told and says, its clock, its end."""
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -13,6 +12,8 @@ from rlif_jax.execution.worker import Worker
 
 GRACE_S = 60.0  # what a zygote may take to clear away a program that is to end
 STDERR_TAIL = 4096
+# Room for the sender's credentials alone: descriptors that a program sends are dropped unseen.
+CREDENTIALS = socket.CMSG_SPACE(struct.calcsize("3i"))
 SLICE_S = 0.1  # longest wait between two looks at the clock
 
 
@@ -107,6 +108,9 @@ class Process:
             cpu_left_s = cpu_end_s - cpu_used(self._pid)
             self.over = len(self._received) > limit
             if self.over or wall_left_s <= 0 or cpu_left_s <= 0:
+                self._take(limit)  # this thread may be late, and the answer have come in time
+                if (line := self._line()) is not None:
+                    break
                 self.limit = "judge" if self.over else "wall" if wall_left_s <= 0 else "cpu"
                 return None
             wait_s = min(wall_left_s, cpu_left_s, SLICE_S) + 0.001
@@ -135,7 +139,7 @@ class Process:
             if not self.started:
                 self.started = line == b"started"
             elif line.startswith(b"syntax ") and not self.used_s:
-                self.syntax_error = json.loads(line[7:])
+                self.syntax_error = line[7:].decode(errors="replace")[:300]
             else:
                 return line
         return None
@@ -156,7 +160,7 @@ class Process:
         """Read what has come, up to a little over `limit`; False at the end of the channel."""
         while len(self._received) <= limit:
             try:
-                piece, ancillary, _, _ = self._channel.recvmsg(1 << 16, 64)
+                piece, ancillary, _, _ = self._channel.recvmsg(1 << 16, CREDENTIALS)
             except BlockingIOError:
                 return True
             except ConnectionError:

@@ -101,7 +101,10 @@ class Program:
             written = os.fstat(given.streams[1]).st_size
             over = written > output_bytes
             output = b"" if over else _contents(given.streams[1], written)
-        return Run(**vars(run) | {"output_limit": over, "stdout": output})
+        found = {"output_limit": over, "stdout": output}
+        if self._ahead is not None:  # its limit was kept; what it has used since is the next one's
+            found["cpu_s"] = 0.0
+        return Run(**vars(run) | found)
 
     def _call(self, text: str, output_bytes: int) -> Run:
         fresh = self._process is None

@@ -15,14 +15,23 @@ from collections.abc import Mapping
 from rlif_jax.execution.libc import PR_SET_SECCOMP, checked, libc
 
 # Opcodes of classic BPF: load a word of seccomp_data, compare, return.
-_LOAD, _JUMP_EQUAL, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _MODE_FILTER = 2
 _X32 = 0x40000000  # x86_64 system calls of the x32 interface carry this bit
 
+_NEWER = 451  # system calls from Linux 6.5 on, whose numbers agree; the C library does without
 _NAMESPACES = 0x7E020000  # CLONE_NEW* among the flags of clone(2)
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # put characters into a terminal's input
+# Requests of ioctl(2): characters into a terminal's input, attributes of a folder, the owner of a
+# descriptor, to whom the kernel sends signals
+_IOCTLS = (0x5412, 0x541C, 0x40086602, 0x401C5820, 0x8901, 0x8902)
+_FCNTLS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the same
+
+_ATTRIBUTES = (
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
+    *("utime", "utimes", "futimesat", "utimensat"),
+)
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -45,8 +54,10 @@ _X86_64 = {  # seccomp kills calls of the 32-bit interface, whose numbers differ
     "setpriority": 141, "sched_setaffinity": 203, "sched_setparam": 142,
     "sched_setscheduler": 144, "sched_setattr": 314, "ioctl": 16, "kill": 62, "tkill": 200,
     "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424,
-    "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "iopl": 172, "ioperm": 173,
-    "modify_ldt": 154, "uselib": 134,
+    "socketpair": 53, "bind": 49, "connect": 42, "setxattr": 188, "lsetxattr": 189,
+    "fsetxattr": 190, "iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134, "fcntl": 72,
+    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93,
+    "lchown": 94, "fchownat": 260, "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280,
 }
 _AARCH64 = {
     "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "process_madvise": 440,
@@ -66,7 +77,9 @@ _AARCH64 = {
     "setpriority": 140, "sched_setaffinity": 122, "sched_setparam": 118,
     "sched_setscheduler": 119, "sched_setattr": 274, "ioctl": 29, "kill": 129, "tkill": 130,
     "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "pidfd_send_signal": 424,
-    "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
+    "socketpair": 199, "bind": 200, "connect": 203, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
+    "fcntl": 25, "fchmod": 52, "fchmodat": 53, "fchmodat2": 452, "fchown": 55, "fchownat": 54,
+    "utimensat": 88,
 }
 # fmt: on
 NUMBERS: Mapping[str, Mapping[str, int]] = {"x86_64": _X86_64, "aarch64": _AARCH64}
@@ -96,13 +109,12 @@ _DENIED = (
     # another program than the one that is judged
     "execve", "execveat",
     # the network; socketpair stays, for asyncio and multiprocessing
-    "socket",
+    "socket", "bind", "connect",
 )
 # fmt: on
 # A process may change its own limits and scheduling (argument 0 is "me"), not those of others.
 _OTHERS = {
     "prlimit64": 0,
-    "setpriority": 1,
     "sched_setaffinity": 0,
     "sched_setparam": 0,
     "sched_setscheduler": 0,
@@ -126,6 +138,7 @@ def zygote_filter() -> bytes:
     for name in _DENIED:
         if name in numbers:
             rules += _when(numbers[name], [_refuse(errno.EPERM)])
+    rules += [_instruction(_JUMP_GE, _NEWER, 0, 1), _refuse(errno.ENOSYS)]
     rules += _when(numbers["clone3"], [_refuse(errno.ENOSYS)])
     clone = [
         _instruction(_LOAD, _ARGUMENTS),
@@ -136,17 +149,24 @@ def zygote_filter() -> bytes:
     rules += _when(numbers["clone"], clone)
     for name, position in _OTHERS.items():
         rules += _when(numbers[name], _refuse_unless_argument(position, (0,)))
-    request = _instruction(_LOAD, _ARGUMENTS + 8)
-    for value in (_TIOCSTI, _TIOCLINUX):
-        terminal = [request, _instruction(_JUMP_EQUAL, value, 0, 1), _refuse(errno.EPERM)]
-        rules += _when(numbers["ioctl"], [*terminal, _instruction(_LOAD, _NUMBER)])
+    own = _instruction(_LOAD, _ARGUMENTS + 8)  # setpriority: which is a process, who is oneself
+    only_own = [_instruction(_LOAD, _ARGUMENTS), _instruction(_JUMP_EQUAL, 0, 0, 3), own]
+    only_own += [_instruction(_JUMP_EQUAL, 0, 0, 1), _instruction(_RETURN, _ALLOW)]
+    rules += _when(numbers["setpriority"], [*only_own, _refuse(errno.EPERM)])
+    rules += _when(numbers["socketpair"], _only_streams())
+    for name, values in (("ioctl", _IOCTLS), ("fcntl", _FCNTLS)):
+        body = [_instruction(_LOAD, _ARGUMENTS + 8)]
+        for value in values:
+            body += [_instruction(_JUMP_EQUAL, value, 0, 1), _refuse(errno.EPERM)]
+        rules += _when(numbers[name], [*body, _instruction(_RETURN, _ALLOW)])
     return _complete(rules)
 
 
 def program_filter(own_pid: int) -> bytes:
-    """Return the further filter for a program that shares a process namespace with others.
+    """Return the further filter for a program that shares namespaces with others.
 
-    It denies signals to any process but itself (`own_pid`) and its group.
+    It denies signals to any process but itself (`own_pid`) and its group, and changes of a file's
+    mode, owner and times, which Landlock does not close.
     """
     numbers = NUMBERS[platform.machine()]
     rules = [_instruction(_LOAD, _NUMBER)]
@@ -154,6 +174,9 @@ def program_filter(own_pid: int) -> bytes:
     rules += _when(numbers["tgkill"], _refuse_unless_argument(0, (own_pid,)))
     for name in ("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"):
         rules += _when(numbers[name], [_refuse(errno.EPERM)])
+    for name in _ATTRIBUTES:
+        if name in numbers:
+            rules += _when(numbers[name], [_refuse(errno.EPERM)])
     return _complete(rules)
 
 
@@ -197,6 +220,17 @@ def _refuse_unless_argument(position: int, values: tuple[int, ...]) -> list[byte
     for left, value in zip(range(len(values), 0, -1), values, strict=True):
         body.append(_instruction(_JUMP_EQUAL, value, left, 0))
     return [*body, _refuse(errno.EPERM), _instruction(_RETURN, _ALLOW)]
+
+
+def _only_streams() -> list[bytes]:
+    """Allow pairs of stream sockets: others can send to any address."""
+    return [
+        _instruction(_LOAD, _ARGUMENTS + 8),
+        _instruction(_AND, 0xF),
+        _instruction(_JUMP_EQUAL, 1, 0, 1),
+        _instruction(_RETURN, _ALLOW),
+        _refuse(errno.EPERM),
+    ]
 
 
 def _refuse(number: int) -> bytes:

@@ -35,10 +35,11 @@ class Worker:
     Only the thread that holds it runs tests; any thread may `hang_up`.
     """
 
-    def __init__(self, scratch: Path, memory_bytes: int):
+    def __init__(self, scratch: Path, memory_bytes: int, reads: bool = False):
         """Start the process without waiting for it.
 
-        `scratch` is the folder it works in, `memory_bytes` the address space of its programs.
+        `scratch` is the folder it works in, `memory_bytes` the address space of its programs;
+        `reads` makes it one that reads programs and runs none.
         """
         self._marker = f"RLIF_JUDGE={secrets.token_hex(16)}"
         name, value = self._marker.split("=")
@@ -52,6 +53,7 @@ class Worker:
             "judge_pid": os.getpid(),
             "packages": _packages(),
             "memory_bytes": memory_bytes,
+            "reads": reads,
         }
         # -I would also ignore PYTHONHASHSEED; -s -P -S and an environment of our own isolate as
         # well, and a fixed seed gives a program the same verdict every time.
@@ -102,7 +104,8 @@ class Worker:
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
         except OSError as error:
-            raise ZygoteLost(f"the zygote ended: {self._complaint()}", False) from error
+            running = message["do"] == "end"
+            raise ZygoteLost(f"the zygote ended: {self._complaint()}", running) from error
 
     def receive(self, deadline: float, running: bool = True) -> dict:
         """Wait for the next message, after those that it `owes` and nobody has waited for.

@@ -21,21 +21,26 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from rlif_jax.execution import child, isolation
+from rlif_jax.execution.carry_over import carries_nothing_over, learn_library
 
 sys.path.pop()
 
 COUNT_S = 0.1  # how often a candidate's processes are counted
 PAGE_BYTES = resource.getpagesize()
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def serve(control: socket.socket, cell: dict):
     """Answer jobs until the judge hangs up; in a forked child, return (job, fds)."""
-    fresh = folder_state()
+    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    os.utime(folder, (0, 0))
+    fresh = folder_state(folder)
     while True:
         message, fds, _, _ = socket.recv_fds(control, 1 << 16, 8)
         if not message:
@@ -54,10 +59,14 @@ def serve(control: socket.socket, cell: dict):
             reply = supervise(control, pid, job)
         except OSError as error:
             reply = {"error": repr(error)}
-        reply["last"] = folder_state() != fresh and not clear_folder()
-        fresh = folder_state()
+        try:
+            if folder_state(folder) != fresh:
+                clear_folder(folder)
+                fresh = folder_state(folder)
+        except (OSError, RecursionError):  # a fresh zygote has a fresh folder
+            reply["last"] = True
         control.send(json.dumps(reply).encode())
-        if reply["last"]:  # a fresh zygote has a fresh folder
+        if "last" in reply:
             return None
 
 
@@ -78,7 +87,7 @@ def supervise(control: socket.socket, pid: int, job: dict) -> dict:
             control.recv(1 << 16)  # an order to end it, or nothing: the judge is gone
             limit = "judge"
         elif (now := time.monotonic()) >= next_count:
-            limit = excess(job["memory_bytes"])
+            limit = excess(job["memory_bytes"], job["calls"] * job["cpu_s"])
             # on a machine with many processes counting is slow: at most a twentieth of the time
             next_count = now + max(COUNT_S, 20 * (time.monotonic() - now))
     if pidfd is not None:
@@ -90,17 +99,20 @@ def supervise(control: socket.socket, pid: int, job: dict) -> dict:
     return {"status": status, "cpu_s": used_s, "limit": limit}
 
 
-def excess(memory_bytes: int) -> str:
+def excess(memory_bytes: int, cpu_s: float) -> str:
     """Say what all processes of the candidate together have too much of, "" for nothing.
 
-    RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS counts each
-    process alone. A fork shares most of its memory with the zygote, which is not counted.
+    RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS and RLIMIT_CPU
+    count each process alone. A fork shares most of its memory with the zygote, which is not
+    counted.
     """
-    pids = descendants()
-    if len(pids) > isolation.PROCESSES:
+    living = descendants()
+    if len(living) > isolation.PROCESSES:
         return "processes"
+    if sum(living.values()) > cpu_s:
+        return "cpu"
     shared = resident("self")
-    if sum(max(0, resident(pid) - shared) for pid in pids) > memory_bytes:
+    if sum(max(0, resident(pid) - shared) for pid in living) > memory_bytes:
         return "memory"
     return ""
 
@@ -134,7 +146,7 @@ def sweep(alone: bool) -> float:
             time.sleep(0.0002)
             continue
         stopped: set[int] = set()
-        while fresh := descendants() - stopped:
+        while fresh := descendants().keys() - stopped:
             signal_all(fresh, signal.SIGSTOP)
             stopped |= fresh
         signal_all(stopped, signal.SIGKILL)
@@ -147,51 +159,63 @@ def signal_all(pids: set[int], signum: int) -> None:
             os.kill(pid, signum)
 
 
-def descendants() -> set[int]:
-    """Return the living processes below this one."""
+def descendants() -> dict[int, float]:
+    """Return the living processes below this one, with their CPU seconds and their children's."""
     children: dict[int, list[int]] = {}
+    cpu_s: dict[int, float] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if state not in b"ZX":
-                    children.setdefault(int(parent), []).append(int(entry))
-    found: set[int] = set()
+                fields = file.read().rpartition(b")")[2].split()
+                if fields[0] not in b"ZX":
+                    children.setdefault(int(fields[1]), []).append(int(entry))
+                    cpu_s[int(entry)] = sum(map(int, fields[11:15])) / TICKS_PER_S
+    found: dict[int, float] = {}
     todo = [os.getpid()]
     while todo:
         new = [pid for pid in children.get(todo.pop(), ()) if pid not in found]
-        found.update(new)
+        found |= {pid: cpu_s[pid] for pid in new}
         todo += new
     return found
 
 
-def folder_state() -> tuple:
+def folder_state(folder: int) -> tuple:
     """Return what differs when a program has left anything in the working folder, or on it."""
-    seen = os.stat(".")
-    return os.listdir("."), seen.st_mode, seen.st_mtime_ns, seen.st_ctime_ns
+    os.fchmod(folder, 0o700)
+    seen = os.fstat(folder)
+    return os.listdir(folder), seen.st_mtime_ns, seen.st_ctime_ns
 
 
-def clear_folder() -> bool:
-    """Empty the working folder and reset its own attributes; False when something resists."""
+def clear_folder(folder: int) -> None:
+    """Empty the working folder and reset its own attributes; raises OSError when it resists."""
     import shutil  # rarely needed, and a fork pays for every module
 
-    with contextlib.suppress(OSError):
-        os.chmod(".", 0o700)
-        for name in os.listdir("."):
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
-            if not os.path.lexists(name):
-                continue
-            os.chmod(name, 0o700)  # the program took permissions away; nothing of it runs
-            for base, names, _ in os.walk(name):
-                for path in (os.path.join(base, inner) for inner in names):
-                    if not os.path.islink(path):
-                        os.chmod(path, 0o700)
-            shutil.rmtree(name, ignore_errors=True)
-        os.utime(".", (0, 0))
-    return not os.listdir(".")
+    for name in os.listdir(folder):
+        path = os.fsencode(name)
+        if not stat.S_ISDIR(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(path, dir_fd=folder)
+            continue
+        with contextlib.suppress(OSError):  # the program took permissions away; nothing of it runs
+            os.chmod(path, 0o700)
+            for base, names, _ in os.walk(path):
+                for inner in (os.path.join(base, inner) for inner in names):
+                    if not os.path.islink(inner):
+                        os.chmod(inner, 0o700)
+        shutil.rmtree(path)
+    os.utime(folder, (0, 0))
+
+
+def read_programs(control: socket.socket, report: dict) -> None:
+    """Answer for each program whether it can carry anything over; nothing is run here."""
+    learn_library()
+    control.send(json.dumps({"isolation": report}).encode())
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 1 << 16, 8)
+        if not message:
+            return
+        code = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).decode("utf-8", "surrogatepass")
+        os.close(fds[0])
+        control.send(json.dumps({"again": carries_nothing_over(code)}).encode())
 
 
 def main() -> None:
@@ -200,6 +224,9 @@ def main() -> None:
     cell, report = isolation.shut_in(options)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rlif_jax"]:
         del sys.modules[name]
+    if options["reads"]:
+        read_programs(control, report)
+        return
     os.environ.clear()
     os.environ |= {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     sys.path.append(cell["packages"])

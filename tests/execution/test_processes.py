@@ -1,6 +1,8 @@
 """What the judge leaves behind, how it survives its own failures, and that it shares with JAX."""
 
 import contextlib
+import gc
+import json
 import os
 import shutil
 import signal
@@ -15,36 +17,71 @@ import jax
 import jax.numpy as jnp
 import pytest
 from judging import EXECUTION, function_problem, stdin_problem
+from weaker import below
 
 from rlif_jax import config
-from rlif_jax.execution import worker as worker_module
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Verdict
 
 ECHO = stdin_problem(("7", "7"))
 ECHO_CODE = "print(input())"
+SLOW_ECHO = "import time\ntime.sleep(1)\nprint(input())"
 
 
-def judge_processes() -> set[int]:
-    """Living zygotes of this process and their forks, which keep the zygote's command line."""
+def judge_processes(judge_pid: int | None = None, reads: bool = False) -> set[int]:
+    """Living processes of a judge in this process, or in another: zygotes and their forks.
+
+    All keep the command line of the zygote; `reads` asks for those that read programs instead.
+    """
     found = set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # it ended meanwhile
             if entry.name.isdigit():
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if words[-2:-1] == [b"%d" % os.getpid()] and b"/zygote.py" in b" ".join(words):
-                    found.add(int(entry.name))
+                words = (entry / "cmdline").read_text().split("\0")
+                if len(words) > 2 and words[-3].endswith("/zygote.py"):
+                    options = json.loads(words[-2])
+                    whose = (judge_pid or os.getpid(), reads)
+                    if (options["judge_pid"], options["reads"]) == whose:
+                        found.add(int(entry.name))
     return found
 
 
-def marked_processes(mark: str) -> list[int]:
-    """Living processes with `mark` on their command line, this one excepted."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and mark.encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-    return [pid for pid in found if pid != os.getpid()]
+def first_process(judge: Judge, worker: int = 0) -> int:
+    """The process of a worker that forks: the first of its pid namespace, where there is one."""
+    outer = judge._slots[worker].worker.pid
+    if judge.isolation["namespaces"].startswith("none"):
+        return outer
+    (first,) = [int(pid) for pid in children(outer)]
+    return first
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def await_program(judge: Judge, count: int = 1) -> None:
+    """Wait until a worker's first process has so many processes below it."""
+    deadline = time.monotonic() + 60
+    while len(below(first_process(judge))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def ends(pids: set[int]) -> bool:
+    """Whether these processes end soon."""
+    deadline = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() and not is_dead(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def is_dead(pid: int) -> bool:
+    """Whether the process only waits to be collected, or is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return True
 
 
 def test_close_leaves_no_process_and_no_folder():
@@ -52,12 +89,17 @@ def test_close_leaves_no_process_and_no_folder():
     with Judge(EXECUTION) as judge:
         scratch = judge._scratch
         assert judge.submit(ECHO, ECHO_CODE).result().passed
-        zygotes = [worker.zygote.pid for worker in judge._workers]
-        assert len(zygotes) == 2
-        assert judge_processes() == before | set(zygotes)
+        assert all(slot.isolation() == judge.isolation for slot in judge._slots)  # all are up
+        outer = {slot.worker.pid for slot in judge._slots}
+        workers = outer | {first_process(judge, n) for n in range(2)}
+        assert len(outer) == 2
+        assert judge_processes() == before | workers
+        readers = judge_processes(reads=True)
+        assert judge._reader._worker.pid in readers
     assert judge_processes() == before
+    assert judge_processes(reads=True) <= readers - {judge._reader._worker.pid}
     assert not scratch.exists()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in zygotes)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     judge.close()
     with pytest.raises(RuntimeError, match="closed"):
         judge.submit(ECHO, ECHO_CODE)
@@ -66,39 +108,40 @@ def test_close_leaves_no_process_and_no_folder():
 def test_close_gives_up_what_runs_and_what_waits():
     before = judge_processes()
     judge = Judge(config.Execution(workers=1, time_limit_s=60.0))
-    running = judge.submit(ECHO, "import time\nopen('started', 'w')\ntime.sleep(250)")
+    code = "import os, time\nfor _ in range(3): os.fork()\ntime.sleep(250)"  # 8 processes
+    running = judge.submit(ECHO, code)
     waiting = judge.submit(ECHO, ECHO_CODE)
-    while not list(judge._scratch.glob("*/work/started")):
-        time.sleep(0.01)
-    assert len(judge_processes() - before) == 2
+    await_program(judge, 8)
+    processes = judge_processes() - before
+    assert len(processes) == 8 + len({judge._slots[0].worker.pid, first_process(judge)})
     judge.close()
     with pytest.raises(SandboxError, match="closed"):
         running.result(timeout=1)
     assert waiting.cancelled()
     assert judge_processes() == before
+    assert ends(processes)
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        "subprocess.Popen(command)",
-        "subprocess.Popen(command, start_new_session=True, cwd='/', env={})",
-        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        "        os.execv(command[0], command)\n    os._exit(0)\nos.wait()",
-    ],
-)
-def test_daemons_are_killed_and_do_not_hold_the_judge_up(run, start):
-    mark = f"rlif-mark-{os.getpid()}-{time.monotonic_ns()}"
-    code = (
-        "import os, subprocess, sys\n"
-        f"command = [sys.executable, '-S', '-c', 'import time; time.sleep(99)', '{mark}']\n"
-        f"{start}\nprint(input())"
-    )
-    begin = time.monotonic()
-    outcome = run(ECHO, code)
-    assert outcome.passed, outcome.detail
-    assert marked_processes(mark) == []
-    assert time.monotonic() - begin < 200
+DAEMONS = {
+    "child": "if os.fork() == 0: time.sleep(99)",
+    "session": "if os.fork() == 0:\n    os.setsid()\n    time.sleep(99)",
+    "twice": "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(99)\n"
+    "    os._exit(0)\nos.wait()",
+    "deaf": "import signal\nif os.fork() == 0:\n    os.setsid(); os.closerange(0, 64)\n"
+    "    for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:\n"
+    "        try: signal.signal(s, signal.SIG_IGN)\n        except OSError: pass\n"
+    "    time.sleep(99)",
+}
+
+
+@pytest.mark.parametrize("start", DAEMONS.values(), ids=DAEMONS)
+def test_daemons_are_killed_and_do_not_hold_the_judge_up(start):
+    code = f"import os, time\n{start}\nprint(input())"
+    with Judge(config.Execution(workers=1)) as judge:
+        workers = judge_processes()
+        outcome = judge.submit(ECHO, code).result(timeout=60)
+        assert outcome.passed, outcome.detail
+        assert judge_processes() == workers
 
 
 def test_a_bounded_fork_bomb_is_cleared():
@@ -107,7 +150,8 @@ def test_a_bounded_fork_bomb_is_cleared():
     with Judge(config.Execution(workers=1, time_limit_s=0.4)) as judge:
         assert judge.submit(ECHO, code).result().verdict is Verdict.TIME_LIMIT
         assert judge.submit(ECHO, ECHO_CODE).result().passed
-        assert judge_processes() - before == {judge._workers[0].zygote.pid}
+        workers = {judge._slots[0].worker.pid, first_process(judge)}
+        assert judge_processes() - before == workers
 
 
 def test_too_many_processes_end_a_program():
@@ -118,29 +162,52 @@ def test_too_many_processes_end_a_program():
         "time.sleep(0.5)\nprint(input())"
     )
     with Judge(config.Execution(workers=1, time_limit_s=3.0)) as judge:
-        zygote = judge._workers[0].zygote
+        worker = judge._slots[0].worker
         assert judge.submit(ECHO, ECHO_CODE).result().passed
         assert judge.submit(ECHO, code).result().verdict is Verdict.RUNTIME_ERROR
-        assert judge._workers[0].zygote is zygote
+        assert judge._slots[0].worker is worker
         assert judge.submit(ECHO, ECHO_CODE).result().passed
 
 
 def test_a_killed_zygote_is_replaced_and_the_test_repeated():
+    """Killed while it is idle, then while a program runs; nothing is left of either."""
     before = judge_processes()
     with Judge(config.Execution(workers=1)) as judge:
         assert judge.submit(ECHO, ECHO_CODE).result().passed
-        first = judge._workers[0].zygote.pid
-        os.kill(first, signal.SIGKILL)
+        first = judge._slots[0].worker.pid
+        os.kill(first_process(judge), signal.SIGKILL)
         assert judge.submit(ECHO, ECHO_CODE).result().passed
-        slow = judge.submit(ECHO, "import time\nopen('on', 'w')\ntime.sleep(1)\nprint(input())")
-        while not list(judge._scratch.glob("*/work/on")):
-            time.sleep(0.01)
-        second = judge._workers[0].zygote.pid
-        os.kill(second, signal.SIGKILL)
+        second = judge._slots[0].worker.pid
+        slow = judge.submit(ECHO, SLOW_ECHO)
+        await_program(judge)
+        running = judge_processes() - before
+        os.kill(first_process(judge), signal.SIGKILL)
         assert slow.result().passed
-        third = judge._workers[0].zygote.pid
+        third = judge._slots[0].worker.pid
         assert len({first, second, third}) == 3
-        assert judge_processes() - before == {third}  # no orphan of the two
+        workers = {third, first_process(judge)}
+        assert judge_processes() - before == workers
+        assert ends(running)
+    assert judge_processes() == before
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_killed_guard_takes_its_zygote_along(running):
+    """The process that waits outside the namespaces: without it nobody would end those inside."""
+    before = judge_processes()
+    with Judge(config.Execution(workers=1)) as judge:
+        assert judge.submit(ECHO, ECHO_CODE).result().passed
+        if running:
+            slow = judge.submit(ECHO, SLOW_ECHO)
+            await_program(judge)
+        processes = judge_processes() - before
+        os.kill(judge._slots[0].worker.pid, signal.SIGKILL)
+        assert ends(processes)
+        if running:
+            assert slow.result(timeout=60).passed
+        assert judge.submit(ECHO, ECHO_CODE).result(timeout=60).passed
+        assert not (judge_processes() - before) & processes
+    assert judge_processes() == before
 
 
 def test_broken_machinery_is_an_error_and_no_verdict(monkeypatch, tmp_path):
@@ -150,7 +217,7 @@ def test_broken_machinery_is_an_error_and_no_verdict(monkeypatch, tmp_path):
     broken.chmod(0o755)
     with Judge(config.Execution(workers=1)) as judge:
         assert judge.submit(ECHO, ECHO_CODE).result().passed
-        judge._workers[0].zygote.hang_up()
+        judge._slots[0].worker.hang_up()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(broken))
             with pytest.raises(SandboxError, match="stdin: the zygote ended: no interpreter here"):
@@ -168,33 +235,55 @@ def test_a_full_or_vanished_disk_is_an_error_and_no_verdict():
     with Judge(config.Execution(workers=1)) as judge:
         assert judge.submit(ECHO, ECHO_CODE).result().passed
         shutil.rmtree(judge._scratch)
+        judge._slots[0].worker.hang_up()  # a fresh one needs a folder
         with pytest.raises(SandboxError, match="No such file or directory"):
             judge.submit(ECHO, ECHO_CODE).result()
         judge._scratch.mkdir(0o711)
         assert judge.submit(ECHO, ECHO_CODE).result().passed
 
 
-def test_the_judge_dies_with_its_process(tmp_path):
+def test_the_judge_dies_with_its_process(judge, tmp_path):
     """SIGKILL to the whole program: its zygotes and what they run notice and end."""
-    mark = f"rlif-mark-{os.getpid()}-{time.monotonic_ns()}"
     script = (
-        "import sys, time\nfrom rlif_jax import config\nfrom rlif_jax.execution.pool import Judge\n"
+        "import time\nfrom rlif_jax import config\nfrom rlif_jax.execution.pool import Judge\n"
         "from rlif_jax.problem import Problem, Test\n"
-        "judge = Judge(config.Execution(workers=1, time_limit_s=60.0))\n"
-        "code = '''import subprocess, sys\\nsleep = 'import time; time.sleep(300)'\\n"
-        f"subprocess.run([sys.executable, '-S', '-c', sleep, '{mark}'])'''\n"
-        "judge.submit(Problem('p', '', (Test('', '', 'stdin'),)), code)\ntime.sleep(300)\n"
+        "judge = Judge(config.Execution(workers=2, time_limit_s=60.0))\n"
+        "code = 'import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(280)'\n"
+        "for _ in range(2): judge.submit(Problem('p', '', (Test('', '', 'stdin'),)), code)\n"
+        "time.sleep(280)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}
     program = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    deadline = time.monotonic() + 120
-    while len(marked_processes(mark)) < 2 and time.monotonic() < deadline:  # itself and the program
+    per_worker = 1 if judge.isolation["namespaces"].startswith("none") else 2
+    expected = 2 * (per_worker + 2)  # two processes of each worker's program
+    deadline = time.monotonic() + 60
+    while len(judge_processes(program.pid)) < expected and time.monotonic() < deadline:
         time.sleep(0.02)
+    processes = judge_processes(program.pid)
     program.kill()
     program.wait()
-    while marked_processes(mark) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert marked_processes(mark) == []
+    assert len(processes) == expected
+    assert ends(processes | judge_processes(program.pid, reads=True))
+    assert judge_processes(program.pid) == set()
+
+
+def test_no_descriptor_is_left_by_200_programs():
+    codes = [ECHO_CODE, "print(8)", "1 / 0", "(", "import os\nos.dup(1)\nos.fork()", "exit()"]
+    adds = function_problem("f", ("1", "2"), ("2", "3"))
+    more = ["def f(x): return x + 1", "def f(x): return x", "import os\ndef f(x): os._exit(0)"]
+    with Judge(EXECUTION) as judge:
+        programs = [*((ECHO, code) for code in codes), *((adds, code) for code in more)]
+        passed = [judge.submit(*program).result().passed for program in programs]
+        assert passed == [True, *[False] * 5, True, False, False]
+        gc.collect()  # what earlier tests left to it
+        before = len(os.listdir("/proc/self/fd"))
+        futures = [judge.submit(*programs[n % len(programs)]) for n in range(200)]
+        assert sum(future.result().passed for future in futures) == 45
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+        zygotes = [first_process(judge, n) for n in range(2)]
+        assert all(len(os.listdir(f"/proc/{pid}/fd")) < 8 for pid in zygotes)
 
 
 def test_many_programs_at_once_while_jax_computes():
@@ -231,12 +320,18 @@ def test_submitting_from_many_threads():
     assert sorted(results) == [(n, True) for n in range(12)]
 
 
-def test_claims_are_read_line_by_line_with_the_nonce():
-    parse = supervisor._parse_claims
-    assert parse(b'n started ""\nn result [1]\n', "n") == (
-        (("started", '""'), ("result", "[1]")),
-        False,
-    )
-    assert parse(b'n started ""\nm result 1\n', "n") == ((("started", '""'),), True)
-    assert parse(b'n started ""\nn result 1', "n") == ((("started", '""'),), True)
-    assert parse(b"", "n") == ((), True)
+def test_a_program_at_which_the_reader_ends_is_judged_all_the_same():
+    """Whether nothing carries over is only asked for speed: without an answer each test forks."""
+    problem = stdin_problem(("7", "7"), ("8", "8"))
+    with Judge(config.Execution(workers=1)) as judge:
+        assert judge.submit(problem, ECHO_CODE).result().passed
+        reader = judge._reader._worker.pid
+        processes = {reader, *map(int, children(reader))}
+        os.kill(reader, signal.SIGKILL)
+        assert ends(processes)
+        assert judge.submit(problem, ECHO_CODE).result().passed
+        assert judge._reader._worker.pid != reader
+        assert judge._reader.carries_nothing_over(ECHO_CODE)
+        for deep in ("(" * 9000, "-" * 19000 + "1", "x" + "[0" * 9000, "a." * 9000 + "a"):
+            judge.submit(problem, deep).result()  # whatever becomes of it, the judge goes on
+        assert judge.submit(problem, ECHO_CODE).result().passed

@@ -1,0 +1,281 @@
+"""The judge with more and with less to shut programs in, and what a shut-in program can reach."""
+
+import contextlib
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import pytest
+from confinement import LEVELS, ROOT, run_at
+from judging import stdin_problem
+from official import read_rows
+from probes import PROBES
+
+from rlif_jax import config
+from rlif_jax.execution import seccomp
+from rlif_jax.execution.places import package_folders, readable_places
+from rlif_jax.execution.pool import Judge, weaknesses
+from rlif_jax.problem import Verdict
+
+ATTACKS = {
+    name: row
+    for name, row in read_rows("attacks.jsonl").items()
+    if row["category"] in ("reward_hack", "escape", "process", "host")
+}
+# They only ask whether something is possible, print the right answer and harm nobody.
+HARMLESS = {"posix_fork_children", "kill_parent_probe", "plant_module", "thread_survivor"}
+
+
+def row(name: str, inputs: list[str], outputs: list[str], entry_point: str | None = None) -> dict:
+    """A problem as `official.problem_of` reads it."""
+    sample = {"inputs": inputs, "outputs": outputs, "fn_name": entry_point}
+    return {"id": name, "input_output": json.dumps(sample), "time_limit_s": 6}
+
+
+ASKED = [
+    ["stdin", row("stdin", ["3", "5"], ["6", "10"]), "print(2 * int(input()))", False],
+    [
+        "numpy",
+        row("stdin", ["3"], ["6"]),
+        "import numpy\nprint(numpy.full(2, input(), int).sum())",
+        False,
+    ],
+    ["function", row("f", ["3", "[1]"], ["6", "[1, 1]"], "f"), "def f(x): return 2 * x", False],
+]
+PROBED = [[name, row(name, [""], ["end"]), code, True] for name, code in PROBES.items()]
+ATTACKED = [[name, attack, attack["code"], False] for name, attack in ATTACKS.items()]
+
+
+@contextlib.contextmanager
+def workplace(mode: int):
+    """A folder to work in, with a file in it, and one for temporary files; others' is `mode`."""
+    with tempfile.TemporaryDirectory(prefix="judge-levels-") as name:
+        folder = Path(name)
+        for inner in ("here", "tmp"):
+            (folder / inner).mkdir()
+        (folder / "here" / "private.txt").write_text("nobody's business")
+        folder.chmod(mode)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def session():
+    """A function that judges all programs at a level, once, and returns what was seen."""
+    seen: dict[str, dict] = {}
+
+    def judged(level: str) -> dict:
+        if level not in seen:
+            with workplace(0o755) as folder:
+                programs = [*ASKED, *PROBED, *ATTACKED]
+                seen[level] = run_at(level, folder, {"allow": True, "programs": programs})
+        assert "error" not in seen[level], seen[level]["error"]
+        return seen[level]
+
+    return judged
+
+
+WITH_NAMESPACES = {
+    "namespaces": "user, pid, network, mount, IPC, UTS",
+    "files": "a read-only root with one folder in memory",
+    "system_calls": "filtered",
+    "network": "none",
+}
+WITHOUT = {
+    "namespaces": "none ([Errno 1] unshare(0x10000000): Operation not permitted)",
+    "files": "Landlock",
+    "system_calls": "filtered",
+    "network": "none",
+}
+
+
+@pytest.mark.parametrize(
+    "level, isolation",
+    [
+        ("as it is", WITH_NAMESPACES | {"user": "another" if ROOT else "own namespace"}),
+        ("one user", WITH_NAMESPACES | {"user": "own namespace"}),
+        ("a user", WITH_NAMESPACES | {"user": "own namespace"}),
+        ("no namespaces", WITHOUT | {"user": "another" if ROOT else "the judge's"}),
+        ("a user, no namespaces", WITHOUT | {"user": "the judge's"}),
+    ],
+)
+def test_the_level_is_reported(session, level, isolation):
+    assert session(level)["isolation"] == isolation
+    shared = isolation["user"] == "the judge's"
+    why = ["they run as the user of this process"]
+    assert session(level)["weaknesses"] == (why if shared else [])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", [name for name, *_ in ASKED])
+def test_right_programs_pass_at_every_level(session, level, name):
+    seen = session(level)["programs"][name]
+    assert (seen["verdict"], seen["changed"]) == ("passed", {}), seen
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", PROBES)
+def test_nothing_is_in_reach_at_any_level(session, level, name):
+    seen = session(level)["programs"][name]
+    assert seen["verdict"] == "passed", seen["detail"]
+    assert seen["changed"] == {}
+    assert seen["companion"] == [True]
+    assert seen["after"] == [True, False] * 2
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_attack_succeeds_at_any_level(session, level, name):
+    seen = session(level)["programs"][name]
+    assert seen["verdict"] != "passed" or name in HARMLESS, seen
+    assert seen["changed"] == {}
+    assert seen["after"] == [True, False] * 2
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_nothing_is_left_at_any_level(session, level):
+    assert session(level)["left"] == {"processes": [], "files": [], "descriptors": 0}
+
+
+def test_too_little_is_refused():
+    """An ordinary user without namespaces: programs could signal the judge."""
+    with workplace(0o755) as folder:
+        seen = run_at("a user, no namespaces", folder, {"allow": False, "programs": ASKED})
+    assert seen["refused"].startswith(
+        "Candidate programs cannot be shut in on this machine: they run as the user of this "
+        "process ("
+    )
+    assert "namespaces: none ([Errno 1] unshare(0x10000000): Operation not perm" in seen["refused"]
+    assert "files: Landlock" in seen["refused"]
+    assert "--execution.allow-weak-isolation" in seen["refused"]
+    assert seen["left"] == {"processes": [], "files": [], "descriptors": 0}
+
+
+@pytest.mark.parametrize("level", LEVELS[:4] if ROOT else LEVELS[:3])
+def test_enough_is_not_refused(level):
+    with workplace(0o755) as folder:
+        seen = run_at(level, folder, {"allow": False, "programs": ASKED})
+    assert [seen["programs"][name]["verdict"] for name, *_ in ASKED] == ["passed"] * 3
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_private_temporary_folder_opens_no_files(level):
+    """Another user may not get to it: programs are shut in all the same, or refused."""
+    with workplace(0o700) as folder:
+        seen = run_at(level, folder, {"allow": False, "programs": [*ASKED, *PROBED]})
+    assert "error" not in seen, seen["error"]
+    if "refused" not in seen:
+        assert {n: p["verdict"] for n, p in seen["programs"].items() if p["detail"]} == {}
+    else:
+        assert "no namespaces" in level
+    assert seen["left"] == {"processes": [], "files": [], "descriptors": 0}
+
+
+GOOD = WITH_NAMESPACES | {"user": "own namespace"}
+
+
+@pytest.mark.parametrize(
+    "found, why",
+    [
+        ({}, []),
+        ({"namespaces": "none (x)", "user": "another", "files": "Landlock"}, []),
+        ({"user": "the judge's"}, ["user of this process"]),
+        ({"system_calls": "open (x)"}, ["system calls are open (x)"]),
+        ({"network": "open"}, ["network"]),
+        ({"files": "open (x)"}, ["files"]),
+        ({"user": "the judge's", "network": "open"}, ["user of this process", "network"]),
+    ],
+)
+def test_what_is_weak(found, why):
+    lacking = weaknesses(GOOD | found)
+    assert len(lacking) == len(why)
+    assert all(part in text for part, text in zip(why, lacking, strict=True))
+
+
+# Arguments with which each call would succeed, or fail otherwise, where it is not refused.
+REFUSED = {
+    "ptrace": "0, 0, 0, 0",
+    "unshare": "0",
+    "mount": "0, 0, 0, 0, 0",
+    "setns": "-1, 0",
+    "keyctl": "0, -3, 1",
+    "shmget": "0, 4096, 0o600",
+    "memfd_create": "b'x', 0",
+    "io_uring_setup": "0, 0",
+    "bpf": "99, 0, 0",
+    "userfaultfd": "-1",
+    "execve": "b'/nowhere', 0, 0",
+    "execveat": "-100, b'/nowhere', 0, 0, 0",
+    "socket": "1, 1, 0",
+    "process_vm_readv": "os.getpid(), 0, 0, 0, 0, 0",
+    "pidfd_getfd": "-1, 0, 0",
+    "prlimit64": "1, 7, 0, 0",
+    "setpriority": "2, 0, 0",
+    "sched_setscheduler": "1, 0, 0",
+    # CLONE_THREAD without CLONE_SIGHAND, so that it cannot succeed either
+    "clone": "0x10000000 | 0x10000, 0, 0, 0, 0",
+    "personality": "-1",
+    "chroot": "b'/nowhere'",
+    "perf_event_open": "0, 0, -1, -1, 0",
+    "name_to_handle_at": "-100, b'/', 0, 0, 0",
+}
+
+
+@pytest.mark.parametrize("name, arguments", [*REFUSED.items(), ("clone3", "0, 0")])
+def test_a_system_call_is_refused(run, name, arguments):
+    number = seccomp.NUMBERS[platform.machine()][name]
+    code = (
+        "import ctypes, errno, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        f"print(libc.syscall({number}, {arguments}), errno.errorcode[ctypes.get_errno()])"
+    )
+    outcome = run(stdin_problem(("", "-1 ENOSYS" if name == "clone3" else "-1 EPERM")), code)
+    assert outcome.passed, outcome.detail
+
+
+def test_other_interfaces_of_the_kernel_are_closed(run):
+    """The calls of x32 and, on x86, of 32 bits, whose numbers are not those of the filter."""
+    code = (
+        "import ctypes, errno\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "print(libc.syscall(0x40000000 | 39), errno.errorcode[ctypes.get_errno()])"
+    )
+    assert run(stdin_problem(("", "-1 ENOSYS")), code).passed
+    code = (
+        "import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\n"
+        "page.write(bytes.fromhex('b814000000cd80c3'))\n"  # getpid of 32 bits: int 0x80
+        "call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))\n"
+        "print(call())"
+    )
+    outcome = run(stdin_problem(("", "x")), code)
+    assert outcome.verdict is Verdict.RUNTIME_ERROR
+    assert outcome.detail.startswith("test 1: killed by SIG")
+
+
+def test_the_root_shows_little_and_only_one_folder_can_be_written():
+    package = Path(seccomp.__file__).parents[1]
+    hidden = ["/home", "/etc/passwd", "/etc/shadow", "/sys", "/var", "/dev/pts", "/dev/mem"]
+    hidden += [str(package), str(package.parent), str(Path(__file__)), os.getcwd()]
+    shown = {"proc", "dev", "tmp", "python", "box"}
+    shown |= {Path(place).parts[1] for place in readable_places()}
+    packages = package_folders(readable_places())
+    assert packages
+    code = (
+        "import os\n"
+        f"for path in {hidden!r}:\n"
+        "    if os.path.lexists(path): print('shown', path)\n"
+        f"for name in set(os.listdir('/')) - {shown!r}: print('unexpected', name)\n"
+        "print(sorted(int(n) for n in os.listdir('/proc') if n.isdigit()) == [1, os.getpid()])\n"
+        f"for path in {packages!r}:\n"
+        "    if os.path.lexists(path) and os.listdir(path): print('packages', path)\n"
+        "for base, folders, files in os.walk('/'):\n"
+        "    if base == '/': folders.remove('proc')\n"
+        "    if os.access(base, os.W_OK): print('own' if base == os.getcwd() else base)\n"
+        "    for file in files:\n"
+        "        path = base + '/' + file\n"
+        "        if os.path.islink(path) or path.startswith('/dev/'): continue\n"
+        "        if os.access(path, os.W_OK): print(path)\n"
+    )
+    with Judge(config.Execution(workers=1, time_limit_s=30.0)) as judge:
+        assert judge.isolation["files"] == WITH_NAMESPACES["files"]
+        outcome = judge.submit(stdin_problem(("", "True\nown")), code).result(timeout=200)
+    assert outcome.passed, outcome.detail

@@ -1,0 +1,167 @@
+"""Attacks on this judge's own design: each gets the right verdict, and nobody feels it after."""
+
+import contextlib
+import ctypes
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from judging import function_problem, stdin_problem
+from own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
+from own_harm import HARM
+from own_messages import MESSAGES
+
+from rlif_jax import config
+from rlif_jax.execution.pool import Judge
+
+PR_SET_CHILD_SUBREAPER = 36
+ATTACKS = CHANNEL | {f"message_in_{name}": attack for name, attack in MESSAGES.items()} | HARM
+MARKS = ("Quagga", "Okapi", "Numbat")  # in the text, the input and the output of a program
+DOUBLE = function_problem("f", ("[1]", "[1, 1]"), ('"a"', '"aa"'))
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """A judge of one worker; what outlives its parents becomes a child of this process."""
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    before = len(descendants())
+    execution = config.Execution(workers=1, time_limit_s=0.5, memory_mb=256, output_kb=64)
+    with Judge(execution, run_all_tests=True) as judge:
+        assert judge.submit(ECHO, "print(input())").result(timeout=120).passed
+        yield judge
+    assert settles(lambda: len(descendants()) <= before), descendants()
+    prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def descendants() -> set[int]:
+    """The processes below this one, those not counted that only wait to be collected."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    parents[int(entry.name)] = int(parent)
+    found, new = set(), {os.getpid()}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def descriptors() -> list[str]:
+    """What this process has open, without the numbers that differ from one file to the next."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            found.append(re.sub(r"\d+", "", os.readlink(entry)))
+    return sorted(found)
+
+
+def settles(condition, seconds: float = 20.0) -> bool:
+    """Whether the condition holds, now or soon: the dead are collected with a delay."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_attacks_are_many():
+    assert len(ATTACKS) >= 30
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_own_attack(judge, name):
+    attack = ATTACKS[name]
+    processes, opened = len(descendants()), descriptors()
+    outcome = judge.submit(attack.problem, attack.code).result(timeout=120)
+    assert outcome.verdict in attack.verdicts, f"{attack.what}: {outcome}"
+    if attack.problem in (SECRET, FUNCTION):
+        assert not any(result == "passed" for result in outcome.results)
+    outcome.detail.encode("utf-8")  # it can be written to a log
+    for problem, code in (
+        (ECHO, "import os\nassert os.listdir('.') == []\nprint(input())"),
+        (DOUBLE, "def f(x): return x + x"),
+    ):
+        after = judge.submit(problem, code).result(timeout=120)
+        assert after.passed, after
+    assert judge.submit(ECHO, "print(int(input()) + 1)").result(timeout=120).verdict != "passed"
+    assert settles(lambda: len(descendants()) == processes), descendants()
+    assert descriptors() == opened
+
+
+SEARCH = """
+import re
+marks = re.compile(b'|'.join(m[:1] + m[1:] for m in ({words})))
+found = set()
+with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
+    for line in maps:
+        low, high = (int(x, 16) for x in line.split()[0].split('-'))
+        if line.split()[1][0] != 'r' or high - low > 1 << 26: continue
+        try:
+            memory.seek(low)
+            found.update(marks.findall(memory.read(high - low)))
+        except (OSError, ValueError, OverflowError): pass
+print(*sorted(x.decode() for x in found))
+"""
+
+
+def search_for(text: str) -> str:
+    """A program that prints which words beginning with a mark it finds in its memory.
+
+    The marks are spelled as character classes, so that the program does not find itself.
+    """
+    words = ", ".join(f"b'[{mark[0]}]{mark[1:]}[0-9]+'" for mark in (*MARKS, text))
+    return SEARCH.format(words=words)
+
+
+@pytest.mark.parametrize("kind", ["stdin", "functional", "again"])
+def test_memory_holds_no_trace_of_an_earlier_program(judge, kind):
+    """A program finds a word of its own input in its memory, and none of an earlier program's."""
+    code_mark, input_mark, output_mark = MARKS
+    if kind == "functional":
+        first = function_problem("f", (f'"{input_mark}1"', f'"{output_mark}2"'))
+        code = f"{code_mark}3 = '{output_mark[::-1]}'\ndef f(x): return {code_mark}3[::-1] + '2'"
+    else:
+        first = stdin_problem(*[(f"{input_mark}1", f"{output_mark}2")] * 3)
+        code = f"{code_mark}3 = '{output_mark[::-1]}'\ninput()\nprint({code_mark}3[::-1] + '2')"
+        code += "" if kind == "again" else "\nif 0: exec"
+    outcome = judge.submit(first, code).result(timeout=60)
+    assert outcome.passed, outcome.detail
+    outcome = judge.submit(stdin_problem(("Dingo4", "Dingo4")), search_for("Dingo")).result()
+    assert outcome.detail == r"test 1: printed '\n', expected 'Dingo4'"
+    reads = "kept = input()\n" + search_for("Dingo")
+    outcome = judge.submit(stdin_problem(("Dingo4", "Dingo4")), reads).result()
+    assert outcome.passed, outcome.detail
+
+
+def test_other_workers_are_out_of_sight():
+    """Two programs at once, in two workers: neither sees, signals or hears the other."""
+    execution = config.Execution(workers=2, time_limit_s=1.0, memory_mb=256)
+    waiting = (
+        "import os, socket, time\ntry:\n"
+        "    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "    a.bind('\\0meeting')\n"
+        "except OSError: pass\n"
+        "open('left', 'w').close()\ntime.sleep(2)\nprint(input())"
+    )
+    looking = (
+        "import os, socket, time\nseen = set()\nfor _ in range(100):\n    try:\n"
+        "        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "        a.sendto(b'?', '\\0meeting'); seen.add('socket')\n    except OSError: pass\n"
+        "    for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):\n"
+        "        if pid not in (1, os.getpid(), os.getppid()):\n"
+        "            try: os.kill(pid, 0); seen.add('process')\n            except OSError: pass\n"
+        "    if os.path.exists('/tmp/left') or os.path.exists('left'): seen.add('file')\n"
+        "    time.sleep(0.01)\nprint(*sorted(seen))"
+    )
+    with Judge(execution) as judge:
+        first = judge.submit(ECHO, waiting)
+        second = judge.submit(stdin_problem(("", "")), looking).result(timeout=60)
+        assert first.result(timeout=60).passed
+    assert second.passed, second.detail
