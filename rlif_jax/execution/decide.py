@@ -4,9 +4,9 @@ import contextlib
 import signal
 from dataclasses import dataclass
 
-from rlif_jax.execution.child import OUT_OF_MEMORY
 from rlif_jax.execution.compare import answer_key, functional_equal, load_json, stdout_equal
 from rlif_jax.execution.program import Run
+from rlif_jax.execution.sandbox.terms import OUT_OF_MEMORY
 from rlif_jax.problem import Test, Verdict
 
 WALL_FACTOR = 5  # wall-clock bound of a test, in its CPU limits

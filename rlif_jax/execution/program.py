@@ -7,6 +7,7 @@ import signal
 from dataclasses import dataclass
 
 from rlif_jax.execution.process import Job, Process, memory_file
+from rlif_jax.execution.sandbox.terms import NONCE
 from rlif_jax.execution.worker import Worker
 
 
@@ -156,7 +157,7 @@ class _Input:
 
 
 def _new_nonce() -> bytes:
-    return secrets.token_hex(16).encode() + b" "
+    return secrets.token_hex(NONCE // 2).encode() + b" "
 
 
 def _contents(fd: int, size: int) -> bytes:

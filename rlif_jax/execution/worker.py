@@ -58,7 +58,7 @@ class Worker:
         # -I would also ignore PYTHONHASHSEED; -s -P -S and an environment of our own isolate as
         # well, and a fixed seed gives a program the same verdict every time.
         command = [sys.executable, "-s", "-P", "-S", "-X", "utf8"]
-        command += [str(Path(__file__).with_name("zygote.py")), json.dumps(options)]
+        command += [str(Path(__file__).parent / "sandbox" / "zygote.py"), json.dumps(options)]
         environment = {"PYTHONHASHSEED": "0", name: value}
         if path := os.environ.get("LD_LIBRARY_PATH"):  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = path

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rlif_jax.execution import seccomp
-from rlif_jax.execution.libc import (
+from rlif_jax.execution.sandbox import seccomp
+from rlif_jax.execution.sandbox.libc import (
     PR_SET_NO_NEW_PRIVS,
     checked,
     drop_capabilities,

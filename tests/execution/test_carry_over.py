@@ -8,8 +8,8 @@ import pytest
 from judging import EXECUTION, stdin_problem
 from official import problem_of, read_rows
 
-from rlif_jax.execution.carry_over import carries_nothing_over
 from rlif_jax.execution.pool import Judge
+from rlif_jax.execution.sandbox.carry_over import carries_nothing_over
 from rlif_jax.problem import Verdict
 
 PAIRS = (("3\n1 2 3\n", "6\n"), ("2\n5 5\n", "10\n"), ("1\n-4\n", "-4\n"))

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from rlif_jax.execution.child import OUT_OF_MEMORY
 from rlif_jax.execution.compare import answer_key
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, shorten
 from rlif_jax.execution.program import Run
+from rlif_jax.execution.sandbox.child import OUT_OF_MEMORY
 from rlif_jax.problem import Test, Verdict
 
 CPU_S = 2.0

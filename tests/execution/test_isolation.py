@@ -14,9 +14,9 @@ from official import read_rows
 from probes import PROBES
 
 from rlif_jax import config
-from rlif_jax.execution import seccomp
-from rlif_jax.execution.places import package_folders, readable_places
 from rlif_jax.execution.pool import Judge, weaknesses
+from rlif_jax.execution.sandbox import seccomp
+from rlif_jax.execution.sandbox.places import package_folders, readable_places
 from rlif_jax.problem import Verdict
 
 ATTACKS = {

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from confinement import become
 
-from rlif_jax.execution.seccomp import NUMBERS
+from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
 PR_SET_CHILD_SUBREAPER = 36
 SLOW_ECHO = "import time\ntime.sleep(0.3)\nprint(input())"

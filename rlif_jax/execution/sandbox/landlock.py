@@ -8,8 +8,14 @@ import ctypes
 import os
 import struct
 
-from rlif_jax.execution.libc import checked, libc
-from rlif_jax.execution.places import DEVICES, opened, package_folders, readable_places, split_at
+from rlif_jax.execution.sandbox.libc import checked, libc
+from rlif_jax.execution.sandbox.places import (
+    DEVICES,
+    opened,
+    package_folders,
+    readable_places,
+    split_at,
+)
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # system calls, the same on every architecture
 # Access rights by the version of the interface that brought them, landlock(7).

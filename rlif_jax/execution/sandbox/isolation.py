@@ -11,9 +11,9 @@ import os
 import resource
 import signal
 
-from rlif_jax.execution import seccomp
-from rlif_jax.execution.landlock import close_file_system
-from rlif_jax.execution.libc import (
+from rlif_jax.execution.sandbox import seccomp
+from rlif_jax.execution.sandbox.landlock import close_file_system
+from rlif_jax.execution.sandbox.libc import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
@@ -21,7 +21,7 @@ from rlif_jax.execution.libc import (
     drop_capabilities,
     prctl,
 )
-from rlif_jax.execution.namespaces import THIRD_PARTY, enter_namespaces
+from rlif_jax.execution.sandbox.namespaces import THIRD_PARTY, enter_namespaces
 
 PROCESSES = 64  # of a candidate
 OPEN_FILES = 256

@@ -25,9 +25,9 @@ import stat
 import sys
 import time
 
-sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from rlif_jax.execution import child, isolation
-from rlif_jax.execution.carry_over import carries_nothing_over, learn_library
+sys.path.append(os.path.abspath(__file__).rsplit(os.sep, 4)[0])
+from rlif_jax.execution.sandbox import child, isolation
+from rlif_jax.execution.sandbox.carry_over import carries_nothing_over, learn_library
 
 sys.path.pop()
 

@@ -12,14 +12,14 @@ import signal
 import socket
 import struct
 
-from rlif_jax.execution.libc import (
+from rlif_jax.execution.sandbox.libc import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
     checked,
     libc,
     prctl,
 )
-from rlif_jax.execution.places import DEVICES, opened, package_folders, readable_places
+from rlif_jax.execution.sandbox.places import DEVICES, opened, package_folders, readable_places
 
 BOX = "/box"  # the only writable folder, private to a zygote: the root of a file system in memory
 BOX_BYTES = 64 << 20

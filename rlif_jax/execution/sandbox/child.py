@@ -23,8 +23,9 @@ import socket
 import sys
 import types
 
-from rlif_jax.execution import isolation, seccomp
-from rlif_jax.execution.calls import CHANNEL_FD, serve_calls
+from rlif_jax.execution.sandbox import isolation, seccomp
+from rlif_jax.execution.sandbox.calls import serve_calls
+from rlif_jax.execution.sandbox.terms import CHANNEL_FD, NONCE, OUT_OF_MEMORY
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
 # sum are the builtins and datetime and bisect are modules.
@@ -34,12 +35,10 @@ PRELUDE = "".join(f"from {n} import *\n" for n in [*_NAMES.split(", "), "builtin
 RECURSION = 50000
 PRELUDE += f"import {_NAMES}\nsys.setrecursionlimit({RECURSION})\n"
 
-NONCE = 33  # bytes, a blank included
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
 PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
-OUT_OF_MEMORY = 86  # exit status of a program that an uncaught MemoryError ended
 
 
 def load_prelude() -> dict:

@@ -12,7 +12,7 @@ import platform
 import struct
 from collections.abc import Mapping
 
-from rlif_jax.execution.libc import PR_SET_SECCOMP, checked, libc
+from rlif_jax.execution.sandbox.libc import PR_SET_SECCOMP, checked, libc
 
 # Opcodes of classic BPF: load a word of seccomp_data, compare, return.
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06

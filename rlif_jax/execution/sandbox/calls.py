@@ -13,7 +13,7 @@ from collections import UserList
 from decimal import Decimal
 from fractions import Fraction
 
-CHANNEL_FD = 3  # to the judge: calls come in, claims go out
+from rlif_jax.execution.sandbox.terms import CHANNEL_FD
 
 
 def serve_calls(program: types.CodeType, namespace: dict, name: str, hook) -> None:
