@@ -64,9 +64,9 @@ class Outcome:
 
     `verdict` is PASSED when every test passed, else that of the first failing test. `results` holds
     one verdict per test that was run, in order; without `run_all_tests` it ends at the first
-    failure. `answers` holds, for each test that was run, a short key of what the program answered
-    (`execution.compare.answer_key`: equal keys, equal answers), None where it ended without an
-    answer; it is made from the program's output alone, never from the expected one.
+    failure. `answers` holds, with `run_all_tests` only, a short key of what the program answered in
+    each test (`execution.compare.answer_key`: equal keys, equal answers), None where it ended
+    without an answer; it is made from the program's output alone, never from the expected one.
     """
 
     verdict: Verdict

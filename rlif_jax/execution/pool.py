@@ -73,10 +73,11 @@ class Judge:
     def submit(self, problem: Problem, code: str | None) -> Future[Outcome]:
         """Judge one program; the future holds its Outcome.
 
-        A program that reads standard input is run once a test, each time in a process of its own;
-        it passes a test when it ends normally with the expected output. One that defines a function
-        is loaded once and called with one test after another. CPU time a test is limited to the
-        smaller of the problem's and the configuration's limit, wall-clock time to five times that.
+        A program that reads standard input is run once a test, in a process of its own unless its
+        text shows that it can carry nothing over; it passes a test when it ends normally with the
+        expected output. One that defines a function is loaded once and called with one test after
+        another. CPU time a test is limited to the smaller of the problem's and the configuration's
+        limit, wall-clock time to five times that.
         No code, or blank code, is NO_CODE at once. The future raises SandboxError when the
         machinery failed twice. Raises UserError when the problem cannot be judged.
         """
@@ -138,7 +139,7 @@ class Judge:
             len(problem.tests),
             time.monotonic() - start,
             detail,
-            tuple(d.answer for d in decisions),
+            tuple(d.answer for d in decisions) if self._all else (),
         )
 
     def _run_tests(

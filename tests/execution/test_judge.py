@@ -300,3 +300,20 @@ def test_a_worker_that_is_isolated_otherwise_is_not_used():
         judge.isolation = {**judge.isolation, "network": "open"}
         with pytest.raises(SandboxError, match=r"otherwise isolated: .*network: none"):
             judge.submit(SUM, READERS["input"]).result()
+
+
+def test_answers_are_kept_where_all_tests_are_run_and_only_there():
+    """The keys say which programs agree, whatever the expected outputs are."""
+    problem = stdin_problem(("1", "nobody knows"), ("2", "nobody knows"))
+    codes = ("print(int(input()) / 2)", "print(f'{int(input()) * 5}e-1')", "print(input())")
+    crashing = "n = int(input())\nprint(n / 2 if n < 2 else n / 0)"
+    with Judge(EXECUTION, run_all_tests=True) as judge:
+        futures = [judge.submit(problem, code) for code in (*codes, crashing, None)]
+        first, second, third, crashed, none = [future.result().answers for future in futures]
+    assert first == second
+    assert None not in first
+    assert not set(first) & set(third)
+    assert crashed == (first[0], None)
+    assert none == ()
+    with Judge(EXECUTION) as judge:
+        assert judge.submit(problem, codes[0]).result().answers == ()

@@ -10,7 +10,8 @@ empties its folder, and answers how it ended.
 Messages (JSON, one datagram each). In: {"do": "run"} with a job and its descriptors; {"do": "end"}
 while a child runs. Out: first {"isolation": ...}, then for each job {"status", "cpu_s", "limit"} or
 {"error"}, with "last" when the zygote ends after it. End of file on the socket ends the zygote and
-everything below it. The judge has the clock; the zygote counts processes and memory.
+everything below it. The judge has the clock; the zygote counts what all of a candidate's processes
+use together.
 """
 
 import contextlib
