@@ -63,8 +63,9 @@ def _vote(row: int, outcome: Outcome) -> tuple[str | None, ...] | None:
     if len(answers) != len(outcome.results):
         raise UserError(
             f"The outcome of row {row} has {len(answers)} answers for {len(outcome.results)} tests "
-            "that were run, and a majority vote compares answers: run the programs again with "
-            "this version's judge, which records one for each test."
+            "that were run, and a majority vote compares answers, which the judge keeps where it "
+            "runs all tests: set --execution.run-all-tests, or declare the reward that calls this "
+            'one with @reward(needs="exec", all_tests=True).'
         )
     if None in answers:
         return None
