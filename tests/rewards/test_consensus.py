@@ -125,7 +125,9 @@ def test_evidence_of_a_judge_that_stopped_early_is_refused(name):
 @pytest.mark.parametrize("name", ["majority_vote", "vote_fraction"])
 def test_evidence_without_answers_is_refused(name):
     silent = Outcome(WRONG, (Verdict.PASSED, WRONG), 2, 0.1)
-    with pytest.raises(UserError, match=r"row 0 has 0 answers for 2 tests.*set --execution.run-all-tests"):
+    with pytest.raises(
+        UserError, match=r"row 0 has 0 answers for 2 tests.*set --execution.run-all-tests"
+    ):
         find_reward(name)(evidence([silent, answered("A", "B")], 2))
     with pytest.raises(UserError, match="outcomes=None"):
         find_reward(name)(replace(evidence([silent], 1), outcomes=None))
