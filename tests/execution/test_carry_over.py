@@ -113,8 +113,9 @@ CARRIERS = {
     "an abstract class of collections": "n = isinstance(0, collections.abc.Sized)\n"
     "collections.abc.Sized.register(int)\nprint(int(n))",
     "the cache of patterns": "import re\nn = len(re._cache)\nre.compile('a' * n)\nprint(n)",
-    "the count of a cache": "import re\nprint(re._compile_repl.cache_info().misses)\n"
-    "re.sub('a', 'b\\\\g<0>', 'a')",
+    "the count of a cache": "import re\nnames = ('_compile_repl', '_compile_template')\n"
+    "cache = [vars(re)[n] for n in names if n in vars(re)][0]\n"
+    "print(cache.cache_info().misses)\nre.sub('a', 'b\\\\g<0>', 'a')",
     "a module as a default": "def f(math=math):\n    try: math.k += 1\n"
     "    except AttributeError: math.k = 1\n    return math.k\nprint(f() - 1)",
     "a module in a comprehension": "m = [math for math in [math]][0]\n"
