@@ -27,7 +27,7 @@ from rlif_jax.data.graded_file import GradedFile, graded_row, skipped_row
 from rlif_jax.data.grading_files import Completion, ProblemFile, read_completions
 from rlif_jax.data.rows import LONGEST_TIME_LIMIT_S
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.execution.pool import Judge, SandboxError
+from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.progress import format_duration
@@ -229,6 +229,7 @@ def grade(args: Arguments) -> str:
         )
         stop = stack.enter_context(StopRequest(report.note))
         judge = stack.enter_context(Judge(execution, args.run_all_tests or None))
+        report.note(f"programs are isolated: {described(judge.isolation)}")
 
         def write(row: Mapping[str, Any]) -> None:
             file.write(row)
