@@ -112,14 +112,15 @@ _ANNOTATION = (
     ast.BitOr,
 )
 _SCOPES = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
 LONGEST = 20_000  # characters; the check must take no time worth mentioning
 
 
 @functools.cache
-def _library() -> tuple[dict, dict, frozenset]:
-    """Return the modules by name, what the prelude binds, and the things that may be called."""
+def _library() -> tuple[dict, dict, frozenset, frozenset]:
+    """Return the modules by name, what the prelude binds, and two sets of identities.
+
+    They are of the things that may be called only, and of the functions of sys that are refused.
+    """
     modules = {name: importlib.import_module(name) for name in (*MODULES, *_ONLY)}
     called = {id(getattr(modules[m], n)) for m, names in _CALLED.items() for n in names}
     prelude: dict = {}
@@ -128,7 +129,8 @@ def _library() -> tuple[dict, dict, frozenset]:
         prelude |= {name: getattr(module, name) for name in _public(module)}
     prelude |= vars(builtins)
     prelude |= {module.__name__: module for module in plain}
-    return modules, prelude, frozenset(called)
+    refused = {id(f) for n, f in vars(sys).items() if n not in _ONLY["sys"] and callable(f)}
+    return modules, prelude, frozenset(called), frozenset(refused)
 
 
 def _public(module: types.ModuleType) -> list[str]:
@@ -157,25 +159,23 @@ class _Refused(Exception):
 
 class _Check:
     def __init__(self, tree: ast.Module):
-        self._modules, prelude, self._callable = _library()
+        self._modules, prelude, self._callable, self._of_sys = _library()
         self._tree, self._names = tree, dict(prelude)
-        classes = {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
-        stored = {
-            n.id
-            for n in ast.walk(tree)
-            if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
-        }
-        stored |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-        stored |= {
-            n.name
-            for n in ast.walk(tree)
-            if isinstance(n, (ast.FunctionDef, ast.ExceptHandler)) and n.name
-        }
+        self._nodes = list(ast.walk(tree))
+        classes = {n.name for n in self._nodes if isinstance(n, ast.ClassDef)}
+        stored = set()
+        for node in self._nodes:
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                stored.add(node.id)
+            elif isinstance(node, ast.arg):
+                stored.add(node.arg)
+            elif isinstance(node, (ast.FunctionDef, ast.ExceptHandler)) and node.name:
+                stored.add(node.name)
         self._classes, self._stored = classes - stored, stored | classes
 
     def walk(self) -> None:
         """Raise _Refused at the first thing that could carry over."""
-        for node in ast.walk(self._tree):
+        for node in self._nodes:
             if isinstance(node, ast.Import):
                 self._import(node)
             elif isinstance(node, ast.ImportFrom):
@@ -322,11 +322,7 @@ class _Check:
             return False
         if isinstance(thing, tuple):
             return all(isinstance(item, _IMMUTABLE) for item in thing)
-        if any(
-            thing is value
-            for n, value in vars(sys).items()
-            if n not in _ONLY["sys"] and callable(value)
-        ):
+        if id(thing) in self._of_sys:
             return False
         if isinstance(thing, type):
             return bool(thing.__flags__ & 1 << 8) and thing is not type

@@ -26,9 +26,12 @@ import stat
 import sys
 import time
 
+OPTIONS = json.loads(sys.argv[1])
 sys.path.append(os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 from rlif_jax.execution.sandbox import child, isolation
-from rlif_jax.execution.sandbox.carry_over import carries_nothing_over, learn_library
+
+if OPTIONS["reads"]:  # only then, since every fork pays for what its zygote has imported
+    from rlif_jax.execution.sandbox import carry_over
 
 sys.path.pop()
 
@@ -208,7 +211,7 @@ def clear_folder(folder: int) -> None:
 
 def read_programs(control: socket.socket, report: dict) -> None:
     """Answer for each program whether it can carry anything over; nothing is run here."""
-    learn_library()
+    carry_over.learn_library()
     control.send(json.dumps({"isolation": report}).encode())
     while True:
         message, fds, _, _ = socket.recv_fds(control, 1 << 16, 8)
@@ -216,16 +219,15 @@ def read_programs(control: socket.socket, report: dict) -> None:
             return
         code = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).decode("utf-8", "surrogatepass")
         os.close(fds[0])
-        control.send(json.dumps({"again": carries_nothing_over(code)}).encode())
+        control.send(json.dumps({"again": carry_over.carries_nothing_over(code)}).encode())
 
 
 def main() -> None:
-    options = json.loads(sys.argv[1])
-    control = socket.socket(fileno=options["control"])
-    cell, report = isolation.shut_in(options)
+    control = socket.socket(fileno=OPTIONS["control"])
+    cell, report = isolation.shut_in(OPTIONS)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rlif_jax"]:
         del sys.modules[name]
-    if options["reads"]:
+    if OPTIONS["reads"]:
         read_programs(control, report)
         return
     os.environ.clear()
