@@ -5,6 +5,7 @@ as in a container. Linux only; what root does here an ordinary user need not do.
 """
 
 import errno
+import importlib.util
 import json
 import os
 import platform
@@ -60,7 +61,8 @@ def become(level: str) -> None:
         drop_capabilities()
     if "no namespaces" in level:
         if level == "no namespaces" and ROOT:
-            _open_the_way_to_python()
+            for place in (os.__file__, importlib.util.find_spec("numpy").origin):
+                _open_the_way_to(Path(os.path.realpath(place)).parent)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         seccomp.install(_no_namespaces())
 
@@ -99,12 +101,11 @@ def _no_namespaces() -> bytes:
     return seccomp._complete(rules)
 
 
-def _open_the_way_to_python() -> None:
-    """Let every user read the standard library where it lies in a private folder, as root's.
+def _open_the_way_to(library: Path) -> None:
+    """Let every user read a library where it lies in a private folder, as root's.
 
     That folder is covered, for this process only, by one that shows nothing but the way.
     """
-    library = Path(os.path.realpath(os.__file__)).parent
     folders = [*reversed(library.parents), library]
     closed = [n for n, folder in enumerate(folders) if folder.stat().st_mode & 0o5 != 0o5]
     if not closed:

@@ -45,7 +45,7 @@ def close_file_system(writable: str, packages: list[str]) -> str:
     try:
         ruleset = checked(call(_CREATE, struct.pack("Q", every), ctypes.c_size_t(8), 0), "landlock")
         for place, rights in rules.items():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # not to be seen anyway
                 below = opened(place)
                 if not os.path.isdir(place):
                     rights &= _FILE_RIGHTS
