@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rlif_jax.data.grading_files import Completion
@@ -71,12 +70,7 @@ class GradedFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._new and os.fstat(self._fd).st_size == 0:  # refused input leaves nothing behind
             with contextlib.suppress(OSError):
                 os.unlink(self._path)

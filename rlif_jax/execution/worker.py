@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from rlif_jax.execution.sandbox.libc import PR_SET_DUMPABLE, prctl
+
 START_S = 120.0  # a loaded machine may take long to start an interpreter
 PACKAGES = ("numpy", "numpy.libs")  # what programs may import beside the standard library
 
@@ -194,7 +196,7 @@ def _hide_memory() -> None:
     Expected outputs are there. The price, for the rest of the process: no core dump, and a debugger
     needs root. Called only where candidates were seen to be able to open /proc/PID/mem.
     """
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0) != 0:  # PR_SET_DUMPABLE
-        raise SandboxError(f"prctl(PR_SET_DUMPABLE): {os.strerror(ctypes.get_errno())}")
+    try:
+        prctl(PR_SET_DUMPABLE, 0)
+    except OSError as error:
+        raise SandboxError(f"prctl(PR_SET_DUMPABLE): {error}") from error

@@ -4,13 +4,12 @@ The checker passes 25 of these 32 and is ended by one. An attack that asks only 
 possible, and prints the right answer to that, may pass here when it harms nobody.
 """
 
-import contextlib
 import ctypes
 import os
-import time
 from pathlib import Path
 
 import pytest
+from host import below, settles
 from judging import stdin_problem
 from official import problem_of, read_rows
 
@@ -81,40 +80,14 @@ def judge(place):
         patch.chdir(place / "work")
         # Whatever outlives its parents becomes a child of this process, where it is counted.
         assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-        before = descendants()
+        before = below(os.getpid())
         execution = config.Execution(workers=1, time_limit_s=6.0, memory_mb=512)
         with Judge(execution) as judge:
             assert judge.submit(ECHO, "print(input())").result(timeout=120).passed
             yield judge
-        assert settles(lambda: descendants() == before), descendants() - before
+        assert settles(lambda: below(os.getpid()) == before), below(os.getpid()) - before
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         assert list((place / "tmp").iterdir()) == []
-
-
-def descendants() -> set[int]:
-    """The processes below this one, those not counted that only wait to be collected."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    parents[int(entry.name)] = int(parent)
-    found, new = set(), {os.getpid()}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
-
-
-def settles(condition, seconds: float = 20.0) -> bool:
-    """Whether the condition holds, now or soon: the dead are collected with a delay."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def outside(place: Path) -> dict[str, object]:
@@ -130,14 +103,14 @@ def test_every_attack_has_an_expectation():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(judge, place, name):
     attack = ATTACKS[name]
-    before, processes = outside(place), len(descendants())
+    before, processes = outside(place), len(below(os.getpid()))
     outcome = judge.submit(problem_of(attack), attack["code"]).result(timeout=120)
     verdicts, reason = EXPECTED[name]
     assert outcome.verdict in verdicts, f"{attack['what']}: {outcome}, though {reason}"
     assert not (attack["category"] == "reward_hack" and outcome.passed)
     assert judge.submit(ECHO, "print(input())").result(timeout=120).passed
     assert judge.submit(ECHO, "print(int(input()) + 1)").result(timeout=120).verdict is WRONG
-    assert settles(lambda: len(descendants()) == processes), descendants()
+    assert settles(lambda: len(below(os.getpid())) == processes), below(os.getpid())
     assert outside(place) == before
 
 

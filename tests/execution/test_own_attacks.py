@@ -4,10 +4,10 @@ import contextlib
 import ctypes
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
+from host import below, settles
 from judging import function_problem, stdin_problem
 from own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
 from own_harm import HARM
@@ -27,29 +27,13 @@ def judge():
     """A judge of one worker; what outlives its parents becomes a child of this process."""
     prctl = ctypes.CDLL(None).prctl
     assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    before = len(descendants())
+    before = len(below(os.getpid()))
     execution = config.Execution(workers=1, time_limit_s=0.5, memory_mb=256, output_kb=64)
     with Judge(execution, run_all_tests=True) as judge:
         assert judge.submit(ECHO, "print(input())").result(timeout=120).passed
         yield judge
-    assert settles(lambda: len(descendants()) <= before), descendants()
+    assert settles(lambda: len(below(os.getpid())) <= before), below(os.getpid())
     prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def descendants() -> set[int]:
-    """The processes below this one, those not counted that only wait to be collected."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    parents[int(entry.name)] = int(parent)
-    found, new = set(), {os.getpid()}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
 
 
 def descriptors() -> list[str]:
@@ -61,16 +45,6 @@ def descriptors() -> list[str]:
     return sorted(found)
 
 
-def settles(condition, seconds: float = 20.0) -> bool:
-    """Whether the condition holds, now or soon: the dead are collected with a delay."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def test_attacks_are_many():
     assert len(ATTACKS) >= 30
 
@@ -78,7 +52,7 @@ def test_attacks_are_many():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_own_attack(judge, name):
     attack = ATTACKS[name]
-    processes, opened = len(descendants()), descriptors()
+    processes, opened = len(below(os.getpid())), descriptors()
     outcome = judge.submit(attack.problem, attack.code).result(timeout=120)
     assert outcome.verdict in attack.verdicts, f"{attack.what}: {outcome}"
     if attack.problem in (SECRET, FUNCTION):
@@ -91,7 +65,7 @@ def test_own_attack(judge, name):
         after = judge.submit(problem, code).result(timeout=120)
         assert after.passed, after
     assert judge.submit(ECHO, "print(int(input()) + 1)").result(timeout=120).verdict != "passed"
-    assert settles(lambda: len(descendants()) == processes), descendants()
+    assert settles(lambda: len(below(os.getpid())) == processes), below(os.getpid())
     assert descriptors() == opened
 
 

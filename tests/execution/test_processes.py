@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from host import below
 from judging import EXECUTION, function_problem, stdin_problem
-from weaker import below
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge, SandboxError

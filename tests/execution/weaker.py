@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from confinement import become
+from host import below
 
 from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
@@ -145,22 +146,6 @@ class Session:
         for pid in processes:
             seen |= {f"{name} of {pid}": value for name, value in state_of(pid).items()}
         return seen
-
-
-def below(root: int) -> set[int]:
-    """The processes below this one, those not counted that only wait to be collected."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    parents[int(entry.name)] = int(parent)
-    found, new = set(), {root}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
 
 
 def state_of(pid: int) -> dict:

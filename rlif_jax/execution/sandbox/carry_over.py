@@ -17,14 +17,12 @@ import sys
 import types
 import typing
 
+from rlif_jax.execution.sandbox.terms import PRELUDE_MODULES
+
 MODULES = (
     *("array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "fractions"),
     *("functools", "heapq", "itertools", "math", "operator", "random", "re", "statistics"),
     *("string", "typing"),
-)
-PRELUDE_MODULES = (
-    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
-    *("statistics", "itertools", "functools", "operator", "io", "sys", "json"),
 )
 # All that may be used of these: streams are new for each run, the recursion limit is set anew.
 _ONLY = {
@@ -138,7 +136,7 @@ def _public(module: types.ModuleType) -> list[str]:
 
 
 def learn_library() -> None:
-    """Look the library up, once for all forks of this process."""
+    """Look the library up ahead of the first program."""
     _library()
 
 

@@ -25,15 +25,13 @@ import types
 
 from rlif_jax.execution.sandbox import isolation, seccomp
 from rlif_jax.execution.sandbox.calls import serve_calls
-from rlif_jax.execution.sandbox.terms import CHANNEL_FD, NONCE, OUT_OF_MEMORY
+from rlif_jax.execution.sandbox.terms import CHANNEL_FD, NONCE, OUT_OF_MEMORY, PRELUDE_MODULES
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
 # sum are the builtins and datetime and bisect are modules.
-_NAMES = "string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, "
-_NAMES += "itertools, functools, operator, io, sys, json"
-PRELUDE = "".join(f"from {n} import *\n" for n in [*_NAMES.split(", "), "builtins", "typing"])
+PRELUDE = "".join(f"from {n} import *\n" for n in (*PRELUDE_MODULES, "builtins", "typing"))
 RECURSION = 50000
-PRELUDE += f"import {_NAMES}\nsys.setrecursionlimit({RECURSION})\n"
+PRELUDE += f"import {', '.join(PRELUDE_MODULES)}\nsys.setrecursionlimit({RECURSION})\n"
 
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")

@@ -20,6 +20,7 @@ from rlif_jax.execution.sandbox.libc import (
     prctl,
 )
 from rlif_jax.execution.sandbox.places import DEVICES, opened, package_folders, readable_places
+from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
 BOX = "/box"  # the only writable folder, private to a zygote: the root of a file system in memory
 BOX_BYTES = 64 << 20
@@ -32,8 +33,6 @@ _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
-_SYS_MOUNT_SETATTR = 442  # numbers of system calls that are the same on every architecture
-_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 _LINKS = {
     "/dev/fd": "/proc/self/fd",
@@ -79,7 +78,7 @@ def enter_namespaces(other_uid: int, packages: list[str]) -> str:
 
 
 def _map_users(pid: int, other_uid: int) -> str:
-    """Write the user and group maps of a process in a new user namespace; "" or what failed."""
+    """Write the user and group maps of a process in a new user namespace; "mapped" if done."""
     uid, gid = os.geteuid(), os.getegid()
     maps = {"uid_map": f"0 {uid} 1\n", "gid_map": f"0 {gid} 1\n"}
     if other_uid:
@@ -131,21 +130,17 @@ def _build_root(packages: list[str]) -> None:
     root = "/tmp" if os.path.isdir("/tmp") else "/mnt"  # any folder that nothing below hides
     places = readable_places()
     hidden = package_folders(places)
-    sources = {place: opened(place) for place in places}
+    links = _LINKS | {place: os.readlink(place) for place in places if os.path.islink(place)}
+    sources = {place: opened(place) for place in places if place not in links}
     sources |= {device: opened(device) for device in DEVICES}
     sources |= {f"{THIRD_PARTY}/{os.path.basename(p)}": opened(p) for p in packages}
-    links = _LINKS | {place: os.readlink(place) for place in places if os.path.islink(place)}
     _mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for place, descriptor in sources.items():
-        if place in links:
-            os.makedirs(os.path.dirname(root + place), exist_ok=True)
-            os.symlink(links[place], root + place)
-        else:
-            _bind(f"/proc/self/fd/{descriptor}", root + place)
+        _bind(f"/proc/self/fd/{descriptor}", root + place)
         os.close(descriptor)
-    for place in _LINKS:
+    for place, target in links.items():
         os.makedirs(os.path.dirname(root + place), exist_ok=True)
-        os.symlink(_LINKS[place], root + place)
+        os.symlink(target, root + place)
     for place in hidden:
         if os.path.isdir(root + place):
             _mount("none", root + place, "tmpfs", _MS_RDONLY, "mode=555,size=4k")
@@ -155,8 +150,8 @@ def _build_root(packages: list[str]) -> None:
     options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES}"
     _mount("none", root + BOX, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
     os.chdir(root)
-    number = _SYS_PIVOT_ROOT[os.uname().machine]
-    checked(libc().syscall(number, b".", b"."), "pivot_root")
+    numbers = NUMBERS[os.uname().machine]
+    checked(libc().syscall(numbers["pivot_root"], b".", b"."), "pivot_root")
     checked(libc().umount2(b".", _MNT_DETACH), "umount")
     _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     os.chdir(BOX)
@@ -171,13 +166,10 @@ def _bind(source: str, target: str) -> None:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     _mount(source, target, None, _MS_BIND | _MS_REC)
     attributes = struct.pack("4Q", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
-    set_attributes = libc().syscall
-    flags = ctypes.c_uint(_AT_RECURSIVE)
-    size = ctypes.c_size_t(len(attributes))
-    checked(
-        set_attributes(_SYS_MOUNT_SETATTR, _AT_FDCWD, target.encode(), flags, attributes, size),
-        f"mount_setattr({target})",
-    )
+    number = NUMBERS[os.uname().machine]["mount_setattr"]
+    flags, size = ctypes.c_uint(_AT_RECURSIVE), ctypes.c_size_t(len(attributes))
+    result = libc().syscall(number, _AT_FDCWD, target.encode(), flags, attributes, size)
+    checked(result, f"mount_setattr({target})")
 
 
 def _mount(

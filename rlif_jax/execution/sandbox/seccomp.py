@@ -27,7 +27,7 @@ _NAMESPACES = 0x7E020000  # CLONE_NEW* among the flags of clone(2)
 # descriptor, to whom the kernel sends signals
 _IOCTLS = (0x5412, 0x541C, 0x40086602, 0x401C5820, 0x8901, 0x8902)
 _FCNTLS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the same
-
+# Calls that change a file's mode, owner or times.
 _ATTRIBUTES = (
     *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
     *("utime", "utimes", "futimesat", "utimensat"),
@@ -135,9 +135,7 @@ def zygote_filter() -> bytes:
     """
     numbers = NUMBERS[platform.machine()]
     rules = [_instruction(_LOAD, _NUMBER)]
-    for name in _DENIED:
-        if name in numbers:
-            rules += _when(numbers[name], [_refuse(errno.EPERM)])
+    rules += _deny(_DENIED)
     rules += [_instruction(_JUMP_GE, _NEWER, 0, 1), _refuse(errno.ENOSYS)]
     rules += _when(numbers["clone3"], [_refuse(errno.ENOSYS)])
     clone = [
@@ -149,10 +147,10 @@ def zygote_filter() -> bytes:
     rules += _when(numbers["clone"], clone)
     for name, position in _OTHERS.items():
         rules += _when(numbers[name], _refuse_unless_argument(position, (0,)))
-    own = _instruction(_LOAD, _ARGUMENTS + 8)  # setpriority: which is a process, who is oneself
-    only_own = [_instruction(_LOAD, _ARGUMENTS), _instruction(_JUMP_EQUAL, 0, 0, 3), own]
-    only_own += [_instruction(_JUMP_EQUAL, 0, 0, 1), _instruction(_RETURN, _ALLOW)]
-    rules += _when(numbers["setpriority"], [*only_own, _refuse(errno.EPERM)])
+    # setpriority: argument 0 says that argument 1 is a process, rather than a group or a user
+    process = [_instruction(_LOAD, _ARGUMENTS), _instruction(_JUMP_EQUAL, 0, 1, 0)]
+    process += [_refuse(errno.EPERM), *_refuse_unless_argument(1, (0,))]
+    rules += _when(numbers["setpriority"], process)
     rules += _when(numbers["socketpair"], _only_streams())
     for name, values in (("ioctl", _IOCTLS), ("fcntl", _FCNTLS)):
         body = [_instruction(_LOAD, _ARGUMENTS + 8)]
@@ -172,11 +170,8 @@ def program_filter(own_pid: int) -> bytes:
     rules = [_instruction(_LOAD, _NUMBER)]
     rules += _when(numbers["kill"], _refuse_unless_argument(0, (0, own_pid)))
     rules += _when(numbers["tgkill"], _refuse_unless_argument(0, (own_pid,)))
-    for name in ("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"):
-        rules += _when(numbers[name], [_refuse(errno.EPERM)])
-    for name in _ATTRIBUTES:
-        if name in numbers:
-            rules += _when(numbers[name], [_refuse(errno.EPERM)])
+    rules += _deny(("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"))
+    rules += _deny(_ATTRIBUTES)
     return _complete(rules)
 
 
@@ -210,8 +205,15 @@ def _complete(rules: list[bytes]) -> bytes:
 
 
 def _when(number: int, body: list[bytes]) -> list[bytes]:
-    """Run `body` for this system call; the number must be loaded, and is again after it."""
+    """Run `body`, which returns, for this system call, whose number must be loaded."""
     return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
+
+
+def _deny(names: tuple[str, ...]) -> list[bytes]:
+    """Refuse the calls of these names that this processor has."""
+    numbers = NUMBERS[platform.machine()]
+    known = [numbers[name] for name in names if name in numbers]
+    return [part for number in known for part in _when(number, [_refuse(errno.EPERM)])]
 
 
 def _refuse_unless_argument(position: int, values: tuple[int, ...]) -> list[bytes]:

@@ -1,0 +1,31 @@
+"""What runs on this machine because of a test."""
+
+import contextlib
+import time
+from pathlib import Path
+
+
+def below(root: int) -> set[int]:
+    """The processes below this one, those not counted that only wait to be collected."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    parents[int(entry.name)] = int(parent)
+    found, new = set(), {root}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def settles(condition, seconds: float = 20.0) -> bool:
+    """Whether the condition holds, now or soon: the dead are collected with a delay."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
