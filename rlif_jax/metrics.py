@@ -31,6 +31,7 @@ REPETITION_NGRAM = 4
 
 BOOTSTRAP_RESAMPLES = 10_000
 
+_THINK_TAG = re.compile(r"</?think>")
 _MARKER = re.compile(
     r"\b(?:"
     + "|".join(re.escape(w) for w in sorted(REASONING_MARKERS, key=len, reverse=True))
@@ -68,8 +69,11 @@ def repetition_ratio(text: str, n: int = REPETITION_NGRAM) -> float:
 
 
 def count_reasoning_markers(text: str) -> int:
-    """Number of `REASONING_MARKERS` in a text: whole words, any case, "let me" counting once."""
-    return len(_MARKER.findall(text.replace("\u2019", "'")))
+    """Number of `REASONING_MARKERS` in a text: whole words, any case, "let me" counting once.
+
+    The tags around a thought are none, whether the completion or its prompt opened it.
+    """
+    return len(_MARKER.findall(_THINK_TAG.sub(" ", text.replace("\u2019", "'"))))
 
 
 def rollout_metrics(

@@ -9,7 +9,7 @@ import optax
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Config
-from rlif_jax.data.prompts import encode_prompt, pad_prompts
+from rlif_jax.data.prompts import PromptOptions, encode_prompt, pad_prompts
 from rlif_jax.grpo import make_optimizer, make_update, mini_batches
 from rlif_jax.problem import Problem
 from rlif_jax.sampler.sample import RowsFinished, make_sample, trim
@@ -50,8 +50,10 @@ class Programs:
 def make_programs(cfg: Config, graphdef: Any, tokenizer: Any) -> Programs:
     """The programs of a configuration for the model that `graphdef` describes."""
 
+    options = PromptOptions.of(cfg.data)
+
     def encode(problem: Problem) -> list[int]:
-        return encode_prompt(tokenizer, problem, cfg.data.system_prompt)
+        return encode_prompt(tokenizer, problem, options)
 
     optimizer = make_optimizer(cfg.optim)
     return Programs(

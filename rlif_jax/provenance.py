@@ -70,6 +70,14 @@ def check_same_config(folder: Path, config: Any) -> None:
         )
 
 
+def recorded_revision(folder: Path) -> str | None:
+    """The commit of the model that a run folder's config.json names, None if it names none."""
+    try:
+        return json.loads((folder / "config.json").read_text("utf-8"))["model"]["revision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def git_revision(folder: Path | None = None) -> str | None:
     """The commit of the checkout with the package `folder` at its top, plus "+dirty" if modified.
 

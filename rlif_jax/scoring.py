@@ -39,14 +39,15 @@ def completion_stats(model: Any, rows: Sequences, temperature: float) -> TokenSt
     described by the last of the prompt, at column P - 1, and each other by the one before it.
     """
     P, g = rows.prompt, rows.samples
-    x_RTD, _ = model(rows.tokens, rows.position, rows.mask, samples=g, prompt=P)
+    x_RTD = model(rows.tokens, rows.position, rows.mask, prompt=P, samples=g)
     R, T, D = x_RTD.shape
     C = (T - P) // g
     first_Rg1D = jnp.broadcast_to(x_RTD[:, None, P - 1 : P], (R, g, 1, D))
     later_RgCD = x_RTD[:, P:].reshape(R, g, C, D)[:, :, :-1]
     x_RgCD = jnp.concatenate([first_Rg1D, later_RgCD], axis=2)
     x_RgCD = sharding.constrain(x_RgCD, "batch", None, "length", "hidden")
-    return token_stats(x_RgCD, model.head_VD, rows.tokens[:, P:].reshape(R, g, C), temperature)
+    target_RgC = rows.tokens[:, P:].reshape(R, g, C)
+    return token_stats(x_RgCD, model.head_VD, target_RgC, temperature, model.cfg.reachable)
 
 
 def make_score(

@@ -18,6 +18,7 @@ from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches, without_errata
+from rlif_jax.data.prompts import PromptOptions
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
 from rlif_jax.execution.pool import Judge, described
@@ -25,11 +26,11 @@ from rlif_jax.grpo import init_state, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
-from rlif_jax.model.source import load_model
+from rlif_jax.model.source import open_model, pinned
 from rlif_jax.problem import Problem
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
-from rlif_jax.provenance import check_same_config
+from rlif_jax.provenance import check_same_config, recorded_revision
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.runlog import RunLog, completion_records
 from rlif_jax.sharding import make_mesh
@@ -64,13 +65,19 @@ def train(cfg: Config) -> None:
             judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
             progress.note(f"programs are isolated: {described(judge.isolation)}")
 
-        # ---- devices, model, programs
-        progress.phase(f"loading {cfg.model.source}")
+        # ---- model: opened and checked before a device is touched, loaded after
+        progress.phase(f"opening {cfg.model.source}")
+        opened = open_model(pinned(cfg.model.source, recorded_revision(cfg.folder)))
+        progress.note(f"model: {opened.summary()}")
+
+        # ---- devices, parameters, programs
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
         stack.enter_context(jax.set_mesh(mesh))
-        model, tokenizer = load_model(cfg.model.source, cfg.model.dtype, cfg.model.remat, mesh)
+        model = opened.load(cfg.model.dtype, cfg.model.remat, mesh, progress.phase)
         graphdef, params = nnx.split(model)
+        tokenizer = opened.tokenizer
         programs = make_programs(cfg, graphdef, tokenizer)
+        options = PromptOptions.of(cfg.data)
 
         # ---- data
         progress.phase(f"preparing the {cfg.data.name} problems")
@@ -90,7 +97,9 @@ def train(cfg: Config) -> None:
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
+        facts["model"] = {"source": opened.source, "revision": opened.revision}
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
+        opened.describe_run(cfg.folder)
 
         def notice(text, done=None, total=None):
             stop.check()
@@ -106,7 +115,9 @@ def train(cfg: Config) -> None:
         try:
             for step in range(start + 1, cfg.steps + 1):
                 problems, step_key = next(data), jax.random.fold_in(key, step)
-                submissions = Submissions(problems, G, tokenizer, judge if tested else None, notice)
+                submissions = Submissions(
+                    problems, G, tokenizer, judge if tested else None, notice, options
+                )
                 state, values, records = train_step(
                     cfg, programs, state, reference, problems, step_key, submissions, notice
                 )
@@ -257,13 +268,14 @@ def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict
     """The evaluation on the held-out problems, or None when it is off."""
     if not cfg.eval.every:
         return None
+    options = PromptOptions.of(cfg.data)
     problems = held_out(
         cfg.data.name,
         tokenizer,
         cfg.data.max_prompt_tokens,
-        cfg.data.system_prompt,
         cfg.eval.max_problems,
         cfg.data.keep_errata,
+        options,
     )
     return make_evaluate(
         graphdef,
@@ -276,7 +288,7 @@ def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict
         pass_at=cfg.eval.pass_at,
         rows=cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt,
         bucket=cfg.data.prompt_bucket,
-        system_prompt=cfg.data.system_prompt,
+        options=options,
     )
 
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import get_args
 
-from rlif_jax.config import Config
+from rlif_jax.config import Config, PromptStyle, Thinking
 from rlif_jax.errors import UserError
 
 
@@ -14,7 +15,12 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     Raises:
         UserError: all problems at once, each naming the field, its value and the remedy.
     """
-    problems = [*_sizes(config), *_ranges(config), *_reward_terms(config, known_rewards)]
+    problems = [
+        *_sizes(config),
+        *_ranges(config),
+        *_prompts(config),
+        *_reward_terms(config, known_rewards),
+    ]
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(f"the configuration cannot run:\n{lines}")
@@ -84,6 +90,16 @@ def _ranges(c: Config) -> Iterator[str]:
         )
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
+
+
+def _prompts(c: Config) -> Iterator[str]:
+    """Whether the prompt's options exist: a configuration file may name anything."""
+    for name, value, kind in (
+        ("data.prompt_style", c.data.prompt_style, PromptStyle),
+        ("data.thinking", c.data.thinking, Thinking),
+    ):
+        if value not in get_args(kind):
+            yield f"{name}={value!r} is none of {', '.join(get_args(kind))}"
 
 
 def _least(c: Config) -> tuple[tuple[str, float, float], ...]:

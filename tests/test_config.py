@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tyro
 
 from rlif_jax.config import Config, Data, Eval, Loss, Mesh, Reward, Sampling, load
+from rlif_jax.data.prompts import PromptOptions
 from rlif_jax.errors import UserError
+from rlif_jax.evaluate import Arguments
 from rlif_jax.rewards import known_rewards
 from rlif_jax.validation import validate
 
@@ -56,6 +59,17 @@ def test_flags_override_the_file():
     assert (config.steps, config.checkpoint.every, config.resume) == (20, 3, False)
     assert config.reward.terms == (("tests_passed", 1.0), ("random", 0.5))
     assert config.sampling == load([f"--config={ROOT / 'configs/prob_disparity.py'}"]).sampling
+
+
+def test_the_options_of_prompts_are_flags_of_training_and_of_evaluation():
+    options = PromptOptions("livecodebench", "Be brief.", "off")
+    flags = {"prompt-style": "livecodebench", "system-prompt": "Be brief.", "thinking": "off"}
+    file = f"--config={ROOT / 'configs/prob_disparity.py'}"
+    config = load([file, *(f"--data.{name}={value}" for name, value in flags.items())])
+    assert PromptOptions.of(config.data) == options
+    arguments = tyro.cli(Arguments, args=[f"--{name}={value}" for name, value in flags.items()])
+    assert PromptOptions.of(arguments) == options
+    assert PromptOptions.of(Data()) == PromptOptions.of(Arguments()) == PromptOptions()
 
 
 def test_an_unknown_flag_ends_with_status_2_and_names_it(capsys):
@@ -158,6 +172,11 @@ def test_all_problems_are_reported_at_once():
             Config(mesh=Mesh(data=3)),
             "micro-batch of 2 rows (of 8 completions each) is not divisible by mesh.data",
         ),
+        (
+            Config(data=Data(prompt_style="llama")),
+            "data.prompt_style='llama' is none of chat, live",
+        ),
+        (Config(data=Data(thinking="yes")), "data.thinking='yes' is none of template, on, off"),
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (

@@ -41,7 +41,7 @@ def test_it_repeats_with_its_seed(arguments):
 def test_a_last_batch_that_is_not_full_counts_each_problem_once(tiny, arguments):
     """Three problems in batches of two: the filler's rows must not reach the numbers."""
     graphdef, params, tokenizer = tiny
-    problems = held_out(arguments["data"], tokenizer, 400, "")
+    problems = held_out(arguments["data"], tokenizer, 400)
     three = [*problems, problems[0]]
     seen = []
 

@@ -24,7 +24,7 @@ LAYERS = (
         "interrupt",
     },
     {"grpo", "grpo_loss"},
-    {"train", "evaluate", "submissions", "programs", "grade"},
+    {"train", "evaluate", "submissions", "programs", "grade", "convert"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

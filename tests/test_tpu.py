@@ -20,7 +20,8 @@ from jax.sharding import AxisType, Mesh
 from rlif_jax.batch import Prompts, Rollout, TokenStats, TrainState
 from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import make_optimizer, make_update, train_batch
-from rlif_jax.model.decoder import Decoder, ModelConfig
+from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.decoder import Decoder
 from rlif_jax.sampler.sample import make_decode_chunk, make_prefill
 from rlif_jax.scoring import make_score
 from rlif_jax.sharding import MESH_AXES, batch_sharding, param_shardings, replicated

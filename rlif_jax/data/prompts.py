@@ -1,12 +1,17 @@
-"""Problems to chat messages, to tokens, to a padded batch."""
+"""Problems to chat messages, to text, to tokens, to a padded batch."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import jinja2
 import numpy as np
-from jinja2 import TemplateError
 
 from rlif_jax.batch import Prompts
+from rlif_jax.config import PromptStyle, Thinking
+from rlif_jax.data.extract import THINK, THINK_END
+from rlif_jax.data.prompt_styles import WHOLE_TEXTS, livecodebench_messages
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -17,13 +22,56 @@ _STDIN_REQUEST = (
 )
 _FUNCTION_REQUEST = "Complete this function and put it in one ```python block:"
 
+# Llama 3's templates write today's date into the system message. A run must not change its prompts
+# at midnight, so they get the date that they have themselves where there is no clock.
+_LLAMA_DATE = "26 Jul 2024"
 
-def prompt_messages(problem: Problem, system_prompt: str = "") -> list[dict[str, str]]:
+
+class _PromptFields(Protocol):
+    """What config.Data and the arguments of an evaluation have in common."""
+
+    @property
+    def prompt_style(self) -> PromptStyle: ...
+
+    @property
+    def system_prompt(self) -> str: ...
+
+    @property
+    def thinking(self) -> Thinking: ...
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a problem is put to a model; `config.Data` says what each value means."""
+
+    style: PromptStyle = "chat"
+    system_prompt: str = ""
+    thinking: Thinking = "template"
+
+    @classmethod
+    def of(cls, fields: _PromptFields) -> "PromptOptions":
+        """The options among the fields of a configuration's `data`, or of an evaluation."""
+        return cls(fields.prompt_style, fields.system_prompt, fields.thinking)
+
+
+DEFAULT_OPTIONS = PromptOptions()
+
+
+def prompt_messages(
+    problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+) -> list[dict[str, str]]:
     """Chat messages that pose the problem: the statement, then what to write and in which form.
 
     Tests never appear, public ones included: examples that a statement needs are part of its text.
-    An empty `system_prompt` sends no system message, which leaves the chat template its own.
+    In the style "chat" an empty system prompt sends no system message, which leaves the chat
+    template its own.
+
+    Raises UserError for a style that has no messages.
     """
+    if options.style == "livecodebench":
+        return livecodebench_messages(problem, options.system_prompt)
+    if options.style != "chat":
+        raise UserError(f"prompt_style={options.style} is not made of chat messages; use chat.")
     if problem.entry_point is None:
         request = _STDIN_REQUEST
     elif problem.starter_code.strip():
@@ -31,36 +79,110 @@ def prompt_messages(problem: Problem, system_prompt: str = "") -> list[dict[str,
     else:
         request = f"Write the Python function {problem.entry_point}, in one ```python block."
     messages = [{"role": "user", "content": f"{problem.prompt.rstrip()}\n\n{request}"}]
-    if system_prompt:
-        messages.insert(0, {"role": "system", "content": system_prompt})
+    if options.system_prompt:
+        messages.insert(0, {"role": "system", "content": options.system_prompt})
     return messages
 
 
-def encode_prompt(tokenizer: Any, problem: Problem, system_prompt: str = "") -> list[int]:
-    """Token ids of the problem under the tokenizer's chat template, up to where the answer starts.
+def render_prompt(
+    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+) -> str:
+    """The text that poses the problem, special tokens included, up to where the answer starts.
 
-    The template writes all special tokens, and the tokenizer adds none of its own. Raises UserError
-    when the tokenizer has no chat template or its template refuses the messages.
+    Raises UserError when the tokenizer has no chat template and the style needs one, when its
+    template refuses the messages, when it lacks a special token that the style writes out, and
+    when thinking cannot be switched.
     """
+    if whole := WHOLE_TEXTS.get(options.style):
+        lacking = [token for token in whole.special_tokens if not _has_token(tokenizer, token)]
+        if lacking:
+            raise UserError(
+                f"prompt_style={options.style} writes {', '.join(lacking)}, which the tokenizer "
+                f"{tokenizer.name_or_path!r} does not have; choose prompt_style=livecodebench, "
+                "which uses the model's own chat template."
+            )
+        text, switched = whole.text(problem, options.system_prompt), False
+    else:
+        text, switched = _rendered_chat(tokenizer, problem, options)
+    if options.thinking == "template" or switched:
+        return text
+    return _with_thinking(tokenizer, text, options.thinking)
+
+
+def encode_prompt(
+    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+) -> list[int]:
+    """Token ids of `render_prompt`, which writes all special tokens: the tokenizer adds none.
+
+    So there is one beginning-of-sequence token where the text begins with it, and none elsewhere.
+    Raises as `render_prompt` does.
+    """
+    text = render_prompt(tokenizer, problem, options)
+    return [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
+
+
+def opens_thinking(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside the thinking, which the completion then goes on with.
+
+    Only its end counts: an instruction may speak of the tags, and a statement may hold anything.
+    """
+    return prompt.rstrip().endswith(THINK)
+
+
+def _rendered_chat(tokenizer: Any, problem: Problem, options: PromptOptions) -> tuple[str, bool]:
+    """The text under the tokenizer's chat template, and whether that has switched the thinking."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             f"The tokenizer {tokenizer.name_or_path!r} has no chat template, so problems cannot be "
-            "put to this model; use an instruction-tuned model, or add a chat_template to its "
-            "tokenizer files."
+            "put to this model; use an instruction-tuned model, add a chat_template to its "
+            f"tokenizer files, or choose a prompt_style without one: {', '.join(WHOLE_TEXTS)}."
         )
+    messages, variables = prompt_messages(problem, options), {}
     try:
-        ids = tokenizer.apply_chat_template(
-            prompt_messages(problem, system_prompt),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,  # transformers 5 wraps the ids in a BatchEncoding otherwise
+        names = _names_in(tokenizer.get_chat_template())
+        if "date_string" in names:
+            variables["date_string"] = _LLAMA_DATE
+        if options.thinking != "template" and "enable_thinking" in names:
+            variables["enable_thinking"] = options.thinking == "on"
+        text = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, **variables
         )
-    except TemplateError as error:
+    except jinja2.TemplateError as error:
         raise UserError(
             f"The chat template of {tokenizer.name_or_path!r} refused the prompt: {error}. If it "
-            "takes no system message, leave data.system_prompt empty."
+            "takes no system message, leave data.system_prompt empty and data.prompt_style=chat."
         ) from error
-    return [int(i) for i in ids]
+    return text, "enable_thinking" in variables
+
+
+@functools.lru_cache(maxsize=8)
+def _names_in(template: str) -> frozenset[str]:
+    """The names that the code of a chat template uses, not those in its comments and texts."""
+    tokens = jinja2.Environment().lex(template)
+    return frozenset(value for _, kind, value in tokens if kind == "name")
+
+
+def _has_token(tokenizer: Any, token: str) -> bool:
+    return tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id)
+
+
+def _with_thinking(tokenizer: Any, text: str, thinking: Thinking) -> str:
+    """`text` ending in an open `<think>` (on) or in an empty thought (off), whatever it ended in.
+
+    An empty thought is Qwen3's own way not to think.
+    """
+    if not (_has_token(tokenizer, THINK) and _has_token(tokenizer, THINK_END)):
+        raise UserError(
+            f"thinking={thinking} needs a chat template that reads enable_thinking or the tokens "
+            f"{THINK} and {THINK_END}, and {tokenizer.name_or_path!r} has neither; choose "
+            "thinking=template."
+        )
+    bare = text.rstrip()
+    if bare.endswith(THINK_END) and bare.removesuffix(THINK_END).rstrip().endswith(THINK):
+        bare = bare.removesuffix(THINK_END).rstrip()
+    if bare.endswith(THINK):
+        text = bare.removesuffix(THINK)
+    return f"{text}{THINK}\n" if thinking == "on" else f"{text}{THINK}\n\n{THINK_END}\n\n"
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int, bucket: int) -> Prompts:

@@ -1,4 +1,4 @@
-"""Rotary positions and grouped-query attention, as plain einsums.
+"""Grouped-query attention, as plain einsums.
 
 Letters beyond `batch.py`'s: S key columns, R = H / K query heads that share a key/value head.
 """
@@ -10,21 +10,6 @@ Array = jax.Array
 
 # Finite, so that a row without any valid key gives a uniform average instead of NaN.
 _MASKED = -1e30
-
-
-def rope_angles(position_BT: Array, head_dim: int, theta: float) -> tuple[Array, Array]:
-    """Cosine and sine of position * theta^(-2i/A), each float32 [B, T, A/2] (arXiv 2104.09864)."""
-    exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    angle = position_BT[..., None].astype(jnp.float32) * theta**-exponent
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x_BTHA: Array, cos_BTI: Array, sin_BTI: Array) -> Array:
-    """Rotate each head's pairs (i, i + A/2), the order of Hugging Face checkpoints, in float32."""
-    first, second = jnp.split(x_BTHA.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos_BTI[:, :, None], sin_BTI[:, :, None]
-    out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return out.astype(x_BTHA.dtype)
 
 
 def attention(q_BTHA: Array, k_BKSA: Array, v_BKSA: Array, mask_BTS: Array) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rlif_jax.model.decoder import ModelConfig
+from rlif_jax.model.config import ModelConfig
 
 Array = jax.Array
 

@@ -1,88 +1,22 @@
 """One decoder for Llama, Qwen2 and Qwen3: they differ by flags, not by code.
 
 Layers are stacked on a leading axis and applied with `jax.lax.scan`, so compile time does not grow
-with depth. Each parameter is declared once, with its shape, its logical axes and how a random one
-is drawn; shardings and weight loading are derived from that.
+with depth. Parameters are those that `config.param_specs` declares.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.model.attention import attention, rope_angles, rotate, shared_prompt_attention
+from rlif_jax.model.attention import attention, shared_prompt_attention
+from rlif_jax.model.cache import KVCache
+from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
+from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import constrain
 
-if TYPE_CHECKING:
-    from rlif_jax.model.cache import KVCache
-
 Array = jax.Array
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and flags of a decoder, and the numerics it runs in.
-
-    `eos_ids` are the token ids that end a completion. `dtype` is the type of activations and matrix
-    products; parameters are float32. `remat` recomputes each layer in the backward pass, saving
-    only its input.
-    """
-
-    vocab_size: int
-    embed: int
-    ffn: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rope_theta: float = 10000.0
-    rms_eps: float = 1e-6
-    tied: bool = True
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    max_positions: int = 2048
-    eos_ids: tuple[int, ...] = ()
-    dtype: str = "float32"
-    remat: bool = False
-
-
-class ParamSpec(NamedTuple):
-    """Declaration of one parameter: `axes` are logical names, one for each entry of `shape`."""
-
-    shape: tuple[int, ...]
-    axes: tuple[str, ...]
-    init: str  # "normal", "ones" or "zeros"
-
-
-def param_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:
-    """Every parameter of the decoder by name; those of the layers begin with `layers.`."""
-    L, D, F, H, K, A = cfg.layers, cfg.embed, cfg.ffn, cfg.heads, cfg.kv_heads, cfg.head_dim
-    specs = {
-        "embed": ParamSpec((cfg.vocab_size, D), ("vocab", "embed"), "normal"),
-        "final_norm": ParamSpec((D,), ("norm",), "ones"),
-        "layers.attn_norm": ParamSpec((L, D), ("layer", "norm"), "ones"),
-        "layers.q": ParamSpec((L, D, H, A), ("layer", "embed", "heads", "head_dim"), "normal"),
-        "layers.k": ParamSpec((L, D, K, A), ("layer", "embed", "kv_heads", "head_dim"), "normal"),
-        "layers.v": ParamSpec((L, D, K, A), ("layer", "embed", "kv_heads", "head_dim"), "normal"),
-        "layers.o": ParamSpec((L, H, A, D), ("layer", "heads", "head_dim", "embed"), "normal"),
-        "layers.ffn_norm": ParamSpec((L, D), ("layer", "norm"), "ones"),
-        "layers.gate": ParamSpec((L, D, F), ("layer", "embed", "ffn"), "normal"),
-        "layers.up": ParamSpec((L, D, F), ("layer", "embed", "ffn"), "normal"),
-        "layers.down": ParamSpec((L, F, D), ("layer", "ffn", "embed"), "normal"),
-    }
-    if cfg.qkv_bias:
-        specs["layers.q_bias"] = ParamSpec((L, H, A), ("layer", "heads", "head_dim"), "zeros")
-        specs["layers.k_bias"] = ParamSpec((L, K, A), ("layer", "kv_heads", "head_dim"), "zeros")
-        specs["layers.v_bias"] = ParamSpec((L, K, A), ("layer", "kv_heads", "head_dim"), "zeros")
-    if cfg.qk_norm:
-        specs["layers.q_norm"] = ParamSpec((L, A), ("layer", "norm"), "ones")
-        specs["layers.k_norm"] = ParamSpec((L, A), ("layer", "norm"), "ones")
-    if not cfg.tied:
-        specs["head"] = ParamSpec((cfg.vocab_size, D), ("vocab", "embed"), "normal")
-    return specs
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -126,14 +60,17 @@ class Decoder(nnx.Module):
 
         def make(name: str, spec: ParamSpec) -> Array:
             if spec.init == "normal":
-                return scale * jax.random.normal(keys[name], spec.shape)
+                value = scale * jax.random.normal(keys[name], spec.shape)
+                if spec.axes[0] == "vocab":
+                    value = value.at[cfg.vocab_size :].set(0.0)
+                return value
             return jnp.full(spec.shape, 1.0 if spec.init == "ones" else 0.0)
 
         return cls(cfg, make)
 
     @property
     def head_VD(self) -> Array:
-        """The output matrix, float32 [V, D]; the embedding itself when tied."""
+        """The output matrix, float32 [vocab_rows, D]; the embedding itself when tied."""
         return (self.embed if self.cfg.tied else self.head)[...]
 
     def _stacked(self) -> dict[str, Array]:
@@ -142,35 +79,55 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         tokens_BT: Array,
-        position_BT: Array,
-        mask_BT: Array,
-        cache: "KVCache | None" = None,
-        samples: int = 0,
+        position_BT: Array | None = None,
+        mask_BT: Array | None = None,
+        *,
         prompt: int | None = None,
-    ) -> tuple[Array, "KVCache | None"]:
-        """Final-normed hidden states [B, T, D] in the activation dtype, and the updated cache.
+        samples: int = 0,
+    ) -> Array:
+        """Final-normed hidden states [B, T, D] in the activation dtype.
 
-        `position_BT` counts real tokens of a row from 0; `mask_BT` is false on padding, which is
-        never attended. With a cache the T tokens become its columns `length`..`length + T - 1`,
-        which must exist. With `samples` = g a row is a prompt of `prompt` columns followed by g
-        completions of equal width, each of which sees the prompt and itself, so that a prompt is
-        computed once for all its completions.
+        `mask_BT` is false on padding, which is never attended (default: no padding); `position_BT`
+        counts real tokens of a row from 0 (default: as the mask has it). With `samples` = g a row
+        is a prompt of `prompt` columns followed by g completions of equal width, each of which sees
+        the prompt and itself, so that a prompt is computed once for all its completions; positions
+        then have to be given.
         """
-        cfg = self.cfg
-        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(cfg.dtype)
-        x_BTD = constrain(x_BTD, "batch", "length", "hidden")
-        rope = rope_angles(position_BT, cfg.head_dim, cfg.rope_theta)
-        if cache is not None:
-            x_BTD, cache = _layers_cached(cfg, x_BTD, self._stacked(), rope, mask_BT, cache)
-        else:
-            P = tokens_BT.shape[1] if prompt is None else prompt
-            x_BTD = _layers(cfg, x_BTD, self._stacked(), rope, mask_BT, P, samples)
-        return rms_norm(x_BTD, self.final_norm[...], cfg.rms_eps), cache
+        if position_BT is None and samples:
+            raise ValueError("rows of several completions need their positions")
+        if mask_BT is None:
+            mask_BT = jnp.ones(tokens_BT.shape, bool)
+        if position_BT is None:
+            position_BT = jnp.maximum(jnp.cumsum(mask_BT, axis=1) - 1, 0)
+        P = tokens_BT.shape[1] if prompt is None else prompt
+        rope = rope_angles(position_BT, self.cfg)
+        x_BTD = self._embedded(tokens_BT)
+        x_BTD = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, P, samples)
+        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps)
 
-    def logits(self, tokens_BT: Array, position_BT: Array, mask_BT: Array) -> Array:
-        """Float32 logits [B, T, V] in one piece: for tests and small vocabularies only."""
-        x_BTD, _ = self(tokens_BT, position_BT, mask_BT)
-        return jnp.einsum("BTD,VD->BTV", x_BTD.astype(jnp.float32), self.head_VD)
+    def extend(
+        self, tokens_BT: Array, position_BT: Array, mask_BT: Array, cache: KVCache
+    ) -> tuple[Array, KVCache]:
+        """Hidden states [B, T, D] of T more tokens behind those of a cache, and the longer cache.
+
+        They become its columns `length`..`length + T - 1`, which must exist; `position_BT` and
+        `mask_BT` as above.
+        """
+        rope = rope_angles(position_BT, self.cfg)
+        x_BTD = self._embedded(tokens_BT)
+        x_BTD, cache = _layers_cached(self.cfg, x_BTD, self._stacked(), rope, mask_BT, cache)
+        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), cache
+
+    def logits(
+        self, tokens_BT: Array, position_BT: Array | None = None, mask_BT: Array | None = None
+    ) -> Array:
+        """Float32 logits [B, T, vocab_size] in one piece: for small use only."""
+        x_BTD = self(tokens_BT, position_BT, mask_BT).astype(jnp.float32)
+        return jnp.einsum("BTD,VD->BTV", x_BTD, self.head_VD[: self.cfg.vocab_size])
+
+    def _embedded(self, tokens_BT: Array) -> Array:
+        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(self.cfg.dtype)
+        return constrain(x_BTD, "batch", "length", "hidden")
 
 
 def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Array, Array, Array]:
@@ -222,7 +179,7 @@ def _layers(cfg: ModelConfig, x_BTD: Array, weights: dict, rope, mask_BT, P: int
     return jax.lax.scan(layer, x_BTD, weights)[0]
 
 
-def _extend_mask(cache: "KVCache", mask_BT: Array) -> tuple[Array, Array]:
+def _extend_mask(cache: KVCache, mask_BT: Array) -> tuple[Array, Array]:
     """The cache's valid slots [B, S] with T new columns, and who may see what, [B, T, S]."""
     T, S = mask_BT.shape[1], cache.mask.shape[1]
     valid_BS = jax.lax.dynamic_update_slice(cache.mask, mask_BT, (0, cache.length))
@@ -230,7 +187,7 @@ def _extend_mask(cache: "KVCache", mask_BT: Array) -> tuple[Array, Array]:
     return valid_BS, valid_BS[:, None, :] & causal_TS
 
 
-def _layers_cached(cfg: ModelConfig, x_BTD: Array, weights: dict, rope, mask_BT, cache: "KVCache"):
+def _layers_cached(cfg: ModelConfig, x_BTD: Array, weights: dict, rope, mask_BT, cache: KVCache):
     """All layers over T new columns, scanned, reading and extending the stacked cache.
 
     The whole cache travels in the scan's carry and only a [1, B, T, K, A] slice is written: as

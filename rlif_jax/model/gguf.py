@@ -5,16 +5,20 @@ dequantised one by one straight into the stacked arrays, so that no second copy 
 in memory. The format and the names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import dataclasses
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
 from rlif_jax.errors import UserError
-from rlif_jax.model.decoder import ModelConfig, ParamSpec, param_specs
+from rlif_jax.model.config import ModelConfig, RopeScaling, param_specs
+from rlif_jax.model.layout import file_block, file_shape, from_file, leaf_of
+from rlif_jax.model.rope import frequencies
+from rlif_jax.model.weights import ReadInParts
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 QUANTISATIONS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
@@ -28,6 +32,7 @@ _GLOBAL_NAMES = {
     "final_norm": "output_norm.weight",
     "head": "output.weight",
 }
+_ROPE_TABLE = "rope_freqs.weight"  # what llama3's rule divides each frequency by
 _LAYER_NAMES = {
     "attn_norm": "attn_norm.weight",
     "q": "attn_q.weight",
@@ -91,11 +96,6 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
             raise UserError(f"model file {path} has {arch}.{key} {value!r}, not a usable number")
         return value
 
-    scaling = metadata(reader, f"{arch}.rope.scaling.type", "none")
-    if scaling != "none":
-        raise UserError(
-            f"model file {path} asks for rope scaling {scaling!r}; only none is supported"
-        )
     tensors = {t.name: t for t in reader.tensors}
     if "token_embd.weight" not in tensors or len(tensors["token_embd.weight"].shape) != 2:
         raise UserError(f"model file {path} lacks the matrix token_embd.weight; fetch it again")
@@ -106,7 +106,8 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
             f"model file {path} has {arch}.block_count {layers} but {len(tensors)} tensors; it "
             "is damaged: fetch it again"
         )
-    return ModelConfig(
+    cfg = ModelConfig(
+        family=arch,
         vocab_size=int(tensors["token_embd.weight"].shape[1]),
         embed=embed,
         ffn=number("feed_forward_length"),
@@ -122,6 +123,54 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
         max_positions=number("context_length"),
         eos_ids=_eos_ids(reader),
     )
+    return dataclasses.replace(cfg, rope_scaling=_rope_scaling(reader, cfg, path))
+
+
+def _rope_scaling(reader: GGUFReader, cfg: ModelConfig, path: str | Path) -> RopeScaling | None:
+    """Linear and yarn scaling by metadata; llama3's by the table of divisors the file carries."""
+    table = next((t for t in reader.tensors if t.name == _ROPE_TABLE), None)
+    if table is not None:
+        return _recognised(tuple(float(x) for x in table.data.reshape(-1)), cfg, path)
+    prefix = f"{cfg.family}.rope.scaling"
+    kind = metadata(reader, f"{prefix}.type", "none")
+    if kind == "none":
+        return None
+    factor = metadata(reader, f"{prefix}.factor")
+    original = metadata(reader, f"{prefix}.original_context_length", cfg.max_positions)
+    if kind not in ("linear", "yarn"):
+        raise UserError(
+            f"model file {path} asks for rope scaling {kind!r}; supported are none, linear and yarn"
+        )
+    if not isinstance(factor, int | float) or not factor > 0:
+        raise UserError(f"model file {path} has {prefix}.factor {factor!r}, not a usable number")
+    if kind == "linear":
+        return RopeScaling("linear", factor=float(factor))
+    return RopeScaling(
+        "yarn",
+        factor=float(factor),
+        original_positions=int(original),
+        attention_factor=1 + 0.1 * float(np.log(factor)) if factor > 1 else 1.0,
+    )
+
+
+def _recognised(divisors: tuple[float, ...], cfg: ModelConfig, path: str | Path) -> RopeScaling:
+    """Llama 3's own parameters where they give this table, so that config.json can say it."""
+    if len(divisors) != cfg.head_dim // 2 or not all(0 < d < 2**31 for d in divisors):
+        raise UserError(
+            f"model file {path} has {len(divisors)} rotary divisors in {_ROPE_TABLE}, not "
+            f"{cfg.head_dim // 2} positive ones; it is damaged: fetch it again"
+        )
+    llama3 = RopeScaling(
+        "llama3",
+        factor=max(divisors),
+        original_positions=8192,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+    )
+    made = frequencies(dataclasses.replace(cfg, rope_scaling=llama3))
+    if np.allclose(frequencies(cfg) / made, divisors, rtol=1e-5):
+        return llama3
+    return RopeScaling("table", divisors=divisors)
 
 
 def _eos_ids(reader: GGUFReader) -> tuple[int, ...]:
@@ -134,29 +183,58 @@ def _eos_ids(reader: GGUFReader) -> tuple[int, ...]:
     return tuple(sorted(ids - {None}))
 
 
-def read_params(reader: GGUFReader, cfg: ModelConfig, path: str | Path) -> Callable:
-    """A `make(name, spec)` for `Decoder` that dequantises a parameter to float32 NumPy when asked.
+class GGUFWeights(ReadInParts):
+    """The weights of a GGUF file, each tensor dequantised to float32 when it is asked for.
 
-    Before any is converted, every tensor of the file is checked to be used exactly once, of the
-    expected shape and of a known quantisation; raises UserError naming those that are not.
+    Every tensor of the file is checked to be used exactly once, of the expected shape and of a
+    known quantisation; raises UserError naming those that are not.
     """
-    llama = metadata(reader, "general.architecture") == "llama"
-    tensors = {t.name: t for t in reader.tensors}
-    specs = param_specs(cfg)
-    sources = {name: _tensor_names(name, cfg.layers) for name in specs}
-    _check(tensors, specs, sources, path)
 
-    def make(name: str, spec: ParamSpec) -> np.ndarray:
-        out = np.empty(spec.shape, np.float32)
-        stacked = out if spec.axes[0] == "layer" else out[None]
-        leaf = name.removeprefix("layers.")
-        for layer, source in enumerate(sources[name]):
-            tensor = tensors[source]
-            value = quants.dequantize(tensor.data, tensor.tensor_type)
-            stacked[layer] = _from_llama_cpp(leaf, value, stacked.shape[1:], permuted=llama)
-        return out
+    def __init__(self, reader: GGUFReader, cfg: ModelConfig, path: str | Path):
+        super().__init__(cfg)
+        self._tensors = {t.name: t for t in reader.tensors}
+        _check(self._tensors, cfg, path)
 
-    return make
+    def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index) -> np.ndarray:
+        (rows, columns), part = file_block(name, shape, index)
+        block = self._rows(_tensor_names(name, self._cfg.layers)[layer], name, rows)
+        if leaf_of(name) in ("embed", "head"):  # padding, which the file does not have
+            block = np.pad(block, ((0, (rows.stop - rows.start) - len(block)), (0, 0)))
+        return from_file(name, block[:, columns], part)
+
+    def _rows(self, tensor: str, name: str, rows: slice) -> np.ndarray:
+        """Rows of a tensor's matrix as Hugging Face orders them, float32; whole heads of q and k.
+
+        For the llama architecture llama.cpp interleaves each head's rotary pairs
+        ((0, A/2), (1, A/2 + 1), ...) in q and k, which is undone here.
+        """
+        stored = self._tensors[tensor]
+        kind = GGMLQuantizationType(stored.tensor_type)
+        if len(stored.shape) == 1:
+            values = quants.dequantize(stored.data, kind)[rows, None]
+        elif len(data := stored.data[rows]):
+            values = quants.dequantize(data, kind)
+        else:
+            values = np.zeros((0, int(stored.shape[0])), np.float32)
+        values = values.astype(np.float32, copy=False)
+        permuted = leaf_of(name) in ("q", "k", "q_bias", "k_bias")
+        if self._cfg.family == "llama" and permuted:
+            pairs = values.reshape(-1, self._cfg.head_dim // 2, 2, values.shape[1])
+            values = pairs.swapaxes(1, 2).reshape(values.shape)
+        return values
+
+    def stored(self, name: str, layer: int) -> np.ndarray:
+        """See `weights.Weights`; quantised tensors as float32."""
+        tensor = _tensor_names(name, self._cfg.layers)[layer]
+        values = self._rows(tensor, name, slice(None))
+        shape = tuple(int(n) for n in reversed(self._tensors[tensor].shape))
+        return values.reshape(shape).astype(self.dtype(name, layer))
+
+    def dtype(self, name: str, layer: int) -> np.dtype:
+        """See `weights.Weights`."""
+        tensor = self._tensors[_tensor_names(name, self._cfg.layers)[layer]]
+        kinds = {"F16": np.float16, "BF16": ml_dtypes.bfloat16}
+        return np.dtype(kinds.get(GGMLQuantizationType(tensor.tensor_type).name, np.float32))
 
 
 def _tensor_names(name: str, layers: int) -> list[str]:
@@ -167,63 +245,27 @@ def _tensor_names(name: str, layers: int) -> list[str]:
     return [f"blk.{i}.{leaf}" for i in range(layers)]
 
 
-def _file_shape(name: str, spec: ParamSpec) -> tuple[int, ...]:
-    """The shape of a parameter's tensor in the file: [out, in] matrices with heads flattened."""
-    shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
-    match name.removeprefix("layers."):
-        case "q" | "k" | "v":
-            return (shape[1] * shape[2], shape[0])
-        case "o":
-            return (shape[2], shape[0] * shape[1])
-        case "gate" | "up" | "down":
-            return (shape[1], shape[0])
-        case "q_bias" | "k_bias" | "v_bias":
-            return (shape[0] * shape[1],)
-        case _:
-            return shape
-
-
-def _check(tensors: dict, specs: dict[str, ParamSpec], sources: dict, path: str | Path) -> None:
+def _check(tensors: dict, cfg: ModelConfig, path: str | Path) -> None:
     """Raise UserError with every missing, unused, mis-shaped and unknown-type tensor."""
-    problems = []
-    for name, spec in specs.items():
-        want = _file_shape(name, spec)
-        for source in sources[name]:
+    problems, used = [], {_ROPE_TABLE}
+    for name, spec in param_specs(cfg).items():
+        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
+        want = file_shape(name, shape, cfg.vocab_size)
+        for source in _tensor_names(name, cfg.layers):
+            used.add(source)
             if source not in tensors:
                 problems.append(f"{source} is missing")
                 continue
             tensor = tensors[source]
-            shape = tuple(int(n) for n in reversed(tensor.shape))
-            if shape != want:
-                problems.append(f"{source} has shape {shape}, not {want}")
+            shape_found = tuple(int(n) for n in reversed(tensor.shape))
+            if shape_found != want:
+                problems.append(f"{source} has shape {shape_found}, not {want}")
             kind = GGMLQuantizationType(tensor.tensor_type).name
             if kind not in QUANTISATIONS:
                 known = ", ".join(QUANTISATIONS)
                 problems.append(f"{source} is stored as {kind}, which is not among {known}")
-    used = {source for group in sources.values() for source in group}
     problems += [f"{name} belongs to no parameter" for name in tensors if name not in used]
     if problems:
         shown = "; ".join(problems[:8])
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise UserError(f"model file {path} does not fit its own metadata: {shown}{more}")
-
-
-def _from_llama_cpp(leaf: str, value: np.ndarray, shape: tuple[int, ...], permuted: bool):
-    """One layer's tensor in this decoder's layout.
-
-    llama.cpp stores [out, in]. For the llama architecture it also interleaves each head's rotary
-    pairs ((0, A/2), (1, A/2 + 1), ...) in q and k, which is undone here.
-    """
-    match leaf:
-        case "q" | "k":
-            embed, heads, width = shape
-            if permuted:
-                value = value.reshape(heads, width // 2, 2, embed).swapaxes(1, 2)
-            return value.reshape(heads * width, embed).T.reshape(shape)
-        case "v" | "o" | "gate" | "up" | "down":
-            return value.T.reshape(shape)
-        case "q_bias" | "k_bias" if permuted:
-            heads, width = shape
-            return value.reshape(heads, width // 2, 2).swapaxes(1, 2).reshape(shape)
-        case _:
-            return value.reshape(shape)

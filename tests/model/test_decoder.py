@@ -12,7 +12,8 @@ from tiny_gguf import TINY, positions
 
 from rlif_jax import sharding
 from rlif_jax.model.cache import init_cache, repeat_rows
-from rlif_jax.model.decoder import Decoder, param_specs
+from rlif_jax.model.config import kv_bytes_per_token, param_count, param_specs
+from rlif_jax.model.decoder import Decoder
 
 B, P, C = 3, 6, 3
 CONFIGS = {
@@ -40,15 +41,22 @@ def rows():
 
 
 def forward(model: Decoder):
-    """The model as one jitted function of (tokens, position, mask, cache)."""
+    """The model as one jitted function of (tokens, position, mask)."""
     graphdef, params = nnx.split(model)
     call = jax.jit(lambda params, *args: nnx.merge(graphdef, params)(*args))
     return functools.partial(call, params)
 
 
+def extension(model: Decoder):
+    """`model.extend` as one jitted function of (tokens, position, mask, cache)."""
+    graphdef, params = nnx.split(model)
+    call = jax.jit(lambda params, *args: nnx.merge(graphdef, params).extend(*args))
+    return functools.partial(call, params)
+
+
 def cached(model: Decoder, tokens, mask):
     """Hidden states by prefill of P columns and then one column at a time."""
-    position, run = positions(mask), forward(model)
+    position, run = positions(mask), extension(model)
     cache = init_cache(model.cfg, tokens.shape[0], P + C + 2)  # more columns than used
     x, cache = run(tokens[:, :P], position[:, :P], mask[:, :P], cache)
     out = [x]
@@ -65,9 +73,9 @@ def cached(model: Decoder, tokens, mask):
 def test_prefill_and_decode_equal_the_full_forward(rows, family, dtype):
     tokens, mask = rows
     model = decoder(family, dtype=dtype)
-    want, none = forward(model)(tokens, positions(mask), mask)
+    want = forward(model)(tokens, positions(mask), mask)
     got = cached(model, tokens, mask)
-    assert none is None and got.dtype == want.dtype == jnp.dtype(dtype)
+    assert got.dtype == want.dtype == jnp.dtype(dtype)
     np.testing.assert_allclose(
         got[mask].astype(jnp.float32), want[mask].astype(jnp.float32), atol=BOUND[dtype]
     )
@@ -76,8 +84,8 @@ def test_prefill_and_decode_equal_the_full_forward(rows, family, dtype):
 def test_several_columns_at_once_after_prefill(rows):
     tokens, mask = rows
     model, position = decoder(), positions(mask)
-    run = forward(model)
-    want, _ = run(tokens, position, mask)
+    run = extension(model)
+    want = forward(model)(tokens, position, mask)
     cache = init_cache(model.cfg, B, P + C)
     for part in (slice(0, 2), slice(2, P), slice(P, P + C)):
         got, cache = run(tokens[:, part], position[:, part], mask[:, part], cache)
@@ -89,8 +97,8 @@ def test_several_columns_at_once_after_prefill(rows):
 def test_repeated_rows_decode_as_their_prompt(rows):
     tokens, mask = rows
     model, position = decoder(), positions(mask)
-    run = forward(model)
-    want, _ = run(tokens, position, mask)
+    run = extension(model)
+    want = forward(model)(tokens, position, mask)
     G = 2
     _, cache = run(tokens[:, :P], position[:, :P], mask[:, :P], init_cache(model.cfg, B, P + C))
     cache = repeat_rows(cache, G)
@@ -107,11 +115,11 @@ def test_repeated_rows_decode_as_their_prompt(rows):
 def test_padding_and_the_future_are_never_seen(rows):
     tokens, mask = rows
     model, position = decoder(), positions(mask)
-    before, _ = forward(model)(tokens, position, mask)
+    before = forward(model)(tokens, position, mask)
     changed = (
         jnp.where(mask, tokens, (tokens + 7) % TINY.vocab_size).at[:, 7].add(1) % TINY.vocab_size
     )
-    after, _ = forward(model)(changed, position, mask)
+    after = forward(model)(changed, position, mask)
     live = mask.at[:, 7:].set(False)
     np.testing.assert_array_equal(before[live], after[live])
     assert (np.abs(before[:, 7:] - after[:, 7:]).max(-1) > 0).all()
@@ -123,7 +131,7 @@ def test_rows_without_a_single_token_stay_finite(rows):
     none = jnp.zeros(tokens.shape, bool)
 
     def total(params):
-        return jnp.sum(nnx.merge(graphdef, params)(tokens, positions(none), none)[0])
+        return jnp.sum(nnx.merge(graphdef, params)(tokens, positions(none), none))
 
     for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(total))(params)):
         assert np.isfinite(leaf).all()
@@ -136,7 +144,7 @@ def test_remat_changes_memory_not_gradients(rows):
     for graphdef in graphdefs:
 
         def loss(params, graphdef=graphdef):
-            x, _ = nnx.merge(graphdef, params)(tokens, positions(mask), mask)
+            x = nnx.merge(graphdef, params)(tokens, positions(mask), mask)
             return jnp.mean(jnp.sin(x))
 
         programs.append(str(jax.make_jaxpr(jax.grad(loss))(params)))
@@ -154,8 +162,8 @@ def test_eight_devices_equal_one(family):
 
     def loss(params, tokens, mask):
         model = nnx.merge(graphdef, params)
-        x_BTD, _ = model(tokens, positions(mask), mask)
-        logits = jnp.einsum("BTD,VD->BTV", x_BTD, model.head_VD)
+        x_BTD = model(tokens, positions(mask), mask)
+        logits = jnp.einsum("BTD,VD->BTV", x_BTD, model.head_VD[: TINY.vocab_size])
         return jnp.mean(jnp.where(mask[..., None], jax.nn.log_softmax(logits) ** 2, 0)), logits
 
     step = jax.value_and_grad(loss, has_aux=True)
@@ -174,7 +182,7 @@ def test_eight_devices_decode_as_one():
     tokens = jnp.asarray(np.random.default_rng(1).integers(0, TINY.vocab_size, (4, P + C)))
     mask = jnp.asarray(np.arange(P + C)[None] >= np.array([[0], [2], [5], [1]]))
     graphdef, params = nnx.split(decoder())
-    want, _ = forward(decoder())(tokens, positions(mask), mask)
+    want = forward(decoder())(tokens, positions(mask), mask)
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     placed = jax.device_put(params, sharding.param_shardings(params, mesh))
     with jax.set_mesh(mesh):
@@ -196,10 +204,47 @@ def test_every_parameter_is_declared_once_with_known_axes():
 
 
 def test_axes_that_do_not_divide_are_replicated():
-    cfg = dataclasses.replace(TINY, heads=3, kv_heads=3, vocab_size=41)
+    cfg = dataclasses.replace(TINY, heads=3, kv_heads=3)
     _, params = nnx.split(Decoder.init(cfg, jax.random.key(0)))
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     shardings = sharding.param_shardings(params, mesh)
     spec = jax.sharding.PartitionSpec
     assert shardings["layers"]["q"].get_value().spec == spec(None, "fsdp", None, None)
-    assert shardings["embed"].get_value().spec == spec(None, "fsdp")
+    assert shardings["layers"]["down"].get_value().spec == spec(None, "tensor", "fsdp")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_of_padding_are_zero_and_never_seen(rows, tied):
+    """An odd vocabulary is padded in memory; the logits are those of its own rows."""
+    tokens, mask = rows
+    cfg = dataclasses.replace(TINY, vocab_size=41, tied=tied)
+    model = Decoder.init(cfg, jax.random.key(0))
+    assert model.head_VD.shape == (cfg.vocab_rows, cfg.embed) == (128, 32)
+    assert not np.asarray(model.head_VD[41:]).any() and np.asarray(model.head_VD[:41]).all(1).all()
+    logits = model.logits(tokens, None, mask)
+    assert logits.shape == (*tokens.shape, 41)
+    x = model(tokens, positions(mask), mask)
+    np.testing.assert_allclose(logits, x @ model.head_VD[:41].T, atol=1e-5)
+
+
+def test_parameters_and_cache_are_counted():
+    cfg = dataclasses.replace(CONFIGS["qwen"], vocab_size=41)
+    params = nnx.state(Decoder.init(cfg, jax.random.key(0)), nnx.Param)
+    padding = 2 * (128 - 41) * cfg.embed
+    assert param_count(cfg) == sum(x.size for x in jax.tree.leaves(params)) - padding
+    cache = init_cache(cfg, 1, 10, "bfloat16")
+    assert kv_bytes_per_token(cfg) == (cache.k.nbytes + cache.v.nbytes) // 10
+
+
+def test_compiled_programs_do_not_grow_with_depth(rows):
+    """Layers are scanned: the program of 28 is that of 2, with other numbers in it."""
+    tokens, mask = rows
+
+    def operations(layers: int) -> int:
+        cfg = dataclasses.replace(CONFIGS["qwen"], layers=layers)
+        model = nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0)))
+        graphdef, params = nnx.split(model)
+        forward = jax.jit(lambda p: nnx.merge(graphdef, p)(tokens, positions(mask), mask).sum())
+        return len(jax.jit(jax.grad(forward)).lower(params).as_text().splitlines())
+
+    assert operations(2) == operations(28)

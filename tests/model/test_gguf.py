@@ -10,8 +10,9 @@ from tiny_gguf import TINY, gguf_tensors, positions, write_gguf
 
 from rlif_jax.errors import UserError
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.model.gguf import open_gguf, read_config, read_params
+from rlif_jax.model.gguf import GGUFWeights, open_gguf, read_config
 from rlif_jax.model.source import load_model
+from rlif_jax.model.weights import shardings_of
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def path(tmp_path):
 def read(path) -> Decoder:
     reader = open_gguf(path)
     cfg = read_config(reader, path)
-    return Decoder(cfg, read_params(reader, cfg, path))
+    arrays = GGUFWeights(reader, cfg, path).arrays(shardings_of(cfg, None), None)
+    return Decoder(cfg, lambda name, _: arrays[name])
 
 
 def same_weights(one: Decoder, two: Decoder) -> None:
@@ -36,7 +38,7 @@ def test_float32_round_trip_undoes_the_row_permutation(path, tiny, arch):
     write_gguf(path, gguf_tensors(tiny, arch), arch=arch)
     model = read(path)
     assert dataclasses.replace(model.cfg, rms_eps=TINY.rms_eps) == dataclasses.replace(
-        TINY, eos_ids=(1, 2)
+        TINY, family=arch, eos_ids=(1, 2)
     )
     assert abs(model.cfg.rms_eps - TINY.rms_eps) < 1e-10
     same_weights(model, tiny)
@@ -45,7 +47,9 @@ def test_float32_round_trip_undoes_the_row_permutation(path, tiny, arch):
 def test_biases_norms_and_head_make_the_flags(path):
     cfg = dataclasses.replace(TINY, tied=False, qkv_bias=True, qk_norm=True)
     model = Decoder.init(cfg, jax.random.key(1))
-    tensors = gguf_tensors(model, "qwen3") | {"output.weight": np.asarray(model.head[...])}
+    tensors = gguf_tensors(model, "qwen3") | {
+        "output.weight": np.asarray(model.head[: cfg.vocab_size])
+    }
     rng = np.random.default_rng(0)
     for i in range(cfg.layers):
         for name, width in (("q", 32), ("k", 16), ("v", 16)):
@@ -81,8 +85,8 @@ def test_quantised_types_are_read_within_their_step(path, tiny, kind, bound):
     write_gguf(path, tensors, kinds=matrices)
     got = read(path)
     exact, read_back = np.asarray(tiny.head_VD), np.asarray(got.head_VD)
-    error = np.abs(exact - read_back).max(axis=1)
-    assert (error <= bound * np.abs(exact).max(axis=1)).all()
+    error = np.abs(exact - read_back).max(axis=1)[: TINY.vocab_size]
+    assert (error <= bound * np.abs(exact).max(axis=1)[: TINY.vocab_size]).all()
     assert error.max() > 0
     for name in ("q", "k", "v", "o", "gate", "up", "down"):
         exact, read_back = (np.asarray(getattr(m.layers, name)[...]) for m in (tiny, got))
@@ -107,7 +111,7 @@ def test_q4_1_by_hand(path, tiny):
         file.seek(at)
         file.write(np.concatenate(blocks).tobytes())
     want = [[0.5 * ((i + row) % 16) - 1.0 for i in range(32)] for row in range(TINY.vocab_size)]
-    np.testing.assert_array_equal(read(path).embed[...], want)
+    np.testing.assert_array_equal(read(path).embed[: TINY.vocab_size], want)
 
 
 def test_other_quantisations_are_refused_by_name(path, tiny):
@@ -119,13 +123,13 @@ def test_other_quantisations_are_refused_by_name(path, tiny):
 def test_missing_unused_and_misshaped_tensors_are_all_named(path, tiny):
     tensors = gguf_tensors(tiny)
     del tensors["blk.0.ffn_gate.weight"]
-    tensors["rope_freqs.weight"] = np.ones(4, np.float32)
+    tensors["blk.0.rope.weight"] = np.ones(4, np.float32)
     tensors["blk.1.attn_v.weight"] = np.ones((16, 64), np.float32)
     write_gguf(path, tensors)
     with pytest.raises(UserError) as error:
         read(path)
     assert "blk.0.ffn_gate.weight is missing" in str(error.value)
-    assert "rope_freqs.weight belongs to no parameter" in str(error.value)
+    assert "blk.0.rope.weight belongs to no parameter" in str(error.value)
     assert "blk.1.attn_v.weight has shape (16, 64), not (16, 32)" in str(error.value)
 
 
@@ -148,7 +152,7 @@ def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny):
         try:
             reader = open_gguf(path)
             cfg = read_config(reader, path)
-            read_params(reader, cfg, path)
+            GGUFWeights(reader, cfg, path)
         except UserError as error:
             assert "tiny.gguf" in str(error)
 
@@ -158,7 +162,8 @@ def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny):
     [
         ({"arch": "gemma3"}, "gemma3"),
         ({"leave_out": ("embedding_length",)}, "llama.embedding_length"),
-        ({"rope_scaling": "yarn"}, "yarn"),
+        ({"rope_scaling": "longrope"}, "longrope"),
+        ({"rope_scaling": "yarn"}, r"rope\.scaling\.factor None"),
         ({"cfg": dataclasses.replace(TINY, heads=0)}, "head_count 0"),
         ({"cfg": dataclasses.replace(TINY, layers=2**30)}, "block_count 1073741824"),
         ({"cfg": dataclasses.replace(TINY, layers=3)}, r"blk\.2\.attn_norm\.weight is missing"),

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, quants
 
-from rlif_jax.model.decoder import Decoder, ModelConfig
+from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.decoder import Decoder
 
 TINY = ModelConfig(
     vocab_size=40,
@@ -39,7 +40,7 @@ def gguf_tensors(model: Decoder, arch: str = "llama") -> dict[str, np.ndarray]:
     cfg = model.cfg
     w = {name: np.asarray(p[...]) for name, p in vars(model.layers).items() if hasattr(p, "axes")}
     out = {
-        "token_embd.weight": np.asarray(model.embed[...]),
+        "token_embd.weight": np.asarray(model.embed[: cfg.vocab_size]),
         "output_norm.weight": np.asarray(model.final_norm[...]),
     }
     for i in range(cfg.layers):

@@ -8,7 +8,7 @@ from tiny_gguf import TINY, TOKENS, gguf_tensors, write_gguf
 
 from rlif_jax.errors import UserError
 from rlif_jax.model.gguf import open_gguf
-from rlif_jax.model.tokenizer import read_tokenizer
+from rlif_jax.model.gguf_tokenizer import read_gguf_tokenizer
 
 GOLDEN = json.loads(
     (Path(__file__).parent.parent / "goldens" / "smollm2_tokens.json").read_text("utf-8")
@@ -21,7 +21,7 @@ def write(tmp_path, tiny):
 
     def read(**changed):
         path = write_gguf(tmp_path / "tiny.gguf", gguf_tensors(tiny), **changed)
-        return read_tokenizer(open_gguf(path), path)
+        return read_gguf_tokenizer(open_gguf(path), path)
 
     return read
 

@@ -1,0 +1,134 @@
+"""Write a model in another form: a Hugging Face folder, or an Orbax folder for fast starts.
+
+python -m rlif_jax.convert --model runs/prob_disparity --out trained
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.model.config import param_count
+from rlif_jax.model.export import stored_bytes, write_hf_folder, write_orbax_folder
+from rlif_jax.model.safetensors import DTYPES
+from rlif_jax.model.source import open_model
+from rlif_jax.model.weights import Notice
+from rlif_jax.sharding import skip_absent_tpu
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Write a model source or a run's checkpoint to a folder that others can serve."""
+
+    model: str
+    """A Hugging Face folder, .gguf file, hf:ORG/NAME, gs:// folder, run folder or checkpoint."""
+    out: str
+    """Folder to write; it must not exist, or be empty."""
+    format: Literal["huggingface", "orbax"] = "huggingface"
+    """huggingface: safetensors, for vLLM, transformers, llama.cpp; orbax: for starts of this."""
+    dtype: Literal["stored", "float32", "bfloat16"] = "stored"
+    """Type of the tensors written; stored keeps every bit (a run's checkpoint is float32)."""
+    shard_gb: float = 5.0
+    """Largest safetensors file in GB (10^9 bytes)."""
+
+
+def convert(args: Arguments) -> Path:
+    """Write the folder and return it; it appears under its name only when it is whole.
+
+    Raises:
+        UserError: a source that cannot be opened, a folder that is not empty, or no room.
+    """
+    if not args.shard_gb > 0:
+        raise UserError(f"--shard-gb {args.shard_gb} must be positive")
+    out = _free_folder(args.out)
+    opened = open_model(args.model)
+    dtype = {"stored": None, "float32": DTYPES["F32"], "bfloat16": DTYPES["BF16"]}[args.dtype]
+    size = stored_bytes(opened, dtype)
+    _check_room(out, size)
+    print(
+        f"{args.model}: {opened.cfg.family}, {param_count(opened.cfg):,} parameters, "
+        f"{size / 1e9:.2f} GB in {args.out}",
+        flush=True,
+    )
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        with _progress() as notice:
+            if args.format == "orbax":
+                write_orbax_folder(opened, partial, dtype, notice)
+            else:
+                write_hf_folder(opened, partial, dtype, int(args.shard_gb * 1e9), notice)
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(
+            f"--out {args.out} could not be written: {error}; nothing is left"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def _free_folder(path: str) -> Path:
+    """The absolute path of a folder that may be written to."""
+    out = Path(path).expanduser().absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"--out {path} exists and is not an empty folder; choose another or remove it"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be made: {error}") from error
+    return out
+
+
+def _check_room(out: Path, size: int) -> None:
+    free = shutil.disk_usage(out.parent).free
+    if free < size * 1.02 + 50e6:
+        raise UserError(
+            f"{out.parent} has {free / 1e9:.1f} GB free and {size / 1e9:.1f} GB are to be written; "
+            "free some space, or choose another disk with --out"
+        )
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Notice]:
+    """A bar on a terminal, else a line every ten seconds."""
+    console, last = Console(stderr=True), time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
+    bar = Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+    with bar:
+        task = bar.add_task("opening")
+
+        def notice(text: str, done: int, total: int) -> None:
+            nonlocal last
+            bar.update(task, description=text, completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - last > 10:
+                last = time.monotonic()
+                print(f"{text}: {100 * done / total:.0f}%", flush=True)
+
+        yield notice
+
+
+def main() -> None:
+    """Entry point: exit status 2 for bad input."""
+    args = tyro.cli(Arguments, prog="python -m rlif_jax.convert")
+    with exit_on_user_error():
+        skip_absent_tpu()
+        out = convert(args)
+        files = ", ".join(sorted(path.name for path in out.iterdir()))
+        print(f"wrote {args.out}: {files}")
+
+
+if __name__ == "__main__":
+    main()

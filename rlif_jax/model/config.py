@@ -1,0 +1,119 @@
+"""What a decoder is: its shape, its flags, and the declaration of each of its parameters."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+_ROW_MULTIPLE = 128
+"""Embedding rows are padded to this, so that any mesh axis up to 128 devices divides them."""
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies were changed to reach a longer context than was trained first.
+
+    `linear` divides all by `factor`; `llama3` divides the low ones and blends in between;
+    `yarn` (arXiv 2309.00071) blends between both over a range of rotations, and multiplies cosine
+    and sine by `attention_factor`; `table` divides frequency i by `divisors[i]`, which is how GGUF
+    files keep llama3's rule. A field that the kind does not read stays at its default.
+    """
+
+    kind: Literal["linear", "llama3", "yarn", "table"]
+    factor: float = 1.0
+    original_positions: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float = 1.0
+    divisors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and flags of a decoder, and the numerics it runs in.
+
+    `vocab_size` counts the embedding rows of the checkpoint and `token_ids` the ids its tokenizer
+    has, if they are fewer (0: all rows): rows beyond them are never sampled and take no part in
+    statistics. `eos_ids` end a completion. `dtype` is the type of activations and matrix products;
+    parameters are float32. `remat` recomputes each layer in the backward pass, saving only its
+    input.
+    """
+
+    vocab_size: int
+    embed: int
+    ffn: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    family: Literal["llama", "qwen2", "qwen3"] = "llama"
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    rms_eps: float = 1e-6
+    tied: bool = True
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    max_positions: int = 2048
+    token_ids: int = 0
+    eos_ids: tuple[int, ...] = ()
+    dtype: str = "float32"
+    remat: bool = False
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the embedding in memory: those of the checkpoint, padded with zeros."""
+        return _ROW_MULTIPLE * math.ceil(self.vocab_size / _ROW_MULTIPLE)
+
+    @property
+    def reachable(self) -> int:
+        """Rows that a token id can name, all of them at the start of the embedding."""
+        return self.token_ids or self.vocab_size
+
+
+class ParamSpec(NamedTuple):
+    """Declaration of one parameter: `axes` are logical names, one for each entry of `shape`."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    init: str  # "normal", "ones" or "zeros"
+
+
+def param_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:
+    """Every parameter of the decoder by name; those of the layers begin with `layers.`."""
+    L, D, F, H, K, A = cfg.layers, cfg.embed, cfg.ffn, cfg.heads, cfg.kv_heads, cfg.head_dim
+    specs = {
+        "embed": ParamSpec((cfg.vocab_rows, D), ("vocab", "embed"), "normal"),
+        "final_norm": ParamSpec((D,), ("norm",), "ones"),
+        "layers.attn_norm": ParamSpec((L, D), ("layer", "norm"), "ones"),
+        "layers.q": ParamSpec((L, D, H, A), ("layer", "embed", "heads", "head_dim"), "normal"),
+        "layers.k": ParamSpec((L, D, K, A), ("layer", "embed", "kv_heads", "head_dim"), "normal"),
+        "layers.v": ParamSpec((L, D, K, A), ("layer", "embed", "kv_heads", "head_dim"), "normal"),
+        "layers.o": ParamSpec((L, H, A, D), ("layer", "heads", "head_dim", "embed"), "normal"),
+        "layers.ffn_norm": ParamSpec((L, D), ("layer", "norm"), "ones"),
+        "layers.gate": ParamSpec((L, D, F), ("layer", "embed", "ffn"), "normal"),
+        "layers.up": ParamSpec((L, D, F), ("layer", "embed", "ffn"), "normal"),
+        "layers.down": ParamSpec((L, F, D), ("layer", "ffn", "embed"), "normal"),
+    }
+    if cfg.qkv_bias:
+        specs["layers.q_bias"] = ParamSpec((L, H, A), ("layer", "heads", "head_dim"), "zeros")
+        specs["layers.k_bias"] = ParamSpec((L, K, A), ("layer", "kv_heads", "head_dim"), "zeros")
+        specs["layers.v_bias"] = ParamSpec((L, K, A), ("layer", "kv_heads", "head_dim"), "zeros")
+    if cfg.qk_norm:
+        specs["layers.q_norm"] = ParamSpec((L, A), ("layer", "norm"), "ones")
+        specs["layers.k_norm"] = ParamSpec((L, A), ("layer", "norm"), "ones")
+    if not cfg.tied:
+        specs["head"] = ParamSpec((cfg.vocab_rows, D), ("vocab", "embed"), "normal")
+    return specs
+
+
+def param_count(cfg: ModelConfig) -> int:
+    """Parameters of the checkpoint, padding rows left out."""
+    total = sum(math.prod(spec.shape) for spec in param_specs(cfg).values())
+    return total - (cfg.vocab_rows - cfg.vocab_size) * cfg.embed * (1 if cfg.tied else 2)
+
+
+def kv_bytes_per_token(cfg: ModelConfig, itemsize: int = 2) -> int:
+    """Bytes that the key/value cache holds for one token of one row, `itemsize` a number."""
+    return 2 * cfg.layers * cfg.kv_heads * cfg.head_dim * itemsize

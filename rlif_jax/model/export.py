@@ -1,0 +1,88 @@
+"""Models out: to a Hugging Face folder, bit for bit, or to an Orbax folder for fast starts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rlif_jax.model import orbax_weights
+from rlif_jax.model.config import ModelConfig, param_specs
+from rlif_jax.model.layout import file_shape, hf_names
+from rlif_jax.model.safetensors import NewTensor, shard, write_file, write_index
+from rlif_jax.model.source import OpenModel
+from rlif_jax.model.weights import Notice, cast
+
+
+def hf_tensors(
+    opened: OpenModel, dtype: np.dtype | None
+) -> Iterator[tuple[NewTensor, tuple[str, int]]]:
+    """The tensors of a Hugging Face checkpoint in writing order, each with (parameter, layer).
+
+    `dtype` None keeps each tensor's own. All layers of a parameter come together, as Orbax folders
+    keep them.
+    """
+    cfg = opened.cfg
+    for name, spec in param_specs(cfg).items():
+        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
+        for layer, tensor in enumerate(hf_names(name, cfg.layers)):
+            kind = opened.weights.dtype(name, layer) if dtype is None else dtype
+            yield NewTensor(tensor, file_shape(name, shape, cfg.vocab_size), kind), (name, layer)
+
+
+def stored_bytes(opened: OpenModel, dtype: np.dtype | None) -> int:
+    """Bytes of the weights when written in this type."""
+    return sum(tensor.size for tensor, _ in hf_tensors(opened, dtype))
+
+
+def write_hf_folder(
+    opened: OpenModel, folder: Path, dtype: np.dtype | None, shard_bytes: int, notice: Notice
+) -> None:
+    """config.json, tokenizer and safetensors of at most `shard_bytes` each; one tensor in memory.
+
+    `dtype` None keeps each tensor's own, and with it every bit. `notice` is told the bytes written.
+    """
+    opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
+    origin = dict(hf_tensors(opened, dtype))
+    shards, total, done = shard(origin, shard_bytes), stored_bytes(opened, dtype), 0
+
+    def values(group: list[NewTensor]) -> Iterator[np.ndarray]:
+        nonlocal done
+        for tensor in group:
+            yield cast(opened.weights.stored(*origin[tensor]), tensor.dtype)
+            done += tensor.size
+            notice("writing", done, total)
+
+    for name, group in shards.items():
+        with (folder / name).open("wb") as out:
+            write_file(out, group, values(group))
+    if len(shards) > 1:
+        write_index(folder, shards)
+
+
+def write_orbax_folder(
+    opened: OpenModel, folder: Path, dtype: np.dtype | None, notice: Notice
+) -> None:
+    """config.json, tokenizer and the parameters as they stand in memory, in an Orbax folder.
+
+    `dtype` None keeps the type of each parameter whose layers have one in common, else float32. The
+    whole model is in memory for this.
+    """
+    opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
+    specs = param_specs(opened.cfg)
+    params = {}
+    for i, name in enumerate(specs, 1):
+        params[name] = opened.weights.whole(name, dtype or _common_dtype(opened, name))
+        notice("reading", i, len(specs))
+    notice("writing", 0, 1)
+    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    path = Path(folder).absolute() / orbax_weights.FOLDER
+    checkpointer.save(path, args=ocp.args.StandardSave(jax.tree.map(np.ascontiguousarray, params)))
+    notice("writing", 1, 1)
+
+
+def _common_dtype(opened: OpenModel, name: str) -> np.dtype:
+    cfg: ModelConfig = opened.cfg
+    kinds = {opened.weights.dtype(name, layer) for layer in range(len(hf_names(name, cfg.layers)))}
+    return kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)

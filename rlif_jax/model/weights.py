@@ -1,0 +1,217 @@
+"""Where a decoder's parameters come from, part by part, and how they get onto devices."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+
+from rlif_jax.errors import UserError
+from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
+from rlif_jax.model.decoder import Decoder
+from rlif_jax.model.files import Files
+from rlif_jax.model.layout import file_block, file_shape, from_file, hf_names
+from rlif_jax.model.safetensors import DTYPES, StoredTensor, read_block, stored_tensors
+from rlif_jax.sharding import param_shardings
+
+Index = tuple[slice, ...]
+FLOAT32 = np.dtype(np.float32)
+Notice = Callable[[str, int, int], None]
+"""Told a phase, the bytes done and the bytes in all."""
+
+
+class Weights(Protocol):
+    """Stored parameters. Making one checks all that can be checked without reading a tensor."""
+
+    def arrays(
+        self, shardings: Mapping[str, Sharding], notice: Notice | None
+    ) -> dict[str, jax.Array]:
+        """Every parameter by name as a float32 array of this sharding."""
+
+    def whole(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """A whole parameter as a NumPy array of this type."""
+
+    def stored(self, name: str, layer: int) -> np.ndarray:
+        """One layer's tensor as Hugging Face keeps it, in its stored type, without padding rows.
+
+        `layer` is 0 for a parameter that is not of the layers.
+        """
+
+    def dtype(self, name: str, layer: int) -> np.dtype:
+        """The type of what `stored` gives."""
+
+
+class ReadInParts:
+    """Weights whose tensors can be read in parts: `_read_one` is the part of one tensor.
+
+    A process reads, for each parameter in turn, the distinct parts that its own devices hold and
+    nothing else, so that its memory stays near its share of the parameters.
+    """
+
+    def __init__(self, cfg: ModelConfig):
+        self._cfg, self._specs = cfg, param_specs(cfg)
+
+    def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
+        """Part of one layer's parameter; `shape` is the layer's, padding rows are zero."""
+        raise NotImplementedError
+
+    def whole(self, name: str, dtype: np.dtype) -> np.ndarray:
+        """See `Weights`."""
+        return self.read(name, tuple(slice(0, n) for n in self._specs[name].shape), dtype)
+
+    def read(self, name: str, index: Index, dtype: np.dtype = FLOAT32) -> np.ndarray:
+        """The part of a parameter at `index`, one slice an axis."""
+        spec = self._specs[name]
+        if spec.axes[0] != "layer":
+            return cast(self._read_one(name, 0, spec.shape, index), dtype)
+        layers = range(spec.shape[0])[index[0]]
+        sizes = [len(range(*s.indices(n))) for s, n in zip(index[1:], spec.shape[1:], strict=True)]
+        out = np.empty((len(layers), *sizes), dtype)
+        for i, layer in enumerate(layers):
+            out[i] = cast(self._read_one(name, layer, spec.shape[1:], index[1:]), dtype)
+        return out
+
+    def arrays(
+        self, shardings: Mapping[str, Sharding], notice: Notice | None
+    ) -> dict[str, jax.Array]:
+        """See `Weights`; `notice` is told after every parameter."""
+        sizes = {name: 4 * math.prod(spec.shape) for name, spec in self._specs.items()}
+        arrays, done = {}, 0
+        for name, spec in self._specs.items():
+            arrays[name] = self._sharded(name, spec.shape, shardings[name])
+            done += sizes[name]
+            if notice is not None:
+                notice("loading", done, sum(sizes.values()))
+        return arrays
+
+    def _sharded(self, name: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
+        """One parameter: each part read once and copied to all devices here that hold it."""
+        holders: dict[tuple, list[jax.Device]] = {}
+        for device, index in sharding.addressable_devices_indices_map(shape).items():
+            bounds = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
+            holders.setdefault(bounds, []).append(device)
+        arrays = []
+        for bounds, devices in holders.items():
+            part = self.read(name, tuple(slice(*b) for b in bounds))
+            arrays += jax.block_until_ready([jax.device_put(part, device) for device in devices])
+        return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
+class SafetensorsWeights(ReadInParts):
+    """The weights of a Hugging Face folder.
+
+    Raises:
+        UserError: every tensor that is missing, of another shape or of a type that is not
+            supported, and every one that belongs to no parameter, before any is read.
+    """
+
+    def __init__(self, files: Files, cfg: ModelConfig):
+        super().__init__(cfg)
+        self._files, self._tensors = files, stored_tensors(files)
+        check_tensors(self._tensors, cfg, files.location)
+        _check_tied_head(self._tensors, files, cfg)
+
+    def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
+        stored = self._tensors[self._name(name, layer)]
+        (rows, columns), part = file_block(name, shape, index)
+        inside = slice(min(rows.start, stored.shape[0]), min(rows.stop, stored.shape[0]))
+        block = read_block(self._files, stored, inside, columns)
+        if inside != rows:  # padding, which the file does not have
+            block = np.pad(block, ((0, (rows.stop - rows.start) - len(block)), (0, 0)))
+        return from_file(name, block, part)
+
+    def stored(self, name: str, layer: int) -> np.ndarray:
+        """See `Weights`."""
+        tensor = self._tensors[self._name(name, layer)]
+        columns = slice(0, int(np.prod(tensor.shape[1:], dtype=int)))
+        block = read_block(self._files, tensor, slice(0, tensor.shape[0]), columns)
+        return block.reshape(tensor.shape)
+
+    def dtype(self, name: str, layer: int) -> np.dtype:
+        """See `Weights`."""
+        return self._tensors[self._name(name, layer)].dtype
+
+    def _name(self, name: str, layer: int) -> str:
+        return hf_names(name, self._cfg.layers)[layer]
+
+
+def cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The numbers in another type; from bfloat16 to float32 by a shift of bits, which is faster."""
+    if values.dtype == DTYPES["BF16"] and dtype == FLOAT32:
+        return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return values.astype(dtype, copy=False)
+
+
+def check_tensors(tensors: dict[str, StoredTensor], cfg: ModelConfig, location: str) -> None:
+    """Hold a folder's tensors against its config.json; raises UserError with all that is wrong."""
+    problems = []
+    used = set()
+    for name, spec in param_specs(cfg).items():
+        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
+        want = file_shape(name, shape, cfg.vocab_size)
+        for tensor in hf_names(name, cfg.layers):
+            used.add(tensor)
+            found = tensors.get(tensor)
+            if found is None:
+                problems.append(f"{tensor} is missing")
+            elif found.kind not in DTYPES:
+                known = ", ".join(DTYPES)
+                problems.append(f"{tensor} is stored as {found.kind}, which is not among {known}")
+            elif found.shape != want:
+                problems.append(f"{tensor} has shape {found.shape}, not {want}")
+    surplus = [t for t in tensors if t not in used and not _harmless(t, cfg)]
+    problems += [f"{tensor} belongs to no parameter" for tensor in surplus]
+    if problems:
+        shown = "; ".join(problems[:8])
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise UserError(f"the weights in {location} do not fit its config.json: {shown}{more}")
+
+
+def _harmless(tensor: str, cfg: ModelConfig) -> bool:
+    """Tensors that older checkpoints carry although they follow from others."""
+    return tensor.endswith("rotary_emb.inv_freq") or (cfg.tied and tensor == "lm_head.weight")
+
+
+def _check_tied_head(tensors: dict[str, StoredTensor], files: Files, cfg: ModelConfig) -> None:
+    """Raise UserError for a head beside a tied embedding that has values of its own."""
+    head, embed = tensors.get("lm_head.weight"), tensors["model.embed_tokens.weight"]
+    if head is None or not cfg.tied:
+        return
+    same = (head.kind, head.shape) == (embed.kind, embed.shape)
+    for start in range(0, embed.shape[0] if same else 0, 4096):
+        rows = slice(start, min(start + 4096, embed.shape[0]))
+        blocks = (read_block(files, t, rows, slice(0, cfg.embed)) for t in (head, embed))
+        same = same and len({block.tobytes() for block in blocks}) == 1
+    if not same:
+        raise UserError(
+            f"config.json in {files.location} has tie_word_embeddings true, but lm_head.weight "
+            "differs from model.embed_tokens.weight; set it to false if the head is meant to be "
+            "used, or remove the tensor"
+        )
+
+
+def named(state: nnx.State) -> dict[str, Any]:
+    """A decoder's parameters (or what stands in their place) by their declared names."""
+    return {".".join(map(str, keys)): v.get_value() for keys, v in state.flat_state()}
+
+
+def filled(state: nnx.State, arrays: Mapping[str, jax.Array]) -> nnx.State:
+    """The inverse of `named`: `state` with these arrays in place of its own."""
+    flat = [(keys, v.replace(arrays[".".join(map(str, keys))])) for keys, v in state.flat_state()]
+    return nnx.State.from_flat_path(flat)
+
+
+def shardings_of(cfg: ModelConfig, mesh: Mesh | None) -> dict[str, Sharding]:
+    """The sharding of each parameter by its declared name; without a mesh, the first device."""
+    if mesh is None:
+        here = SingleDeviceSharding(jax.devices()[0])
+        return dict.fromkeys(param_specs(cfg), here)
+
+    def shape_only(name: str, spec: ParamSpec):
+        return jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+
+    return named(param_shardings(nnx.state(Decoder(cfg, shape_only), nnx.Param), mesh))

@@ -1,0 +1,212 @@
+"""Local servers that speak as much of the Hub and of Google Cloud Storage as a reader needs."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, status: int, body: bytes = b"", headers: dict | None = None):
+        self.send_response(status)
+        headers = {"Content-Length": str(len(body)), **(headers or {})}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def reply_json(self, value, status: int = 200):
+        self.reply(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def byte_range(self, size: int) -> tuple[int, int] | None:
+        """(start, stop) of the Range header within `size` bytes; None without one."""
+        if (header := self.headers.get("Range")) is None:
+            return None
+        first, last = header.removeprefix("bytes=").split("-")
+        if not first:
+            return max(0, size - int(last)), size
+        return int(first), min(int(last) + 1, size) if last else size
+
+
+class _Server:
+    """A server on a free port of this machine, for as long as its `with` lasts."""
+
+    handler: type[_Handler]
+
+    def __enter__(self):
+        handler = type("Handler", (self.handler,), {"owner": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _HubHandler(_Handler):
+    owner: "HubServer"
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        hub = self.owner
+        path = unquote(urlsplit(self.path).path)
+        api = f"/api/models/{hub.repo}"
+        hub.requests.append((self.command, path, self.headers.get("Range")))
+        name = path.rpartition(f"/resolve/{hub.commit}/")[2]
+        status, code = hub.refused.get("api" if path.startswith("/api/") else name, (0, None))
+        if status and (self.command == "GET" or status < 500):
+            self.reply(status, headers={"X-Error-Code": code} if code else {})
+        elif not path.startswith((api, f"/{hub.repo}/")):
+            self.reply(404, headers={"X-Error-Code": "RepoNotFound"})
+        elif path == api or path.startswith(f"{api}/revision/"):
+            if path.rpartition("/revision/")[2] in (api, "main", hub.commit):
+                self.reply_json(hub.info())
+            else:
+                self.reply(404, headers={"X-Error-Code": "RevisionNotFound"})
+        elif path == f"{api}/tree/{hub.commit}":
+            self.reply_json(hub.tree())
+        elif name in hub.files:
+            self.send_file(name)
+        else:
+            self.reply(404, headers={"X-Error-Code": "EntryNotFound"})
+
+    def send_file(self, name: str):
+        hub = self.owner
+        content = hub.files[name]
+        headers = {"X-Repo-Commit": hub.commit, "Accept-Ranges": "bytes"}
+        headers["ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+        status, span = 200, self.byte_range(len(content))
+        if span is not None:
+            status, (start, stop) = 206, span
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+            content = content[start:stop]
+        if self.command == "GET" and (drop := hub.drop.pop(name, None)) is not None:
+            headers["Content-Length"] = str(len(content))
+            self.reply(status, content[:drop], headers)
+            self.close_connection = True
+            return
+        if self.command == "GET" and (wait := hub.wait.pop(name, None)) is not None:
+            wait.wait(30)
+        self.reply(status, content, headers)
+
+
+class HubServer(_Server):
+    """One model repository: `files` at `commit`, the head of main.
+
+    `drop[name]`: the next GET of that file ends after so many bytes. `wait[name]`: the next GET of
+    it waits for that event. `refused[name]`: (status, X-Error-Code) instead of that file, or, with
+    "api" as the name, of every question about the repository; a status from 500 on is of GET alone.
+    `requests`: (method, path, Range).
+    """
+
+    handler = _HubHandler
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def __init__(self, repo: str, files: dict[str, bytes]):
+        self.repo, self.files = repo, dict(files)
+        self.sizes: dict[str, int] = {}  # what is said of a file's size, where that is not true
+        self.drop: dict[str, int] = {}
+        self.wait: dict[str, threading.Event] = {}
+        self.refused: dict[str, tuple[int, str | None]] = {}
+        self.requests: list[tuple[str, str, str | None]] = []
+
+    def size(self, name: str) -> int:
+        return self.sizes.get(name, len(self.files[name]))
+
+    def info(self) -> dict:
+        siblings = [{"rfilename": name, "size": self.size(name)} for name in self.files]
+        return {"id": self.repo, "sha": self.commit, "siblings": siblings}
+
+    def tree(self) -> list[dict]:
+        return [
+            {"type": "file", "path": name, "size": self.size(name), "oid": _sha1(content)}
+            for name, content in self.files.items()
+        ]
+
+    def fetched(self) -> list[str]:
+        """The files whose content was asked for, in order, once for each request."""
+        mark = f"/resolve/{self.commit}/"
+        return [
+            path.rpartition(mark)[2]
+            for how, path, _ in self.requests
+            if how == "GET" and mark in path
+        ]
+
+    def ranges(self, name: str) -> list[str | None]:
+        """The Range headers of the requests for a file's content."""
+        return [r for how, path, r in self.requests if how == "GET" and path.endswith(f"/{name}")]
+
+
+def _sha1(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+class _BucketHandler(_Handler):
+    owner: "BucketServer"
+
+    def do_GET(self):
+        bucket = self.owner
+        url = urlsplit(self.path)
+        root = f"/storage/v1/b/{bucket.name}/o"
+        bucket.authorization.append(self.headers.get("Authorization"))
+        if bucket.status is not None:
+            self.reply_json({"error": {"code": bucket.status, "message": "denied"}}, bucket.status)
+        elif url.path == root:
+            self.reply_json(bucket.page(parse_qs(url.query)))
+        elif (name := unquote(url.path).removeprefix(f"{root}/")) in bucket.files:
+            self.send_object(name)
+        else:
+            self.reply_json({"error": {"code": 404, "message": "Not Found"}}, 404)
+
+    def send_object(self, name: str):
+        content = self.owner.files[name]
+        start, stop = self.byte_range(len(content)) or (0, len(content))
+        if "Range" in self.headers and start >= len(content):
+            self.owner.reads.append((name, start, start))
+            self.reply(416, headers={"Content-Range": f"bytes */{len(content)}"})
+            return
+        self.owner.reads.append((name, start, stop))
+        headers = {"x-goog-generation": "1"}
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+        status = 206 if "Range" in self.headers else 200
+        self.reply(status, content[start:stop], headers)
+
+
+class BucketServer(_Server):
+    """The JSON API of one bucket: its listing, a few names a page, and ranged media reads.
+
+    `status`: what every request is answered with, if not None. `reads`: (name, start, stop) of each
+    media read. `authorization`: the Authorization header of each request, None without one.
+    """
+
+    handler = _BucketHandler
+
+    def __init__(self, name: str, files: dict[str, bytes], page_size: int = 3):
+        self.name, self.files, self.page_size = name, dict(files), page_size
+        self.status: int | None = None
+        self.reads: list[tuple[str, int, int]] = []
+        self.authorization: list[str | None] = []
+
+    def page(self, query: dict[str, list[str]]) -> dict:
+        first, last = query.get("startOffset", [""])[0], query.get("endOffset", ["\x7f"])[0]
+        names = sorted(name for name in self.files if first <= name < last)
+        start = int(query.get("pageToken", ["0"])[0])
+        stop = start + self.page_size
+        items = [
+            {"name": name, "size": str(len(self.files[name])), "generation": "1"}
+            for name in names[start:stop]
+        ]
+        return {"items": items, **({"nextPageToken": str(stop)} if stop < len(names) else {})}
