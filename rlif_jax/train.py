@@ -73,7 +73,12 @@ def train(cfg: Config) -> None:
         # ---- devices, parameters, programs
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
         stack.enter_context(jax.set_mesh(mesh))
-        model = opened.load(cfg.model.dtype, cfg.model.remat, mesh, progress.phase)
+
+        def loading(_: str, done: int, total: int) -> None:
+            stop.check()
+            progress.phase("loading the parameters", 100 * done // total, 100)
+
+        model = opened.load(cfg.model.dtype, cfg.model.remat, mesh, loading)
         graphdef, params = nnx.split(model)
         tokenizer = opened.tokenizer
         programs = make_programs(cfg, graphdef, tokenizer)
@@ -97,7 +102,7 @@ def train(cfg: Config) -> None:
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
-        facts["model"] = {"source": opened.source, "revision": opened.revision}
+        facts["model"] = {"source": opened.pinned_source, "revision": opened.revision}
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
         opened.describe_run(cfg.folder)
 

@@ -9,10 +9,14 @@ import pytest
 
 from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.config import load
+from rlif_jax.model.config import kv_bytes_per_token, param_count
+from rlif_jax.model.files import LocalFiles
+from rlif_jax.model.hf_config import read_hf_config
 from rlif_jax.rewards import combine, known_rewards
 from rlif_jax.validation import validate
 
 ROOT = Path(__file__).parent.parent
+TIMES = "\u00d7"
 README = (ROOT / "README.md").read_text()
 
 
@@ -64,3 +68,20 @@ def test_flags_in_the_examples_exist():
         arguments = line.split()
         arguments[0] = arguments[0].replace("configs/", f"{ROOT}/configs/")
         validate(load(arguments), known_rewards())
+
+
+def test_the_table_of_models_is_computed():
+    """Shapes, parameters, cache and training state of the published configurations."""
+    table = README.split("| model of the study |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert len(rows) == 3
+    for name, shape, vocabulary, parameters, cache, state in rows:
+        cfg = read_hf_config(LocalFiles(ROOT / "tests" / "goldens" / "configs" / name))
+        count = param_count(cfg)
+        assert shape == (
+            f"{cfg.layers} {TIMES} {cfg.embed:,}, {cfg.heads} / {cfg.kv_heads} {TIMES} {cfg.head_dim}"
+        )
+        assert vocabulary == f"{cfg.vocab_size:,}, {'tied' if cfg.tied else 'untied'}"
+        assert parameters == f"{count:,}"
+        assert cache == f"{kv_bytes_per_token(cfg):,} bytes"
+        assert state == f"{4 * 4 * count / 1e9:.1f} GB"

@@ -4,6 +4,7 @@ libtpu compiles ahead of time for a topology it is told about
 (https://docs.jax.dev/en/latest/aot.html); the shapes are SmolLM2's, with fewer layers.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from jax.sharding import AxisType, Mesh
 from rlif_jax.batch import Prompts, Rollout, TokenStats, TrainState
 from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import make_optimizer, make_update, train_batch
-from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.sampler.sample import make_decode_chunk, make_prefill
 from rlif_jax.scoring import make_score
@@ -51,7 +52,11 @@ def mesh():
 @pytest.fixture(scope="module")
 def model(mesh):
     """The graph definition, and parameters that are shapes and shardings only."""
-    shapes = nnx.eval_shape(lambda: Decoder.init(CFG, jax.random.key(0)))
+    return shapes_of(CFG, mesh)
+
+
+def shapes_of(cfg: ModelConfig, mesh):
+    shapes = nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0)))
     graphdef, params = nnx.split(shapes)
     return graphdef, with_sharding(params, param_shardings(params, mesh))
 
@@ -127,6 +132,27 @@ def test_scoring_never_holds_the_logits(mesh, model):
         memory = score.lower(params, rollout(mesh)).compile().memory_analysis()
     logits = N * G * C * CFG.vocab_size * 4 // 8
     assert memory.temp_size_in_bytes < logits / 2
+
+
+def test_every_flag_at_once(mesh):
+    """Biases, qk-norm, an untied head, yarn and a padded vocabulary: scoring, split eight ways."""
+    cfg = dataclasses.replace(
+        CFG,
+        layers=2,
+        vocab_size=49100,
+        token_ids=48900,
+        tied=False,
+        qkv_bias=True,
+        qk_norm=True,
+        rope_scaling=RopeScaling("yarn", factor=4.0, original_positions=32768),
+    )
+    graphdef, params = shapes_of(cfg, mesh)
+    score = make_score(graphdef, temperature=1.0, samples_per_row=G, micro_batches=2)
+    with jax.set_mesh(mesh):
+        memory = score.lower(params, rollout(mesh)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < N * G * C * cfg.vocab_size * 4 // 8 / 2
+    # One device is given its share of the parameters: none is gathered before the program starts.
+    assert memory.argument_size_in_bytes < 1.1 * param_bytes(params)
 
 
 def test_update_fits_beside_its_state(mesh, model):

@@ -6,6 +6,7 @@ by name, before any tensor is opened.
 
 import json
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,14 +22,10 @@ ARCHITECTURES = {
 
 _ROPE_NEEDS = {
     "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "yarn": ("factor",),
 }
+_MOST_LAYERS = 10_000  # refused before anything is sized by it
 
 
 class _Fields:
@@ -37,8 +34,8 @@ class _Fields:
     def __init__(self, values: Mapping[str, Any], where: str):
         self.values, self.where = values, where
 
-    def refuse(self, why: str) -> UserError:
-        return UserError(f"{self.where}: {why}")
+    def refuse(self, why: str, remedy: str = "correct it, or fetch the file again") -> UserError:
+        return UserError(f"{self.where}: {why}; {remedy}")
 
     def number(self, name: str, default: float | None = None, *, kind: type = int) -> Any:
         """A positive number; `default` stands in for an absent or null one."""
@@ -49,15 +46,22 @@ class _Fields:
             raise self.refuse(f"{name} is missing")
         right = isinstance(value, int) or (kind is float and isinstance(value, float))
         if not right or isinstance(value, bool) or not (0 < value < 2**31):
-            raise self.refuse(f"{name} is {value!r}, not a usable number")
+            raise self.refuse(f"{name} is {shown(value)}, not a usable number")
         return kind(value)
 
     def flag(self, name: str) -> bool:
         """A boolean, false when absent or null."""
         value = self.values.get(name)
-        if value not in (None, True, False):
-            raise self.refuse(f"{name} is {value!r}, neither true nor false")
+        if value is not None and not isinstance(value, bool):
+            raise self.refuse(f"{name} is {shown(value)}, neither true nor false")
         return bool(value)
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a message shows it: however large it is, in a few words."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = 80
+    return short.repr(value)
 
 
 def read_json(files: Files, name: str) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def read_json(files: Files, name: str) -> dict[str, Any]:
             "config.json and weights"
         )
     try:
-        value = json.loads(files.read(name))
+        value = json.loads(files.read(name).decode())  # UTF-8 alone, as transformers reads it
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{name} in {files.location} is not JSON ({error}); fetch it again"
@@ -93,23 +97,33 @@ def read_hf_config(files: Files) -> ModelConfig:
     fields = _Fields(values, f"config.json in {files.location}")
     family = _family(fields)
     if unsupported := list(_unsupported(fields)):
-        raise fields.refuse(f"this model needs what is not supported: {'; '.join(unsupported)}")
-    heads, embed = fields.number("num_attention_heads"), fields.number("hidden_size")
-    # Only Llama's class takes an absent number for that of the heads.
-    kv_heads = fields.number("num_key_value_heads", heads if family == "llama" else None)
-    head_dim = fields.number("head_dim", 128 if family == "qwen3" else embed // heads)
-    if heads % kv_heads or head_dim % 2:
         raise fields.refuse(
-            f"num_attention_heads {heads}, num_key_value_heads {kv_heads} and head_dim {head_dim} "
-            "do not fit: key/value heads must divide heads, and a head must be of even width"
+            f"this model needs what is not supported: {', '.join(unsupported)}",
+            "choose a checkpoint without it",
         )
-    theta, scaling = _rope(fields)
+    heads, embed = fields.number("num_attention_heads"), fields.number("hidden_size")
+    # An absent number, other than null, is that of the heads for Llama's class only.
+    absent = family != "llama" and "num_key_value_heads" not in values
+    kv_heads = fields.number("num_key_value_heads", None if absent else heads)
+    head_dim = fields.number("head_dim", 128 if family == "qwen3" else max(1, embed // heads))
+    split = values.get("head_dim") is None and family != "qwen3"
+    if heads % kv_heads or head_dim % 2 or (split and embed % heads):
+        raise fields.refuse(
+            f"hidden_size {embed}, num_attention_heads {heads}, num_key_value_heads {kv_heads} and "
+            f"head_dim {head_dim} do not fit: key/value heads must divide heads, a head must be of "
+            "even width, and without a head_dim heads must divide hidden_size"
+        )
+    layers = fields.number("num_hidden_layers")
+    if layers > _MOST_LAYERS:
+        raise fields.refuse(f"num_hidden_layers is {layers}, more than {_MOST_LAYERS}")
+    positions = fields.number("max_position_embeddings", 2048 if family == "llama" else 32768)
+    theta, scaling = _rope(fields, positions)
     return ModelConfig(
         family=family,
         vocab_size=fields.number("vocab_size"),
         embed=embed,
         ffn=fields.number("intermediate_size"),
-        layers=fields.number("num_hidden_layers"),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -119,7 +133,7 @@ def read_hf_config(files: Files) -> ModelConfig:
         tied=fields.flag("tie_word_embeddings"),
         qkv_bias=family == "qwen2",
         qk_norm=family == "qwen3",
-        max_positions=fields.number("max_position_embeddings", 2048),
+        max_positions=positions,
         eos_ids=_eos_ids(files, values),
     )
 
@@ -129,12 +143,15 @@ def _family(fields: _Fields) -> str:
     named = fields.values.get("architectures") or []
     model_type = fields.values.get("model_type")
     known = ", ".join(ARCHITECTURES)
-    if isinstance(named, list) and len(named) == 1 and named[0] in ARCHITECTURES:
+    if isinstance(named, list) and len(named) == 1 and named[0] in list(ARCHITECTURES):
         return ARCHITECTURES[named[0]]
     if not named and model_type in ARCHITECTURES.values():
         return model_type
-    shown = named[0] if isinstance(named, list) and named else model_type
-    raise fields.refuse(f"architecture {shown!r} is not supported; supported are {known}")
+    asked = named or model_type
+    asked = asked[0] if isinstance(asked, list) and len(asked) == 1 else asked
+    raise fields.refuse(
+        f"architecture {shown(asked)} is not supported", f"choose a model of one of {known}"
+    )
 
 
 def _unsupported(fields: _Fields) -> Iterator[str]:
@@ -142,59 +159,74 @@ def _unsupported(fields: _Fields) -> Iterator[str]:
     values = fields.values
     activation = values.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
-        yield f"hidden_act {activation!r} (only silu is)"
+        yield f"hidden_act {shown(activation)} (only silu is)"
     for name in ("attention_bias", "mlp_bias"):
         if fields.flag(name):
             yield f"{name} (biases beyond those of q, k and v in Qwen2)"
     if _slides(fields):
-        yield "sliding-window attention (use_sliding_window or layer_types)"
+        yield "sliding-window attention (use_sliding_window)"
+    if others := [kind for kind in _layer_types(fields) if kind != "full_attention"]:
+        yield f"layer_types {shown(others[0])} (only full_attention is)"
     if values.get("quantization_config"):
         method = values["quantization_config"]
         method = method.get("quant_method") if isinstance(method, dict) else method
-        yield f"quantised weights ({method}); use the unquantised checkpoint"
+        yield f"quantised weights ({shown(method)})"
     experts = [n for n in ("num_experts", "num_local_experts", "n_routed_experts") if values.get(n)]
     if experts:
-        yield f"mixture of experts ({experts[0]} {values[experts[0]]})"
-    parameters = values.get("rope_parameters")
-    partial = (parameters if isinstance(parameters, dict) else values).get("partial_rotary_factor")
-    if partial not in (None, 1, 1.0):
-        yield f"partial_rotary_factor {partial}"
+        yield f"mixture of experts ({experts[0]} {shown(values[experts[0]])})"
+    for given in (values, values.get("rope_scaling"), values.get("rope_parameters")):
+        partial = given.get("partial_rotary_factor") if isinstance(given, dict) else None
+        if partial not in (None, 1):
+            yield f"partial_rotary_factor {shown(partial)}"
+
+
+def _layer_types(fields: _Fields) -> list[Any]:
+    """The kind of attention of each layer, where config.json lists it."""
+    kinds = fields.values.get("layer_types") or []
+    if not isinstance(kinds, list):
+        raise fields.refuse(f"layer_types is {shown(kinds)}, not a list")
+    return kinds
 
 
 def _slides(fields: _Fields) -> bool:
-    """Whether any layer attends to a sliding window only."""
+    """Whether any layer attends to a sliding window only; a list of layer types goes before."""
     values = fields.values
-    if values.get("layer_types"):
-        return "sliding_attention" in values["layer_types"]
     windowed = fields.flag("use_sliding_window") and values.get("sliding_window") is not None
-    return windowed and values.get("max_window_layers", 28) < fields.number("num_hidden_layers")
+    if _layer_types(fields) or not windowed:
+        return False
+    first = values.get("max_window_layers", 28)
+    return first == 0 or fields.number("max_window_layers", 28) < fields.number("num_hidden_layers")
 
 
-def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
+def _rope(fields: _Fields, positions: int) -> tuple[float, RopeScaling | None]:
     """Theta and scaling: `rope_theta` and `rope_scaling`, or `rope_parameters` (transformers 5).
 
     Which of two entries wins, and every default, is as in transformers 5.
     """
     values = fields.values
     given = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    if not isinstance(given, dict):
-        raise fields.refuse(f"rope scaling is {given!r}, not an object")
+    if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
+        raise fields.refuse(f"rope scaling is {shown(given)}, not one set of parameters")
     rope = _Fields({"rope_theta": values.get("rope_theta"), **given}, f"{fields.where}, rope")
-    theta = rope.number("rope_theta", 10000.0, kind=float)
+    named = "rope_theta" in given or "rope_theta" in values
+    theta = rope.number("rope_theta", None if named else 10000.0, kind=float)
+    if theta <= 1:
+        raise rope.refuse(f"rope_theta is {theta}, but must be above 1")
     kind = given.get("rope_type", given.get("type", "default"))
     if kind == "default":
         return theta, None
-    if kind not in _ROPE_NEEDS:
+    if kind not in list(_ROPE_NEEDS):
         raise fields.refuse(
-            f"rope scaling {kind!r} is not supported; supported are default, "
-            f"{', '.join(_ROPE_NEEDS)}"
+            f"rope scaling {shown(kind)} is not supported",
+            f"choose a checkpoint with one of default, {', '.join(_ROPE_NEEDS)}",
         )
     for name in _ROPE_NEEDS[kind]:
         rope.number(name, kind=float)
-    positions = fields.number("max_position_embeddings", 2048)
     name = "original_max_position_embeddings"
     original = fields.number(name, rope.number(name, positions))
     factor = rope.number("factor", kind=float)
+    if factor < 1:
+        raise rope.refuse(f"factor is {factor}, but must be at least 1")
     if kind == "linear":
         return theta, RopeScaling("linear", factor=factor)
     if kind == "llama3":
@@ -220,7 +252,7 @@ def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
         original_positions=original,
         beta_fast=fast,
         beta_slow=slow,
-        truncate=bool(given.get("truncate", True)),
+        truncate="truncate" not in given or rope.flag("truncate"),
         attention_factor=_yarn_attention_factor(rope, factor),
     )
 
@@ -233,8 +265,9 @@ def _yarn_attention_factor(rope: _Fields, factor: float) -> float:
     def magnitude(m: float) -> float:
         return 0.1 * m * math.log(factor) + 1 if factor > 1 else 1.0
 
-    m, m_all = (rope.values.get(name) for name in ("mscale", "mscale_all_dim"))
-    if m and m_all:
+    names = ("mscale", "mscale_all_dim")
+    if all(rope.values.get(name) not in (None, 0) for name in names):
+        m, m_all = (rope.number(name, kind=float) for name in names)
         return magnitude(m) / magnitude(m_all)
     return magnitude(1.0)
 
@@ -245,8 +278,11 @@ def _eos_ids(files: Files, values: Mapping[str, Any]) -> tuple[int, ...]:
         values = {"eos_token_id": None, **values} | read_json(files, "generation_config.json")
     ids = values.get("eos_token_id")
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    if not all(isinstance(i, int) and i >= 0 for i in ids):
-        raise UserError(f"eos_token_id of {files.location} is {ids}, not a list of token ids")
+    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+        raise UserError(
+            f"eos_token_id of {files.location} is {shown(ids)}, not a list of token ids; correct "
+            "generation_config.json or config.json"
+        )
     return tuple(sorted(set(ids)))
 
 

@@ -96,6 +96,11 @@ class OrbaxWeights:
     def _tried(self, work) -> Any:
         try:
             return work()
+        except ImportError as error:
+            raise UserError(
+                f"reading Orbax parameters from {self._folder} needs the package gcsfs ({error}): "
+                "pip install 'rlif_jax[gcs]', or copy the folder to this machine"
+            ) from error
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(
                 f"the parameters in {self._folder} cannot be read ({type(error).__name__}: "

@@ -88,12 +88,14 @@ def _no_weights(files: Files, present: Iterable[str]) -> str:
         return f"{message}, but a LoRA adapter; merge it into its base model first (PEFT's merge)"
     if any(name.endswith((".bin", ".pth", ".pt")) for name in present):
         return f"{message}, but PyTorch pickles; save the model again as safetensors"
+    if any(name.endswith(".safetensors") for name in present):
+        return f"{message}, but other .safetensors files; fetch {INDEX} as well, or rename the one"
     return f"{message}; give the folder that holds the weights"
 
 
 def _index(files: Files) -> dict[str, str]:
     try:
-        where = json.loads(files.read(INDEX))["weight_map"]
+        where = json.loads(files.read(INDEX).decode())["weight_map"]
         if not all(isinstance(shard, str) for shard in where.values()) or not where:
             raise ValueError("weight_map is empty or names no files")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -118,7 +120,8 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
     if length > min(size - 8, _LONGEST_HEADER):
         raise damaged(f"its header says it is {length} bytes long, the file has {size}")
     try:
-        header = json.loads(files.read(name, 8, 8 + length))
+        text = files.read(name, 8, 8 + length).decode()  # UTF-8 alone, as the library reads it
+        header = json.loads(text, object_pairs_hook=_unique)
         header.pop("__metadata__", None)
         entries = [(key, *_entry(value)) for key, value in header.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -136,11 +139,19 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
     return tensors
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, which says nothing twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return values
+
+
 def _entry(value: Mapping[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
     """(kind, shape, start, stop) of a header's entry; raises ValueError for what is no entry."""
     kind, shape, (start, stop) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
-        raise ValueError(f"{value} is no tensor")
+    if not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop)):
+        raise ValueError("a shape or range that is none")
     return str(kind), shape, start, stop
 
 

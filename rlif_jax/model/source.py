@@ -75,6 +75,11 @@ class OpenModel:
             f"cache a token" + (f", at commit {self.revision}" if self.revision else "")
         )
 
+    @property
+    def pinned_source(self) -> str:
+        """The source, with the commit it was found at if it is of the Hub."""
+        return pinned(self.source, self.revision)
+
     def describe_run(self, run: Path) -> None:
         """Keep config.json and tokenizer in a run folder, which makes its checkpoints models."""
         folder = run / DESCRIPTION

@@ -8,8 +8,9 @@ from typing import Any
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig
 
-_MOST_PADDING = 1024
-"""Embedding rows beyond the tokenizer's ids that pass as padding; published models have <= 512."""
+# Embedding rows beyond the tokenizer's ids that pass as padding: so many, or this share of all.
+# Qwen2.5-Coder-7B has 399 of 152,064, deepseek-llm-7b 2,385 of 102,400.
+_MOST_PADDING, _MOST_PADDING_SHARE = 1024, 1 / 32
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -28,12 +29,15 @@ def read_tokenizer(folder: Path) -> Any:
     whole = (folder / "tokenizer.json").is_file()
     kind = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
-        tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = kind.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        tokenizer.encode("a")  # settings that do not fit it are found only when it is used
     except Exception as error:  # the Rust library raises Exception itself
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the tokenizer in {folder} cannot be read ({type(error).__name__}: "
-            f"{str(error).strip()[:200]}); fetch tokenizer.json and tokenizer_config.json of the "
-            "model"
+            f"the tokenizer in {folder} cannot be read ({type(error).__name__}: {reason}); fetch "
+            "tokenizer.json and tokenizer_config.json of the model"
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -62,14 +66,15 @@ def reachable_ids(tokenizer: Any, cfg: ModelConfig, location: str) -> int:
     Raises:
         UserError: ids beyond the embedding, or so few that the tokenizer is another model's.
     """
-    ids = 1 + max(tokenizer.get_vocab().values())
+    ids = 1 + max(tokenizer.get_vocab().values(), default=-1)
     if ids > cfg.vocab_size:
         raise UserError(
             f"the tokenizer of {location} has ids up to {ids - 1}, but the embedding only "
             f"{cfg.vocab_size} rows; it belongs to another model, or tokens were added without "
             "resizing the embedding"
         )
-    if cfg.vocab_size - ids >= _MOST_PADDING:
+    padding = max(_MOST_PADDING, _MOST_PADDING_SHARE * cfg.vocab_size)
+    if not ids or cfg.vocab_size - ids > padding:
         raise UserError(
             f"the tokenizer of {location} has {ids} ids and the embedding {cfg.vocab_size} rows; "
             "such a difference is not padding: the tokenizer belongs to another model"

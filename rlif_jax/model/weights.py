@@ -1,6 +1,7 @@
 """Where a decoder's parameters come from, part by part, and how they get onto devices."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from rlif_jax.sharding import param_shardings
 
 Index = tuple[slice, ...]
 FLOAT32 = np.dtype(np.float32)
+IN_FLIGHT_BYTES = 256 << 20  # of parts on their way to devices while the next is read
 Notice = Callable[[str, int, int], None]
 """Told a phase, the bytes done and the bytes in all."""
 
@@ -49,11 +51,13 @@ class ReadInParts:
     """Weights whose tensors can be read in parts: `_read_one` is the part of one tensor.
 
     A process reads, for each parameter in turn, the distinct parts that its own devices hold and
-    nothing else, so that its memory stays near its share of the parameters.
+    nothing else. While parts are copied to devices the next is read, as far as they take no more
+    than `IN_FLIGHT_BYTES` together, so that memory stays near the process's share of the parameters.
     """
 
     def __init__(self, cfg: ModelConfig):
         self._cfg, self._specs = cfg, param_specs(cfg)
+        self._in_flight: deque[tuple[int, list[jax.Array]]] = deque()
 
     def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
         """Part of one layer's parameter; `shape` is the layer's, padding rows are zero."""
@@ -86,6 +90,7 @@ class ReadInParts:
             done += sizes[name]
             if notice is not None:
                 notice("loading", done, sum(sizes.values()))
+        self._wait(0)
         return arrays
 
     def _sharded(self, name: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
@@ -96,9 +101,18 @@ class ReadInParts:
             holders.setdefault(bounds, []).append(device)
         arrays = []
         for bounds, devices in holders.items():
+            size = FLOAT32.itemsize * math.prod(stop - start for start, stop in bounds)
+            self._wait(max(0, IN_FLIGHT_BYTES - size))
             part = self.read(name, tuple(slice(*b) for b in bounds))
-            arrays += jax.block_until_ready([jax.device_put(part, device) for device in devices])
+            copies = [jax.device_put(part, device) for device in devices]
+            self._in_flight.append((size, copies))
+            arrays += copies
         return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+    def _wait(self, limit: int) -> None:
+        """Until no more than `limit` bytes of host memory are being copied to devices."""
+        while sum(size for size, _ in self._in_flight) > limit:
+            jax.block_until_ready(self._in_flight.popleft()[1])
 
 
 class SafetensorsWeights(ReadInParts):
