@@ -56,7 +56,7 @@ def convert(args: Arguments) -> Path:
     _check_room(out, size)
     print(
         f"{args.model}: {opened.cfg.family}, {param_count(opened.cfg):,} parameters, "
-        f"{size / 1e9:.2f} GB in {args.out}",
+        f"{size / 1e9:.2f} GB to {args.out}",
         flush=True,
     )
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")

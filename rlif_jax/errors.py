@@ -1,12 +1,21 @@
 """The one exception that people see as a sentence instead of a traceback."""
 
 import contextlib
+import reprlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 class UserError(Exception):
     """Bad input. The message is one paragraph that names the value and the remedy."""
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a message shows it: in one line, and short however large it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = 80
+    return short.repr(value)
 
 
 @contextlib.contextmanager

@@ -78,9 +78,8 @@ def test_the_table_of_models_is_computed():
     for name, shape, vocabulary, parameters, cache, state in rows:
         cfg = read_hf_config(LocalFiles(ROOT / "tests" / "goldens" / "configs" / name))
         count = param_count(cfg)
-        assert shape == (
-            f"{cfg.layers} {TIMES} {cfg.embed:,}, {cfg.heads} / {cfg.kv_heads} {TIMES} {cfg.head_dim}"
-        )
+        heads = f"{cfg.heads} / {cfg.kv_heads} {TIMES} {cfg.head_dim}"
+        assert shape == f"{cfg.layers} {TIMES} {cfg.embed:,}, {heads}"
         assert vocabulary == f"{cfg.vocab_size:,}, {'tied' if cfg.tied else 'untied'}"
         assert parameters == f"{count:,}"
         assert cache == f"{kv_bytes_per_token(cfg):,} bytes"

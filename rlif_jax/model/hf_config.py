@@ -6,11 +6,10 @@ by name, before any tensor is opened.
 
 import json
 import math
-import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.files import Files
 
@@ -55,13 +54,6 @@ class _Fields:
         if value is not None and not isinstance(value, bool):
             raise self.refuse(f"{name} is {shown(value)}, neither true nor false")
         return bool(value)
-
-
-def shown(value: Any) -> str:
-    """A value of a file as a message shows it: however large it is, in a few words."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxlong = short.maxother = 80
-    return short.repr(value)
 
 
 def read_json(files: Files, name: str) -> dict[str, Any]:
@@ -191,7 +183,7 @@ def _layer_types(fields: _Fields) -> list[Any]:
 def _slides(fields: _Fields) -> bool:
     """Whether any layer attends to a sliding window only; a list of layer types goes before."""
     values = fields.values
-    windowed = fields.flag("use_sliding_window") and values.get("sliding_window") is not None
+    windowed = fields.flag("use_sliding_window") and values.get("sliding_window", 4096) is not None
     if _layer_types(fields) or not windowed:
         return False
     first = values.get("max_window_layers", 28)
@@ -290,9 +282,14 @@ def hf_config(cfg: ModelConfig, dtype: str) -> dict[str, Any]:
     """The config.json of a model that has none, such as one from a GGUF file.
 
     `dtype` is the type of its tensors, "float32" or "bfloat16". In the form of transformers 4,
-    which transformers 5, vLLM and llama.cpp read as well. Raises UserError for a table of rotary
-    divisors, which config.json cannot express.
+    which transformers 5, vLLM and llama.cpp read as well. Raises UserError for what config.json
+    cannot express: a table of rotary divisors, biases or norms that the family does not have.
     """
+    if (cfg.qkv_bias, cfg.qk_norm) != (cfg.family == "qwen2", cfg.family == "qwen3"):
+        raise UserError(
+            f"this GGUF file's {cfg.family} has biases or norms of q and k that config.json cannot "
+            "express; convert the Hugging Face checkpoint it was made from"
+        )
     names = {family: architecture for architecture, family in ARCHITECTURES.items()}
     out: dict[str, Any] = {
         "architectures": [names[cfg.family]],

@@ -17,6 +17,7 @@ from etils import epath
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig, param_specs
 from rlif_jax.model.layout import to_file
+from rlif_jax.model.weights import Notice
 
 FOLDER = "params"
 
@@ -31,8 +32,10 @@ class OrbaxWeights:
     def __init__(self, folder: str, cfg: ModelConfig):
         self._folder = epath.Path(folder if "://" in folder else Path(folder).absolute())
         self._cfg, self._last = cfg, ("", None)
-        self._checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        stored = self._tried(lambda: self._checkpointer.metadata(self._folder).item_metadata.tree)
+        handler = ocp.PyTreeCheckpointHandler()
+        self._checkpointer = ocp.Checkpointer(handler)
+        # Not asked of the checkpointer, which would warn that one item is no whole checkpoint.
+        stored = self._tried(lambda: handler.metadata(self._folder).tree)
         specs = param_specs(cfg)
         problems = [f"{name} is missing" for name in specs.keys() - stored.keys()]
         problems += [f"{name} belongs to no parameter" for name in stored.keys() - specs.keys()]
@@ -49,7 +52,7 @@ class OrbaxWeights:
         self._dtypes = {name: np.dtype(meta.dtype) for name, meta in stored.items()}
 
     def arrays(
-        self, shardings: Mapping[str, jax.sharding.Sharding], notice
+        self, shardings: Mapping[str, jax.sharding.Sharding], notice: Notice | None
     ) -> dict[str, jax.Array]:
         """See `weights.Weights`."""
         specs = param_specs(self._cfg)

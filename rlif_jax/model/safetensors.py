@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.model.files import Files
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -62,22 +62,23 @@ def stored_tensors(files: Files) -> dict[str, StoredTensor]:
     missing = sorted(set(where.values()) - present)
     if missing:
         raise UserError(
-            f"model folder {files.location} lacks {', '.join(missing[:4])}, which {INDEX} names; "
-            "fetch the missing files"
+            f"model folder {files.location} lacks {', '.join(map(shown, missing[:4]))}, which "
+            f"{INDEX} names; fetch the missing files"
         )
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(where.values())):
         for name, tensor in _header(files, shard).items():
             if where.get(name) != shard:
                 raise UserError(
-                    f"{INDEX} in {files.location} puts tensor {name} in {where.get(name)}, but "
-                    f"{shard} holds it; index and shards are not of one checkpoint"
+                    f"{INDEX} in {files.location} puts tensor {shown(name)} in "
+                    f"{shown(where.get(name))}, but {shard} holds it; index and shards are not of "
+                    "one checkpoint: fetch them again"
                 )
             tensors[name] = tensor
     if lost := sorted(where.keys() - tensors.keys()):
         raise UserError(
-            f"{INDEX} in {files.location} names tensor {lost[0]} in {where[lost[0]]}, which does "
-            "not hold it; index and shards are not of one checkpoint"
+            f"{INDEX} in {files.location} names tensor {shown(lost[0])} in {where[lost[0]]}, which "
+            "does not hold it; index and shards are not of one checkpoint: fetch them again"
         )
     return tensors
 
@@ -100,7 +101,8 @@ def _index(files: Files) -> dict[str, str]:
             raise ValueError("weight_map is empty or names no files")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{INDEX} in {files.location} cannot be read ({error!r}); fetch it again"
+            f"{INDEX} in {files.location} cannot be read ({type(error).__name__}: {error}); fetch "
+            "it again"
         ) from error
     return where
 
@@ -125,13 +127,14 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
         header.pop("__metadata__", None)
         entries = [(key, *_entry(value)) for key, value in header.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise damaged(f"its header cannot be read ({error!r})") from error
+        raise damaged(f"its header cannot be read ({type(error).__name__}: {error})") from error
     tensors, end = {}, 0
     for key, kind, shape, start, stop in sorted(entries, key=lambda entry: entry[3:]):
         if start != end or stop < start:
-            raise damaged(f"tensor {key} starts at byte {start}, not at {end}")
+            raise damaged(f"tensor {shown(key)} starts at byte {start}, not at {end}")
         if kind in DTYPES and math.prod(shape) * DTYPES[kind].itemsize != stop - start:
-            raise damaged(f"tensor {key}, {kind} {list(shape)}, has {stop - start} bytes")
+            what = f"tensor {shown(key)}, {kind} {shown(list(shape))}"
+            raise damaged(f"{what}, has {stop - start} bytes")
         tensors[key] = StoredTensor(name, 8 + length + start, kind, shape)
         end = stop
     if 8 + length + end != size:

@@ -22,6 +22,7 @@ from rlif_jax.sharding import param_shardings
 Index = tuple[slice, ...]
 FLOAT32 = np.dtype(np.float32)
 IN_FLIGHT_BYTES = 256 << 20  # of parts on their way to devices while the next is read
+STRIP = 16  # float32 numbers in a cache line of 64 bytes
 Notice = Callable[[str, int, int], None]
 """Told a phase, the bytes done and the bytes in all."""
 
@@ -76,7 +77,7 @@ class ReadInParts:
         sizes = [len(range(*s.indices(n))) for s, n in zip(index[1:], spec.shape[1:], strict=True)]
         out = np.empty((len(layers), *sizes), dtype)
         for i, layer in enumerate(layers):
-            out[i] = cast(self._read_one(name, layer, spec.shape[1:], index[1:]), dtype)
+            _copy_cast(out[i], self._read_one(name, layer, spec.shape[1:], index[1:]))
         return out
 
     def arrays(
@@ -156,8 +157,23 @@ class SafetensorsWeights(ReadInParts):
 def cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The numbers in another type; from bfloat16 to float32 by a shift of bits, which is faster."""
     if values.dtype == DTYPES["BF16"] and dtype == FLOAT32:
-        return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return np.left_shift(values.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
     return values.astype(dtype, copy=False)
+
+
+def _copy_cast(out: np.ndarray, values: np.ndarray) -> None:
+    """`out[...] = cast(values, out.dtype)` for a contiguous `out`.
+
+    A transposed view is copied `STRIP` of the file's rows at a time: they fill cache lines of `out`
+    whole, where one row after the other would fetch every line again for each number.
+    """
+    inputs = int(np.argmax(values.strides))  # axes before that of the file's rows
+    width = math.prod(values.shape[inputs:]) if inputs else values.size
+    by_row, to = values.reshape(-1, width), out.reshape(-1, width)
+    step = STRIP if inputs else width
+    for start in range(0, width, step):
+        rows = slice(start, start + step)
+        to[:, rows] = cast(by_row[:, rows], out.dtype)
 
 
 def check_tensors(tensors: dict[str, StoredTensor], cfg: ModelConfig, location: str) -> None:

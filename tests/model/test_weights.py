@@ -16,6 +16,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from rlif_jax import sharding
+from rlif_jax.convert import Arguments, convert
 from rlif_jax.model.config import param_specs
 from rlif_jax.model.files import LocalFiles
 from rlif_jax.model.hf_config import read_hf_config
@@ -127,23 +128,28 @@ opened = open_model(sys.argv[3])
 before = opened.files.bytes_read
 arrays = opened.weights.arrays(shardings_of(opened.cfg, mesh), None)
 read = opened.files.bytes_read - before
+whole = open_model(sys.argv[5]).weights
 for name, value in arrays.items():
-    whole = opened.weights.whole(name, np.dtype(np.float32))
+    want = whole.whole(name, np.dtype(np.float32))
     for shard in value.addressable_shards:
-        np.testing.assert_array_equal(shard.data, whole[shard.index])
+        np.testing.assert_array_equal(shard.data, want[shard.index])
 print(json.dumps({"read": read, "total": float(sum(v.sum() for v in arrays.values()))}))
 """
 
 
-def test_each_of_two_processes_reads_its_own_half(folder):
-    """Real processes joined by gloo: each parameter is placed right, and read in halves."""
+def in_two_processes(source: Path, folder: Path) -> list[dict]:
+    """What each of two real processes, joined by gloo, tells of loading `source`.
+
+    Both hold every part that they were given against the same part of `folder`.
+    """
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
+    given = [str(source), json.dumps(MESH), str(folder)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address, str(i), str(folder), json.dumps(MESH)],
+            [sys.executable, "-c", PROGRAM, address, str(i), *given],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -154,11 +160,20 @@ def test_each_of_two_processes_reads_its_own_half(folder):
     ]
     outputs = [p.communicate(timeout=240) for p in processes]
     assert [p.returncode for p in processes] == [0, 0], outputs
-    results = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+
+
+def test_each_of_two_processes_reads_its_own_half(folder):
     model, _ = load_model(str(folder))
     arrays = named(nnx.state(model, nnx.Param))
     norms = sum(value.size * 2 for name, value in arrays.items() if "norm" in name)  # bfloat16
     whole = bytes_read(folder, None)
-    for result in results:
+    for result in in_two_processes(folder, folder):
         assert result["total"] == pytest.approx(float(sum(v.sum() for v in arrays.values())))
         assert result["read"] == (whole - norms) / 2 + norms
+
+
+def test_two_processes_start_from_an_orbax_folder(folder, tmp_path):
+    orbax = convert(Arguments(str(folder), str(tmp_path / "orbax"), format="orbax"))
+    first, second = in_two_processes(orbax, folder)
+    assert first["total"] == second["total"] != 0
