@@ -4,23 +4,26 @@ python -m rlif_jax.convert --model runs/prob_disparity --out trained
 """
 
 import contextlib
+import logging
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.model.config import param_count
 from rlif_jax.model.export import stored_bytes, write_hf_folder, write_orbax_folder
 from rlif_jax.model.safetensors import DTYPES
-from rlif_jax.model.source import open_model
+from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.model.weights import Notice
 from rlif_jax.sharding import skip_absent_tpu
 
@@ -47,38 +50,66 @@ def convert(args: Arguments) -> Path:
     Raises:
         UserError: a source that cannot be opened, a folder that is not empty, or no room.
     """
-    if not args.shard_gb > 0:
-        raise UserError(f"--shard-gb {args.shard_gb} must be positive")
+    if not 0 < args.shard_gb < 1e9:
+        raise UserError(f"--shard-gb {args.shard_gb} must be positive and below 1e9")
     out = _free_folder(args.out)
     opened = open_model(args.model)
     dtype = {"stored": None, "float32": DTYPES["F32"], "bfloat16": DTYPES["BF16"]}[args.dtype]
     size = stored_bytes(opened, dtype)
     _check_room(out, size)
-    print(
-        f"{args.model}: {opened.cfg.family}, {param_count(opened.cfg):,} parameters, "
-        f"{size / 1e9:.2f} GB to {args.out}",
-        flush=True,
-    )
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    print(f"{args.model}: {opened.summary()}", flush=True)
+    print(f"writing {size / 1e9:.2f} GB to {args.out}", flush=True)
+    partial = out.with_name(f"{_partial(out)}{os.getpid()}")
     try:
         with _progress() as notice:
             if args.format == "orbax":
-                write_orbax_folder(opened, partial, dtype, notice)
+                _write_orbax(opened, partial, dtype, notice)
             else:
                 write_hf_folder(opened, partial, dtype, int(args.shard_gb * 1e9), notice)
         os.replace(partial, out)
     except OSError as error:
         raise UserError(
-            f"--out {args.out} could not be written: {error}; nothing is left"
+            f"--out {args.out} could not be written: {error}; nothing is left of it: make room or "
+            "choose another folder, and run again"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
     return out
 
 
+def _partial(out: Path) -> str:
+    """How the name of a folder begins that is to become `out`."""
+    return f".{out.name}.partial-"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that threads of Orbax may be writing to for a moment after its error."""
+    for wait in (0.0, 0.1, 0.5, 2.0):
+        time.sleep(wait)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+
+
+def _write_orbax(opened: OpenModel, folder: Path, dtype: np.dtype | None, notice: Notice) -> None:
+    """`write_orbax_folder`, where a full disk is an OSError as well, and not logged besides."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        write_orbax_folder(opened, folder, dtype, notice)
+    except ValueError as error:  # tensorstore's own; the reason stands at its end
+        raise OSError(str(error).rsplit(": ", 1)[-1]) from error
+    finally:
+        log.setLevel(before)
+
+
 def _free_folder(path: str) -> Path:
-    """The absolute path of a folder that may be written to."""
-    out = Path(path).expanduser().absolute()
+    """The absolute path of a folder that may be written to; names what killed runs left there."""
+    try:
+        out = Path(path).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle, no such user
+        raise UserError(f"--out {path} is no path of a folder: {error}") from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f"--out {path} exists and is not an empty folder; choose another or remove it"
@@ -86,7 +117,10 @@ def _free_folder(path: str) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {path} cannot be made: {error}") from error
+        raise UserError(f"--out {path} cannot be made: {error}; choose another") from error
+    for left in sorted(out.parent.iterdir()):
+        if left.name.startswith(_partial(out)):
+            print(f"{left} is of a convert that runs or was killed; if none runs, remove it")
     return out
 
 
@@ -120,12 +154,26 @@ def _progress() -> Iterator[Notice]:
         yield notice
 
 
+@contextlib.contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, so that nothing is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
-    """Entry point: exit status 2 for bad input."""
+    """Entry point: exit status 2 for bad input, 130 when stopped by Ctrl-C or SIGTERM."""
     args = tyro.cli(Arguments, prog="python -m rlif_jax.convert")
-    with exit_on_user_error():
+    with exit_on_user_error(), _termination_interrupts():
         skip_absent_tpu()
-        out = convert(args)
+        try:
+            out = convert(args)
+        except KeyboardInterrupt:
+            print(f"stopped; nothing is left in {args.out}: run the same command again")
+            sys.exit(130)
         files = ", ".join(sorted(path.name for path in out.iterdir()))
         print(f"wrote {args.out}: {files}")
 

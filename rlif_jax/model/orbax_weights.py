@@ -29,6 +29,8 @@ class OrbaxWeights:
         UserError: the folder is damaged, or holds other parameters than the configuration's.
     """
 
+    unused = ()
+
     def __init__(self, folder: str, cfg: ModelConfig):
         self._folder = epath.Path(folder if "://" in folder else Path(folder).absolute())
         self._cfg, self._last = cfg, ("", None)

@@ -68,12 +68,16 @@ class OpenModel:
         return Decoder(cfg, lambda name, _: arrays.pop(name))
 
     def summary(self) -> str:
-        """Family, parameters, and what a token costs in the key/value cache."""
+        """Family, parameters, what a token costs in the key/value cache, and tensors not read."""
         cache = kv_bytes_per_token(self.cfg) / 1024
-        return (
-            f"{self.cfg.family}, {param_count(self.cfg):,} parameters, {cache:.1f} KiB of bfloat16 "
-            f"cache a token" + (f", at commit {self.revision}" if self.revision else "")
-        )
+        text = f"{self.cfg.family}, {param_count(self.cfg):,} parameters, {cache:.1f} KiB of "
+        text += "bfloat16 cache a token"
+        if self.revision:
+            text += f", at commit {self.revision}"
+        if unused := self.weights.unused:
+            more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+            text += f"; not read, as they follow from others: {', '.join(unused[:3])}{more}"
+        return text
 
     @property
     def pinned_source(self) -> str:

@@ -30,6 +30,9 @@ Notice = Callable[[str, int, int], None]
 class Weights(Protocol):
     """Stored parameters. Making one checks all that can be checked without reading a tensor."""
 
+    unused: tuple[str, ...]
+    """Tensors that are not read, since they follow from others."""
+
     def arrays(
         self, shardings: Mapping[str, Sharding], notice: Notice | None
     ) -> dict[str, jax.Array]:
@@ -53,12 +56,13 @@ class ReadInParts:
 
     A process reads, for each parameter in turn, the distinct parts that its own devices hold and
     nothing else. While parts are copied to devices the next is read, as far as they take no more
-    than `IN_FLIGHT_BYTES` together, so that memory stays near the process's share of the parameters.
+    than `IN_FLIGHT_BYTES` together, so that memory stays near its share of the parameters.
     """
 
     def __init__(self, cfg: ModelConfig):
         self._cfg, self._specs = cfg, param_specs(cfg)
         self._in_flight: deque[tuple[int, list[jax.Array]]] = deque()
+        self.unused: tuple[str, ...] = ()
 
     def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
         """Part of one layer's parameter; `shape` is the layer's, padding rows are zero."""
@@ -129,6 +133,7 @@ class SafetensorsWeights(ReadInParts):
         self._files, self._tensors = files, stored_tensors(files)
         check_tensors(self._tensors, cfg, files.location)
         _check_tied_head(self._tensors, files, cfg)
+        self.unused = tuple(name for name in self._tensors if _follows(name, cfg))
 
     def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
         stored = self._tensors[self._name(name, layer)]
@@ -193,7 +198,7 @@ def check_tensors(tensors: dict[str, StoredTensor], cfg: ModelConfig, location: 
                 problems.append(f"{tensor} is stored as {found.kind}, which is not among {known}")
             elif found.shape != want:
                 problems.append(f"{tensor} has shape {found.shape}, not {want}")
-    surplus = [t for t in tensors if t not in used and not _harmless(t, cfg)]
+    surplus = [t for t in tensors if t not in used and not _follows(t, cfg)]
     problems += [f"{tensor} belongs to no parameter" for tensor in surplus]
     if problems:
         shown = "; ".join(problems[:8])
@@ -201,7 +206,7 @@ def check_tensors(tensors: dict[str, StoredTensor], cfg: ModelConfig, location: 
         raise UserError(f"the weights in {location} do not fit its config.json: {shown}{more}")
 
 
-def _harmless(tensor: str, cfg: ModelConfig) -> bool:
+def _follows(tensor: str, cfg: ModelConfig) -> bool:
     """Tensors that older checkpoints carry although they follow from others."""
     return tensor.endswith("rotary_emb.inv_freq") or (cfg.tied and tensor == "lm_head.weight")
 

