@@ -6,7 +6,9 @@ in memory. The format and the names: https://github.com/ggml-org/ggml/blob/maste
 """
 
 import dataclasses
+import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ _GLOBAL_NAMES = {
     "final_norm": "output_norm.weight",
     "head": "output.weight",
 }
+_YARN = {"yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0}  # their defaults in llama.cpp
 _ROPE_TABLE = "rope_freqs.weight"  # what llama3's rule divides each frequency by
 _LAYER_NAMES = {
     "attn_norm": "attn_norm.weight",
@@ -123,33 +126,45 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
         max_positions=number("context_length"),
         eos_ids=_eos_ids(reader),
     )
-    return dataclasses.replace(cfg, rope_scaling=_rope_scaling(reader, cfg, path))
+    if cfg.rope_theta <= 1:
+        raise UserError(
+            f"model file {path} has {arch}.rope.freq_base {cfg.rope_theta}, not above 1"
+        )
+    return dataclasses.replace(cfg, rope_scaling=_rope_scaling(reader, cfg, path, number))
 
 
-def _rope_scaling(reader: GGUFReader, cfg: ModelConfig, path: str | Path) -> RopeScaling | None:
+def _rope_scaling(
+    reader: GGUFReader, cfg: ModelConfig, path: str | Path, number: Callable[..., Any]
+) -> RopeScaling | None:
     """Linear and yarn scaling by metadata; llama3's by the table of divisors the file carries."""
     table = next((t for t in reader.tensors if t.name == _ROPE_TABLE), None)
     if table is not None:
         return _recognised(tuple(float(x) for x in table.data.reshape(-1)), cfg, path)
-    prefix = f"{cfg.family}.rope.scaling"
-    kind = metadata(reader, f"{prefix}.type", "none")
+    prefix = "rope.scaling"
+    kind = metadata(reader, f"{cfg.family}.{prefix}.type", "none")
     if kind == "none":
         return None
-    factor = metadata(reader, f"{prefix}.factor")
-    original = metadata(reader, f"{prefix}.original_context_length", cfg.max_positions)
-    if kind not in ("linear", "yarn"):
+    known = (*_YARN, "type", "factor", "original_context_length", "finetuned")
+    given = [n.removeprefix(f"{cfg.family}.{prefix}.") for n in reader.fields if prefix in n]
+    unknown = [n for n in given if n not in (known if kind == "yarn" else known[len(_YARN) :])]
+    if kind not in ("linear", "yarn") or unknown:
         raise UserError(
-            f"model file {path} asks for rope scaling {kind!r}; supported are none, linear and yarn"
+            f"model file {path} asks for rope scaling {kind!r}{' with ' if unknown else ''}"
+            f"{', '.join(unknown)}; supported are none, linear, and yarn with {', '.join(_YARN)}"
         )
-    if not isinstance(factor, int | float) or not factor > 0:
-        raise UserError(f"model file {path} has {prefix}.factor {factor!r}, not a usable number")
+    factor = number(f"{prefix}.factor", kind=int | float)
     if kind == "linear":
         return RopeScaling("linear", factor=float(factor))
+    fast, slow = (
+        float(number(f"{prefix}.{name}", default, int | float)) for name, default in _YARN.items()
+    )
     return RopeScaling(
         "yarn",
         factor=float(factor),
-        original_positions=int(original),
-        attention_factor=1 + 0.1 * float(np.log(factor)) if factor > 1 else 1.0,
+        original_positions=number(f"{prefix}.original_context_length", cfg.max_positions),
+        beta_fast=fast,
+        beta_slow=slow,
+        attention_factor=1 + 0.1 * math.log(factor) if factor > 1 else 1.0,
     )
 
 

@@ -106,8 +106,9 @@ class OrbaxWeights:
                 f"reading Orbax parameters from {self._folder} needs the package gcsfs ({error}): "
                 "pip install 'rlif_jax[gcs]', or copy the folder to this machine"
             ) from error
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # Orbax raises Exception itself, over the one that tells why
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
             raise UserError(
-                f"the parameters in {self._folder} cannot be read ({type(error).__name__}: "
-                f"{str(error)[:200]}); the checkpoint is damaged or no whole one"
+                f"the parameters in {self._folder} cannot be read ({reason}); the checkpoint is "
+                "damaged or no whole one: fetch or convert it again, or give an older one"
             ) from error

@@ -8,6 +8,7 @@ tensors are read when the decoder is made.
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,11 @@ def open_model(source: str) -> OpenModel:
             return _open_folder(source, LocalFiles(described), params=str(params))
         return _open_folder(source, LocalFiles(path))
     known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
+    why = "it is a file; give its folder" if source and path.is_file() else "no such folder"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists():
+        why += f"; for the model of that name on the Hub write hf:{source}"
     raise UserError(
-        f"model source {source!r} is not known: no such folder. Give the path of a Hugging Face "
+        f"model source {source!r} is not known: {why}. Give the path of a Hugging Face "
         f"folder, of a run folder or of a .gguf file, hf:ORG/NAME, gs://BUCKET/FOLDER, or {known}"
     )
 

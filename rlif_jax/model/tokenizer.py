@@ -66,7 +66,7 @@ def reachable_ids(tokenizer: Any, cfg: ModelConfig, location: str) -> int:
     Raises:
         UserError: ids beyond the embedding, or so few that the tokenizer is another model's.
     """
-    ids = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    ids = 1 + max(tokenizer.get_vocab().values())
     if ids > cfg.vocab_size:
         raise UserError(
             f"the tokenizer of {location} has ids up to {ids - 1}, but the embedding only "
@@ -74,7 +74,7 @@ def reachable_ids(tokenizer: Any, cfg: ModelConfig, location: str) -> int:
             "resizing the embedding"
         )
     padding = max(_MOST_PADDING, _MOST_PADDING_SHARE * cfg.vocab_size)
-    if not ids or cfg.vocab_size - ids > padding:
+    if cfg.vocab_size - ids > padding:
         raise UserError(
             f"the tokenizer of {location} has {ids} ids and the embedding {cfg.vocab_size} rows; "
             "such a difference is not padding: the tokenizer belongs to another model"

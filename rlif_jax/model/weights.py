@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.files import Files
@@ -195,15 +195,17 @@ def check_tensors(tensors: dict[str, StoredTensor], cfg: ModelConfig, location: 
                 problems.append(f"{tensor} is missing")
             elif found.kind not in DTYPES:
                 known = ", ".join(DTYPES)
-                problems.append(f"{tensor} is stored as {found.kind}, which is not among {known}")
+                problems.append(
+                    f"{tensor} is stored as {shown(found.kind)}, which is not among {known}"
+                )
             elif found.shape != want:
                 problems.append(f"{tensor} has shape {found.shape}, not {want}")
     surplus = [t for t in tensors if t not in used and not _follows(t, cfg)]
-    problems += [f"{tensor} belongs to no parameter" for tensor in surplus]
+    problems += [f"{shown(tensor)} belongs to no parameter" for tensor in surplus]
     if problems:
-        shown = "; ".join(problems[:8])
+        listed = "; ".join(problems[:8])
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise UserError(f"the weights in {location} do not fit its config.json: {shown}{more}")
+        raise UserError(f"the weights in {location} do not fit its config.json: {listed}{more}")
 
 
 def _follows(tensor: str, cfg: ModelConfig) -> bool:

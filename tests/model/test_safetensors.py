@@ -88,6 +88,7 @@ def test_the_library_reads_what_is_written(tmp_path, dtype):
         write_file(out, tensors, iter(want.values()))
     assert_same_bits(load_file(tmp_path / WHOLE), want)
     assert_same_bits(read_all(tmp_path), want)
+    assert stored_tensors(LocalFiles(tmp_path))["b.weight"].offset % 8 == 0
     with safe_open(tmp_path / WHOLE, "numpy") as file:
         assert file.metadata() == {"format": "pt"}  # transformers refuses files without it
 
