@@ -189,7 +189,13 @@ class Eval:
     samples_per_problem: int = 4
     """Samples of each problem (n of avg@n)."""
     temperature: float = 0.8
-    """Sampling temperature."""
+    """Sampling temperature; 0: greedy, with one sample of each problem."""
+    top_k: int = 0
+    """Draw from the k likeliest tokens only; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens only, as few as have this probability together."""
+    min_p: float = 0.0
+    """Draw only tokens at least this times as likely as the likeliest."""
     pass_at: int = 4
     """k of pass@k, by the unbiased estimator."""
     max_problems: int = 0

@@ -23,9 +23,11 @@ from rlif_jax.execution.pool import Judge
 from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
 from rlif_jax.model.source import load_model
 from rlif_jax.problem import Problem
+from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.submissions import Submissions
+from rlif_jax.validation import sampling_problems
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,13 @@ class Arguments:
     k: int = 1
     """k of pass@k, at most n."""
     temperature: float = 0.8
-    """Sampling temperature."""
+    """Sampling temperature; 0: greedy, with n 1."""
+    top_k: int = 0
+    """Draw from the k likeliest tokens only; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens only, as few as have this probability together."""
+    min_p: float = 0.0
+    """Draw only tokens at least this times as likely as the likeliest."""
     max_new_tokens: int = 96
     """Longest completion in tokens."""
     rows: int = 64
@@ -78,6 +86,7 @@ def make_evaluate(
     rows: int,
     bucket: int,
     options: PromptOptions = DEFAULT_OPTIONS,
+    filters: Filters = NO_FILTERS,
 ) -> Callable[..., dict[str, float]]:
     """Build `evaluate(params, key, judge, notice) -> metrics` on fixed problems.
 
@@ -95,6 +104,7 @@ def make_evaluate(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         pad_id=pad_id,
+        filters=filters,
     )
 
     def evaluate(
@@ -153,6 +163,8 @@ def run(args: Arguments) -> dict[str, float]:
     """Evaluate a model source and return the metrics."""
     if not 1 <= args.k <= args.n:
         raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
+    if problems := sampling_problems("--", args, "n", args.n):
+        raise UserError(f"{'; '.join(problems)}.")
     with Judge(args.execution) as judge:
         skip_absent_tpu()
         model, tokenizer = load_model(args.model, args.dtype)
@@ -177,6 +189,7 @@ def run(args: Arguments) -> dict[str, float]:
             rows=args.rows,
             bucket=64,
             options=options,
+            filters=Filters.of(args),
         )
         return evaluate(params, jax.random.key(args.seed), judge, _print_count)
 

@@ -33,6 +33,7 @@ from rlif_jax.progress import Progress, evaluation_lines
 from rlif_jax.provenance import check_same_config, recorded_revision
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.runlog import RunLog, completion_records
+from rlif_jax.sampler.filters import Filters
 from rlif_jax.sharding import make_mesh
 from rlif_jax.submissions import Submissions
 from rlif_jax.timing import Watch
@@ -294,6 +295,7 @@ def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict
         rows=cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt,
         bucket=cfg.data.prompt_bucket,
         options=options,
+        filters=Filters.of(cfg.eval),
     )
 
 

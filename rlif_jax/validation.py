@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rlif_jax.config import Config, PromptStyle, Thinking
 from rlif_jax.errors import UserError
@@ -88,6 +88,10 @@ def _ranges(c: Config) -> Iterator[str]:
             f"eval.pass_at={c.eval.pass_at} needs at least as many samples; "
             f"eval.samples_per_problem={c.eval.samples_per_problem}"
         )
+    if c.eval.every:
+        yield from sampling_problems(
+            "eval.", c.eval, "samples_per_problem", c.eval.samples_per_problem
+        )
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
 
@@ -100,6 +104,25 @@ def _prompts(c: Config) -> Iterator[str]:
     ):
         if value not in get_args(kind):
             yield f"{name}={value!r} is none of {', '.join(get_args(kind))}"
+
+
+def sampling_problems(prefix: str, fields: Any, count: str, samples: int) -> list[str]:
+    """What is wrong with the temperature and the filters of an evaluation; `prefix` names them."""
+    problems = []
+    if not (math.isfinite(fields.temperature) and fields.temperature >= 0):
+        problems.append(f"{prefix}temperature={fields.temperature} must be 0 (greedy) or positive")
+    if fields.temperature == 0 and samples > 1:
+        problems.append(
+            f"{prefix}temperature=0 is greedy, which gives the same sample each time; use "
+            f"{prefix}{count}=1 instead of {samples}"
+        )
+    if fields.top_k < 0:
+        problems.append(f"{prefix}top_k={fields.top_k} must be at least 0")
+    if not 0 < fields.top_p <= 1:
+        problems.append(f"{prefix}top_p={fields.top_p} must be in (0, 1]")
+    if not 0 <= fields.min_p <= 1:
+        problems.append(f"{prefix}min_p={fields.min_p} must be in [0, 1]")
+    return problems
 
 
 def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
@@ -145,7 +168,6 @@ def _positive(c: Config) -> tuple[tuple[str, float], ...]:
     return (
         ("sampling.temperature", c.sampling.temperature),
         ("reward.reward_temperature", 1.0 if reward_temperature is None else reward_temperature),
-        ("eval.temperature", c.eval.temperature),
         ("optim.clip_norm", c.optim.clip_norm),
         ("optim.eps", c.optim.eps),
         ("execution.time_limit_s", c.execution.time_limit_s),

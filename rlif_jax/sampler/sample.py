@@ -15,9 +15,9 @@ from flax import nnx, struct
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, Prompts, Rollout, TokenStats
-from rlif_jax.kernels.token_stats import stats_from_logits
 from rlif_jax.model.cache import KVCache, init_cache, repeat_rows
-from rlif_jax.sampler.draw import draw, row_keys
+from rlif_jax.sampler.draw import row_keys
+from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose
 
 CHUNK = 16
 """Decode steps between two looks of the host."""
@@ -56,7 +56,9 @@ def make_prefill(graphdef: Any, *, samples_per_prompt: int, max_new_tokens: int,
     return jax.jit(prefill)
 
 
-def make_decode_chunk(graphdef: Any, *, temperature: float, pad_id: int):
+def make_decode_chunk(
+    graphdef: Any, *, temperature: float, pad_id: int, filters: Filters = NO_FILTERS
+):
     """Build the jitted `decode_chunk(params, state) -> DecodeState`; `state` is donated.
 
     It goes on for CHUNK columns, or until all rows are done or all columns are filled.
@@ -70,7 +72,7 @@ def make_decode_chunk(graphdef: Any, *, temperature: float, pad_id: int):
             return (s.t < stop_at) & ~jnp.all(s.done)
 
         def body(s):
-            return _decode_step(model, s, temperature, pad_id)
+            return _decode_step(model, s, temperature, filters, pad_id)
 
         return jax.lax.while_loop(go_on, body, state)
 
@@ -84,16 +86,20 @@ def make_sample(
     temperature: float,
     max_new_tokens: int,
     pad_id: int,
+    filters: Filters = NO_FILTERS,
 ):
     """Build `sample(params, prompts, key, rows_finished=None) -> Rollout`.
 
     One program is compiled for each shape of `prompts`. A row's tokens depend on the parameters,
-    its prompt, `key` and its index only. Statistics are of the sampled distribution
-    softmax(logits / temperature), float32. A completion ends with one of the model's `eos_ids`.
+    its prompt, `key` and its index only. Temperature 0 is greedy; `filters` narrow the choice.
+    Statistics are of softmax(logits / temperature) before any filter, float32. A completion ends
+    with one of the model's `eos_ids`.
     """
     G, C = samples_per_prompt, max_new_tokens
     prefill = make_prefill(graphdef, samples_per_prompt=G, max_new_tokens=C, pad_id=pad_id)
-    decode_chunk = make_decode_chunk(graphdef, temperature=temperature, pad_id=pad_id)
+    decode_chunk = make_decode_chunk(
+        graphdef, temperature=temperature, pad_id=pad_id, filters=filters
+    )
 
     def sample(
         params, prompts: Prompts, key: Array, rows_finished: RowsFinished | None = None
@@ -148,16 +154,15 @@ def _prefill(model, prompts: Prompts, key, G: int, C: int, pad_id: int) -> Decod
     )
 
 
-def _decode_step(model, s: DecodeState, temperature: float, pad_id: int) -> DecodeState:
+def _decode_step(
+    model, s: DecodeState, temperature: float, filters: Filters, pad_id: int
+) -> DecodeState:
     """Draw column t from `x`, record it, and run the model on it."""
     head_VD = model.head_VD.astype(s.x.dtype)
     logits_BV = jnp.einsum("BD,VD->BV", s.x, head_VD, preferred_element_type=jnp.float32)
-    reachable = model.cfg.reachable
-    z_BV = logits_BV / temperature
-    if reachable < z_BV.shape[1]:  # no token id names the other rows
-        z_BV = jnp.where(jnp.arange(z_BV.shape[1]) < reachable, z_BV, -jnp.inf)
-    token_B = draw(z_BV, s.key, s.t)
-    stats = stats_from_logits(z_BV, token_B, reachable)
+    token_B, stats = choose(
+        logits_BV, s.key, s.t, temperature, filters, reachable=model.cfg.reachable
+    )
     live_B = ~s.done
     token_B = jnp.where(live_B, token_B, pad_id)
 

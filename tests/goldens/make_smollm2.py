@@ -21,6 +21,12 @@ PROMPTS = (
     "Write a function that returns the larger of two integers.",
     "def fibonacci(n):\n    if n < 2:\n        return n\n    return ",
 )
+GREEDY = (
+    *PROMPTS,
+    "import math\n\n\ndef is_prime(n):\n",
+    "The three largest cities of France are",
+    "# Sort a list of words by length, then alphabetically\nwords = ",
+)
 STRINGS = (
     "",
     " ",
@@ -50,6 +56,18 @@ CHATS = (
 TOP, STRIDED = 32, 64
 
 
+def greedy(model, tokenizer) -> dict[str, np.ndarray]:
+    """The likeliest 64 tokens after each of GREEDY's prompts, on beyond an end of sequence."""
+    model.generation_config.eos_token_id = None
+    out = {}
+    for i, prompt in enumerate(GREEDY):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        made = model.generate(ids, do_sample=False, max_new_tokens=64)
+        out[f"greedy_ids_{i}"] = ids[0].numpy().astype(np.int32)
+        out[f"greedy_{i}"] = made[0, ids.shape[1] :].numpy().astype(np.int32)
+    return out
+
+
 def main(gguf: Path) -> None:
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -76,6 +94,8 @@ def main(gguf: Path) -> None:
             f"strided_{i}": logits[where][:, ::stride],
             f"logsumexp_{i}": torch.logsumexp(torch.tensor(logits), -1).numpy(),
         }
+    out["greedy"] = greedy(model, tokenizer)
+    out |= greedy(model, tokenizer)
     text = {
         "strings": {s: tokenizer(s).input_ids for s in STRINGS},
         "chats": [
