@@ -61,6 +61,8 @@ class Checkpoints:
     def restore(self, state: TrainState) -> tuple[TrainState, jax.Array, dict[str, Any]]:
         """The newest checkpoint as (state, key, data), laid out like `state`.
 
+        `state` may hold shapes with shardings in place of arrays.
+
         Raises:
             UserError: the checkpoint is damaged, or was written by another model or optimiser.
         """
@@ -75,7 +77,7 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(step, args=args)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # Orbax raises Exception itself
             raise UserError(
                 f"checkpoint {step} in {self._folder} does not fit this run or is damaged: "
                 f"{str(error)[:300]}. Remove the folder {self._folder / str(step)} to go on from "

@@ -84,7 +84,7 @@ def _partial(out: Path) -> str:
 
 def _remove(folder: Path) -> None:
     """Remove a folder that threads of Orbax may be writing to for a moment after its error."""
-    for wait in (0.0, 0.1, 0.5, 2.0):
+    for wait in (0.0, 0.1, 0.5, 2.0, 5.0):
         time.sleep(wait)
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -106,6 +106,8 @@ def _write_orbax(opened: OpenModel, folder: Path, dtype: np.dtype | None, notice
 
 def _free_folder(path: str) -> Path:
     """The absolute path of a folder that may be written to; names what killed runs left there."""
+    if "://" in path:
+        raise UserError(f"--out {path} is no local folder; write to one, then copy it there")
     try:
         out = Path(path).expanduser().resolve()
     except (OSError, RuntimeError) as error:  # links in a circle, no such user

@@ -21,7 +21,7 @@ from rlif_jax.data.prompts import DEFAULT_OPTIONS, PromptOptions, encode_prompt,
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge
 from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
-from rlif_jax.model.source import load_model
+from rlif_jax.model.source import open_model
 from rlif_jax.problem import Problem
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.sample import make_sample
@@ -167,9 +167,8 @@ def run(args: Arguments) -> dict[str, float]:
         raise UserError(f"{'; '.join(problems)}.")
     with Judge(args.execution) as judge:
         skip_absent_tpu()
-        model, tokenizer = load_model(args.model, args.dtype)
-        graphdef, params = nnx.split(model)
-        options = PromptOptions.of(args)
+        opened = open_model(args.model)
+        options, tokenizer = PromptOptions.of(args), opened.tokenizer
         problems = held_out(
             args.data,
             tokenizer,
@@ -177,6 +176,7 @@ def run(args: Arguments) -> dict[str, float]:
             keep_errata=args.keep_errata,
             options=options,
         )
+        graphdef, params = nnx.split(opened.load(args.dtype))
         evaluate = make_evaluate(
             graphdef,
             tokenizer,

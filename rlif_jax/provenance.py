@@ -70,10 +70,14 @@ def check_same_config(folder: Path, config: Any) -> None:
         )
 
 
-def recorded_revision(folder: Path) -> str | None:
-    """The commit of the model that a run folder's config.json names, None if it names none."""
+def recorded_source(folder: Path) -> str | None:
+    """The model source that a run folder's config.json names, None if it names none.
+
+    It is more definite than the one that was configured: a model of the Hub at its commit, a run's
+    checkpoint at its step.
+    """
     try:
-        return json.loads((folder / "config.json").read_text("utf-8"))["model"]["revision"]
+        return json.loads((folder / "config.json").read_text("utf-8"))["model"]["source"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -4,6 +4,7 @@ python -m rlif_jax.train --config=configs/prob_disparity.py [--steps 20] [--run-
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from flax import nnx
 
 from rlif_jax.batch import Evidence, TrainState
@@ -18,7 +20,7 @@ from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches, without_errata
-from rlif_jax.data.prompts import PromptOptions
+from rlif_jax.data.prompts import PromptOptions, encode_prompt
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
 from rlif_jax.execution.pool import Judge, described
@@ -26,15 +28,15 @@ from rlif_jax.grpo import init_state, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
-from rlif_jax.model.source import open_model, pinned
+from rlif_jax.model.source import open_model
 from rlif_jax.problem import Problem
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
-from rlif_jax.provenance import check_same_config, recorded_revision
+from rlif_jax.provenance import check_same_config, recorded_source
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.runlog import RunLog, completion_records
 from rlif_jax.sampler.filters import Filters
-from rlif_jax.sharding import make_mesh
+from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.submissions import Submissions
 from rlif_jax.timing import Watch
 from rlif_jax.validation import validate
@@ -50,26 +52,34 @@ def train(cfg: Config) -> None:
     # ---- configuration: refuse what cannot run before a device is touched
     validate(cfg, known_rewards())
     check_same_config(cfg.folder, cfg)
+    skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     checkpoints = Checkpoints(cfg.folder / "checkpoints", cfg.checkpoint.keep)
     start = step_to_resume(cfg, checkpoints)
 
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(cfg.steps, start))
-        stop = stack.enter_context(StopRequest(progress.note))
         stack.callback(checkpoints.close)
-
         progress.note(f"run folder {cfg.folder}")
 
-        # ---- judge: whether programs can be run safely is known before a device is touched
+        # ---- judge: whether programs can be run safely is known before memory is filled
         tested, judge = runs_tests(cfg), None
         if tested or cfg.eval.every:
             judge = stack.enter_context(Judge(cfg.execution, all_tests(cfg)))
             progress.note(f"programs are isolated: {described(judge.isolation)}")
 
-        # ---- model: opened and checked before a device is touched, loaded after
+        # ---- model and data: found and checked before memory is filled
         progress.phase(f"opening {cfg.model.source}")
-        opened = open_model(pinned(cfg.model.source, recorded_revision(cfg.folder)))
+        opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
+        opened.check_describable()
         progress.note(f"model: {opened.summary()}")
+        stop = stack.enter_context(StopRequest(progress.note))
+        progress.phase(f"preparing the {cfg.data.name} problems")
+        options, tokenizer = PromptOptions.of(cfg.data), opened.tokenizer
+        data = training_data(
+            cfg, functools.partial(encode_prompt, tokenizer, options=options), progress
+        )
+        unseen = held_out_problems(cfg, tokenizer, options)
+        G = cfg.sampling.samples_per_prompt
 
         # ---- devices, parameters, programs
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
@@ -81,15 +91,8 @@ def train(cfg: Config) -> None:
 
         model = opened.load(cfg.model.dtype, cfg.model.remat, mesh, loading)
         graphdef, params = nnx.split(model)
-        tokenizer = opened.tokenizer
         programs = make_programs(cfg, graphdef, tokenizer)
-        options = PromptOptions.of(cfg.data)
-
-        # ---- data
-        progress.phase(f"preparing the {cfg.data.name} problems")
-        data = training_data(cfg, programs, progress)
-        evaluate = evaluation(cfg, graphdef, tokenizer)
-        G = cfg.sampling.samples_per_prompt
+        evaluate = evaluation(cfg, graphdef, tokenizer, unseen, options)
 
         # ---- state: from scratch, or from the newest checkpoint
         state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
@@ -97,13 +100,14 @@ def train(cfg: Config) -> None:
         del model, params
         if start:
             progress.phase(f"resuming after step {start}")
+            state = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)  # room for the saved one
             state, key, position = checkpoints.restore(state)
             data.set_state(position)
         eval_key, position, saved = jax.random.fold_in(key, 0), data.get_state(), start
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
-        facts["model"] = {"source": opened.pinned_source, "revision": opened.revision}
+        facts["model"] = {"source": opened.source, "revision": opened.revision}
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
         opened.describe_run(cfg.folder)
 
@@ -251,7 +255,7 @@ def all_tests(cfg: Config) -> bool:
     return cfg.execution.run_all_tests or needs_all_tests(cfg.reward)
 
 
-def training_data(cfg: Config, programs: Programs, progress: Progress) -> Any:
+def training_data(cfg: Config, encode: Callable[[Problem], list[int]], progress: Progress) -> Any:
     """The iterator over batches of problems whose prompts fit and whose tests can be trusted."""
     source = of_difficulty(problem_source(cfg.data.name, "train"), cfg.data.difficulties)
     if not cfg.data.keep_errata:
@@ -261,7 +265,7 @@ def training_data(cfg: Config, programs: Programs, progress: Progress) -> Any:
                 f"{unsound} problems are in LiveCodeBench's errata and are left out; "
                 "--data.keep-errata uses them"
             )
-    source, dropped = fitting(source, programs.encode, cfg.data.max_prompt_tokens)
+    source, dropped = fitting(source, encode, cfg.data.max_prompt_tokens)
     if dropped:
         progress.note(
             f"{dropped} problems have prompts of more than data.max_prompt_tokens="
@@ -270,12 +274,11 @@ def training_data(cfg: Config, programs: Programs, progress: Progress) -> Any:
     return problem_batches(source, cfg.data.prompts_per_step, cfg.seed)
 
 
-def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict] | None:
-    """The evaluation on the held-out problems, or None when it is off."""
+def held_out_problems(cfg: Config, tokenizer: Any, options: PromptOptions) -> list[Problem]:
+    """The problems of the evaluation; none when it is off."""
     if not cfg.eval.every:
-        return None
-    options = PromptOptions.of(cfg.data)
-    problems = held_out(
+        return []
+    return held_out(
         cfg.data.name,
         tokenizer,
         cfg.data.max_prompt_tokens,
@@ -283,6 +286,18 @@ def evaluation(cfg: Config, graphdef: Any, tokenizer: Any) -> Callable[..., dict
         cfg.data.keep_errata,
         options,
     )
+
+
+def evaluation(
+    cfg: Config,
+    graphdef: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    options: PromptOptions,
+) -> Callable[..., dict] | None:
+    """The evaluation on the held-out problems, or None when it is off."""
+    if not cfg.eval.every:
+        return None
     return make_evaluate(
         graphdef,
         tokenizer,
@@ -304,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_user_error():
         try:
             train(load(argv))
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             sys.exit(130)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import jax
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 from family_folders import CASES, family_folder
 from flax import nnx
 from safetensors import safe_open
@@ -18,7 +20,8 @@ from transformers import AutoConfig, AutoTokenizer
 from rlif_jax import sharding
 from rlif_jax.convert import Arguments, convert, main
 from rlif_jax.errors import UserError
-from rlif_jax.model.source import load_model
+from rlif_jax.model import export
+from rlif_jax.model.source import load_model, open_model
 from rlif_jax.model.weights import named
 from rlif_jax.train import main as train
 
@@ -88,6 +91,18 @@ def test_through_an_orbax_folder_and_back(folder, tmp_path):
         }
     back = convert(Arguments(str(orbax), str(tmp_path / "back")))
     assert_same_bits(tensors(folder), tensors(back))
+
+
+def test_an_orbax_folder_can_be_read_in_parts(tmp_path, monkeypatch):
+    """A parameter larger than a chunk is stored as several, so that a host reads its own."""
+    monkeypatch.setattr(export, "CHUNK_BYTES", 1000)
+    source = family_folder("qwen2-default", tmp_path / "source")
+    orbax = convert(Arguments(str(source), str(tmp_path / "orbax"), format="orbax"))
+    stored = ocp.PyTreeCheckpointHandler().metadata(epath.Path(orbax / "params")).tree
+    for name, value in params(source).items():
+        assert np.prod(stored[name].storage.chunk_shape) * 4 <= 1000, name
+        assert stored[name].shape == value.shape
+    assert_same_params(params(orbax), params(source))
 
 
 def test_types_are_changed_when_asked_for(tmp_path):
@@ -169,6 +184,8 @@ def test_a_run_folder_says_which_model_it_was_and_needs_it_no_more(run, tmp_path
     folder, source = run
     record = json.loads((folder / "config.json").read_text())["model"]
     assert record == {"source": str(source), "revision": None}
+    # A run that starts from this one records the very checkpoint, whatever is saved later.
+    assert open_model(str(folder)).source == str(folder / "checkpoints" / "1")
     moved = source.with_name("elsewhere")
     source.rename(moved)
     try:
@@ -183,6 +200,7 @@ def test_a_run_folder_says_which_model_it_was_and_needs_it_no_more(run, tmp_path
         ({"out": "full"}, "not an empty folder"),
         ({"out": "full/file"}, "not an empty folder"),
         ({"out": "full/file/below"}, "cannot be made"),
+        ({"out": "gs://bucket/out"}, "no local folder"),
         ({"model": "nowhere"}, "'nowhere' is not known"),
         ({"shard_gb": 0.0}, "--shard-gb 0.0"),
     ],

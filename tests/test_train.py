@@ -236,9 +236,13 @@ def refused(arguments: list[str], capsys) -> str:
         (["--sampling.samples-per-prompt=1"], "leaves a group of one"),
         (["--reward.terms", "certainty", "1.0"], "known rewards are"),
         (["--mesh.data=64", "--data.prompts-per-step=64"], "asks for 64 devices"),
-        (["--model.source=hf:nobody/nothing"], "hf:nobody/nothing"),
+        (["--model.source=hf:nobody"], "not of the form hf:ORG/NAME"),
         (["--data.name=no_such_set"], "no_such_set"),
         (["--data.difficulties", "absurd"], "'absurd'"),
+        (["--data.thinking=on"], "choose thinking=template"),
+        (["--data.prompt-style=livecodebench_deepseek_r1"], "which the tokenizer"),
+        (["--eval.temperature=0"], "eval.samples_per_problem=1 instead of 2"),
+        (["--eval.top-p=1.5"], "eval.top_p=1.5 must be in (0, 1]"),
         (["--data.max-prompt-tokens=3"], "data.max_prompt_tokens"),
     ],
     ids=lambda v: v[0] if isinstance(v, list) else "",
@@ -248,6 +252,15 @@ def test_bad_input_ends_with_one_sentence(arguments, message, flags, tmp_path, c
     text = refused([config("prob_disparity"), *flags, f"--run-dir={folder}", *arguments], capsys)
     assert message in text
     assert not folder.exists()
+
+
+def test_problems_are_looked_at_before_parameters_are_loaded(flags, tmp_path, capsys):
+    """What a prompt is refused for is known from the tokenizer: no memory is filled first."""
+    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--data.thinking=on"]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    printed = capsys.readouterr().out
+    assert "model: llama, " in printed and "loading the parameters" not in printed
 
 
 def test_a_damaged_model_file_is_named(flags, tiny_path, tmp_path, capsys):

@@ -27,6 +27,12 @@ class BucketFiles(Files):
     Credentials are found as tensorstore finds them (GOOGLE_APPLICATION_CREDENTIALS, gcloud's
     application default credentials, the machine's service account); with none, requests are
     anonymous, which is enough for a public bucket. TENSORSTORE_GCS_HTTP_URL names another server.
+
+    Requests are of whole rows: of a block that is a part of the columns, the rest travels as well
+    and is dropped. So on a mesh that splits columns (fsdp) each process fetches whole rows of its
+    tensors, and many hosts together fetch the model many times over; for them an Orbax folder,
+    whose parts are read alone, or a local copy is better. `bytes_fetched` counts what travelled of
+    the objects, but for the single bytes that tell an object's size; `bytes_read` what was kept.
     """
 
     def __init__(self, location: str):
@@ -44,6 +50,7 @@ class BucketFiles(Files):
                 f"{location!r} is not a place in a bucket ({_first_line(error)}); write "
                 "gs://BUCKET/PATH"
             ) from error
+        self.bytes_fetched = 0
         self._names: frozenset[str] | None = None
         self._sizes: dict[str, int] = {}
 
@@ -122,6 +129,8 @@ class BucketFiles(Files):
                 raise self._damaged(name, stop or start) from error
             if result.state != "value":
                 raise self._missing(name)
+            with self._counting:
+                self.bytes_fetched += len(result.value)
             return result.value
 
         return wait

@@ -2,10 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 _ROW_MULTIPLE = 128
-"""Embedding rows are padded to this, so that any mesh axis up to 128 devices divides them."""
+"""Embedding rows are padded to this: mesh axes of a power of two, up to 128 devices, divide them.
+
+Over an axis of another size the embedding and the head are replicated instead of split.
+"""
+
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,18 @@ class ParamSpec(NamedTuple):
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     init: str  # "normal", "ones" or "zeros"
+
+
+def usable(value: Any, kind: type) -> bool:
+    """Whether a value of a file is a positive number: an int below 2^31, or any that float32 holds.
+
+    `kind` is int or float; an int may stand for a float, a bool for neither.
+    """
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        return False
+    if kind is int:
+        return 0 < value < 2**31
+    return float(_FLOAT32.tiny) <= value <= float(_FLOAT32.max)
 
 
 def param_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:

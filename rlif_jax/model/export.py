@@ -14,6 +14,9 @@ from rlif_jax.model.safetensors import NewTensor, shard, write_file, write_index
 from rlif_jax.model.source import OpenModel
 from rlif_jax.model.weights import Notice, cast
 
+CHUNK_BYTES = 32 << 20
+"""Largest piece of a parameter in an Orbax folder that is read as one."""
+
 
 def hf_tensors(
     opened: OpenModel, dtype: np.dtype | None
@@ -39,8 +42,9 @@ def stored_bytes(opened: OpenModel, dtype: np.dtype | None) -> int:
 def write_hf_folder(
     opened: OpenModel, folder: Path, dtype: np.dtype | None, shard_bytes: int, notice: Notice
 ) -> None:
-    """config.json, tokenizer and safetensors of at most `shard_bytes` each; one tensor in memory.
+    """config.json, tokenizer and safetensors of at most `shard_bytes` each.
 
+    One tensor is in memory at a time; of an Orbax source all layers of one parameter.
     `dtype` None keeps each tensor's own, and with it every bit. `notice` is told the bytes written.
     """
     opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
@@ -76,9 +80,12 @@ def write_orbax_folder(
         params[name] = opened.weights.whole(name, dtype or _common_dtype(opened, name))
         notice("reading", i, len(specs))
     notice("writing", 0, 1)
-    checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     path = Path(folder).absolute() / orbax_weights.FOLDER
-    checkpointer.save(path, args=ocp.args.StandardSave(jax.tree.map(np.ascontiguousarray, params)))
+    whole = jax.tree.map(np.ascontiguousarray, params)
+    # In one chunk a parameter would have to be read whole by every host.
+    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), whole)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(whole, save_args=chunks))
     notice("writing", 1, 1)
 
 

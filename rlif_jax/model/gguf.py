@@ -16,11 +16,11 @@ import ml_dtypes
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
-from rlif_jax.errors import UserError
-from rlif_jax.model.config import ModelConfig, RopeScaling, param_specs
-from rlif_jax.model.layout import file_block, file_shape, from_file, leaf_of
+from rlif_jax.errors import UserError, shown
+from rlif_jax.model.config import ModelConfig, RopeScaling, usable
+from rlif_jax.model.layout import file_block, from_file, leaf_of
 from rlif_jax.model.rope import frequencies
-from rlif_jax.model.weights import ReadInParts
+from rlif_jax.model.weights import ReadInParts, check_fit
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 QUANTISATIONS = ("F32", "F16", "BF16", "Q8_0", "Q4_1")
@@ -91,13 +91,16 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
             f"model file {path} has architecture {arch!r}; supported are {', '.join(ARCHITECTURES)}"
         )
 
-    def number(key: str, default: float | None = None, kind: Any = int) -> Any:
+    def number(key: str, default: float | None = None, kind: type = int) -> Any:
         value = metadata(reader, f"{arch}.{key}", default)
         if value is None:
             raise UserError(f"model file {path} lacks the metadata {arch}.{key}; fetch it again")
-        if not isinstance(value, kind) or not 0 < value < 2**31:
-            raise UserError(f"model file {path} has {arch}.{key} {value!r}, not a usable number")
-        return value
+        if not usable(value, kind):
+            raise UserError(
+                f"model file {path} has {arch}.{key} {shown(value)}, not a usable number; it is "
+                "damaged: fetch it again"
+            )
+        return kind(value)
 
     tensors = {t.name: t for t in reader.tensors}
     if "token_embd.weight" not in tensors or len(tensors["token_embd.weight"].shape) != 2:
@@ -118,8 +121,8 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
         heads=heads,
         kv_heads=number("attention.head_count_kv", heads),
         head_dim=number("attention.key_length", embed // heads),
-        rope_theta=float(number("rope.freq_base", 10000.0, int | float)),
-        rms_eps=float(number("attention.layer_norm_rms_epsilon", kind=int | float)),
+        rope_theta=number("rope.freq_base", 10000.0, float),
+        rms_eps=number("attention.layer_norm_rms_epsilon", kind=float),
         tied="output.weight" not in tensors,
         qkv_bias="blk.0.attn_q.bias" in tensors,
         qk_norm="blk.0.attn_q_norm.weight" in tensors,
@@ -130,6 +133,11 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
         raise UserError(
             f"model file {path} has {arch}.rope.freq_base {cfg.rope_theta}, not above 1"
         )
+    if (rotated := number("rope.dimension_count", cfg.head_dim)) != cfg.head_dim:
+        raise UserError(
+            f"model file {path} has {arch}.rope.dimension_count {rotated}, but heads are "
+            f"{cfg.head_dim} wide; models that rotate a part of each head are not supported"
+        )
     return dataclasses.replace(cfg, rope_scaling=_rope_scaling(reader, cfg, path, number))
 
 
@@ -137,31 +145,49 @@ def _rope_scaling(
     reader: GGUFReader, cfg: ModelConfig, path: str | Path, number: Callable[..., Any]
 ) -> RopeScaling | None:
     """Linear and yarn scaling by metadata; llama3's by the table of divisors the file carries."""
+    scaling = _scaling_by_metadata(reader, cfg, path, number)
     table = next((t for t in reader.tensors if t.name == _ROPE_TABLE), None)
-    if table is not None:
-        return _recognised(tuple(float(x) for x in table.data.reshape(-1)), cfg, path)
-    prefix = "rope.scaling"
-    kind = metadata(reader, f"{cfg.family}.{prefix}.type", "none")
-    if kind == "none":
-        return None
-    known = (*_YARN, "type", "factor", "original_context_length", "finetuned")
-    given = [n.removeprefix(f"{cfg.family}.{prefix}.") for n in reader.fields if prefix in n]
-    unknown = [n for n in given if n not in (known if kind == "yarn" else known[len(_YARN) :])]
-    if kind not in ("linear", "yarn") or unknown:
+    if table is None:
+        return scaling
+    if scaling is not None:
         raise UserError(
-            f"model file {path} asks for rope scaling {kind!r}{' with ' if unknown else ''}"
+            f"model file {path} asks for rope scaling {scaling.kind!r} on top of that of its "
+            f"{_ROPE_TABLE}, which is not supported; choose a file with one of them"
+        )
+    return _recognised(tuple(float(x) for x in table.data.reshape(-1)), cfg, path)
+
+
+def _scaling_by_metadata(
+    reader: GGUFReader, cfg: ModelConfig, path: str | Path, number: Callable[..., Any]
+) -> RopeScaling | None:
+    """As load_hparams of llama.cpp's src/llama-model.cpp has it, and the type `none` wins there.
+
+    Without a type scaling is linear; `rope.scale_linear` is the older name of the factor; linear
+    scaling by nothing, by 0 or by 1 is none.
+    """
+    prefix = f"{cfg.family}.rope.scaling."
+    kind = metadata(reader, f"{prefix}type", "linear")
+    known = (*_YARN, "type", "factor", "original_context_length", "finetuned")
+    given = [name.removeprefix(prefix) for name in reader.fields if name.startswith(prefix)]
+    unknown = [name for name in given if name not in known]
+    if kind not in ("none", "linear", "yarn") or unknown:
+        raise UserError(
+            f"model file {path} asks for rope scaling {shown(kind)}{' with ' if unknown else ''}"
             f"{', '.join(unknown)}; supported are none, linear, and yarn with {', '.join(_YARN)}"
         )
-    factor = number(f"{prefix}.factor", kind=int | float)
+    key = "rope.scaling.factor"
+    if "factor" not in given and f"{cfg.family}.rope.scale_linear" in reader.fields:
+        key = "rope.scale_linear"
+    if kind == "none" or (kind == "linear" and metadata(reader, f"{cfg.family}.{key}", 0) in (0, 1)):
+        return None
+    factor = number(key, kind=float)
     if kind == "linear":
-        return RopeScaling("linear", factor=float(factor))
-    fast, slow = (
-        float(number(f"{prefix}.{name}", default, int | float)) for name, default in _YARN.items()
-    )
+        return RopeScaling("linear", factor=factor)
+    fast, slow = (number(f"rope.scaling.{n}", default, float) for n, default in _YARN.items())
     return RopeScaling(
         "yarn",
-        factor=float(factor),
-        original_positions=number(f"{prefix}.original_context_length", cfg.max_positions),
+        factor=factor,
+        original_positions=number("rope.scaling.original_context_length", cfg.max_positions),
         beta_fast=fast,
         beta_slow=slow,
         attention_factor=1 + 0.1 * math.log(factor) if factor > 1 else 1.0,
@@ -170,7 +196,7 @@ def _rope_scaling(
 
 def _recognised(divisors: tuple[float, ...], cfg: ModelConfig, path: str | Path) -> RopeScaling:
     """Llama 3's own parameters where they give this table, so that config.json can say it."""
-    if len(divisors) != cfg.head_dim // 2 or not all(0 < d < 2**31 for d in divisors):
+    if len(divisors) != cfg.head_dim // 2 or not all(usable(d, float) for d in divisors):
         raise UserError(
             f"model file {path} has {len(divisors)} rotary divisors in {_ROPE_TABLE}, not "
             f"{cfg.head_dim // 2} positive ones; it is damaged: fetch it again"
@@ -208,7 +234,21 @@ class GGUFWeights(ReadInParts):
     def __init__(self, reader: GGUFReader, cfg: ModelConfig, path: str | Path):
         super().__init__(cfg)
         self._tensors = {t.name: t for t in reader.tensors}
-        _check(self._tensors, cfg, path)
+        found = {
+            t.name: (
+                tuple(int(n) for n in reversed(t.shape)),
+                GGMLQuantizationType(t.tensor_type).name,
+            )
+            for t in reader.tensors
+            if t.name != _ROPE_TABLE
+        }
+        check_fit(
+            found,
+            _tensor_names,
+            QUANTISATIONS,
+            cfg,
+            f"model file {path} does not fit its own metadata",
+        )
 
     def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index) -> np.ndarray:
         (rows, columns), part = file_block(name, shape, index)
@@ -258,29 +298,3 @@ def _tensor_names(name: str, layers: int) -> list[str]:
         return [_GLOBAL_NAMES[name]]
     leaf = _LAYER_NAMES[name.removeprefix("layers.")]
     return [f"blk.{i}.{leaf}" for i in range(layers)]
-
-
-def _check(tensors: dict, cfg: ModelConfig, path: str | Path) -> None:
-    """Raise UserError with every missing, unused, mis-shaped and unknown-type tensor."""
-    problems, used = [], {_ROPE_TABLE}
-    for name, spec in param_specs(cfg).items():
-        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
-        want = file_shape(name, shape, cfg.vocab_size)
-        for source in _tensor_names(name, cfg.layers):
-            used.add(source)
-            if source not in tensors:
-                problems.append(f"{source} is missing")
-                continue
-            tensor = tensors[source]
-            shape_found = tuple(int(n) for n in reversed(tensor.shape))
-            if shape_found != want:
-                problems.append(f"{source} has shape {shape_found}, not {want}")
-            kind = GGMLQuantizationType(tensor.tensor_type).name
-            if kind not in QUANTISATIONS:
-                known = ", ".join(QUANTISATIONS)
-                problems.append(f"{source} is stored as {kind}, which is not among {known}")
-    problems += [f"{name} belongs to no parameter" for name in tensors if name not in used]
-    if problems:
-        shown = "; ".join(problems[:8])
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise UserError(f"model file {path} does not fit its own metadata: {shown}{more}")

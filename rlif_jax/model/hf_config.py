@@ -151,7 +151,7 @@ def _eos_ids(files: Files, values: Mapping[str, Any]) -> tuple[int, ...]:
 def hf_config(cfg: ModelConfig, dtype: str) -> dict[str, Any]:
     """The config.json of a model that has none, such as one from a GGUF file.
 
-    `dtype` is the type of its tensors, "float32" or "bfloat16". In the form of transformers 4,
+    `dtype` is NumPy's name of its tensors' type: float32, bfloat16 or float16. In the form of transformers 4,
     which transformers 5, vLLM and llama.cpp read as well. Raises UserError for what config.json
     cannot express: a table of rotary divisors, biases or norms that the family does not have.
     """

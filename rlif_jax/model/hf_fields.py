@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlif_jax.errors import UserError, shown
+from rlif_jax.model.config import usable
 from rlif_jax.model.files import Files
 
 
@@ -22,14 +23,13 @@ class Fields:
         return UserError(f"{self.where}: {why}; {remedy}")
 
     def number(self, name: str, default: float | None = None, *, kind: type = int) -> Any:
-        """A positive number; `default` stands in for an absent or null one."""
+        """A positive int or float, see `usable`; `default` stands in for an absent or null one."""
         value = self.values.get(name)
         if value is None:
             value = default
         if value is None:
             raise self.refuse(f"{name} is missing")
-        right = isinstance(value, int) or (kind is float and isinstance(value, float))
-        if not right or isinstance(value, bool) or not (0 < value < 2**31):
+        if not usable(value, kind):
             raise self.refuse(f"{name} is {shown(value)}, not a usable number")
         return kind(value)
 

