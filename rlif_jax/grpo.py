@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo_loss import loss_denominator, policy_loss
 from rlif_jax.scoring import completion_stats, sequences, split_rows
+from rlif_jax.sharding import replicated
 
 
 def make_optimizer(optim: Optim) -> optax.GradientTransformation:
@@ -55,6 +57,28 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
         optimizer, lambda moment, param: jax.device_put(moment, param.sharding), opt_state, params
     )
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def state_shapes(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """`init_state` as shapes with shardings, for a checkpoint to be restored into.
+
+    `params` may be arrays or such shapes themselves.
+    """
+
+    def like(x, sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    placed = jax.tree.leaves(params)[0].sharding
+    everywhere = replicated(placed.mesh) if isinstance(placed, NamedSharding) else placed
+    moments = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda moment, param: like(moment, param.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda x: like(x, everywhere),
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return TrainState(step, jax.tree.map(lambda x: like(x, x.sharding), params), moments)
 
 
 def train_batch(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from rlif_jax.batch import Evidence, TrainState
@@ -24,7 +24,7 @@ from rlif_jax.data.prompts import PromptOptions, encode_prompt
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
 from rlif_jax.execution.pool import Judge, described
-from rlif_jax.grpo import init_state, train_batch
+from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
@@ -89,20 +89,24 @@ def train(cfg: Config) -> None:
             stop.check()
             progress.phase("loading the parameters", 100 * done // total, 100)
 
-        model = opened.load(cfg.model.dtype, cfg.model.remat, mesh, loading)
+        # A resumed run has its parameters in the checkpoint; the source's are the KL anchor.
+        how = (cfg.model.dtype, cfg.model.remat, mesh)
+        needed = cfg.loss.kl_coef or not start
+        model = opened.load(*how, loading) if needed else opened.shapes(*how)
         graphdef, params = nnx.split(model)
         programs = make_programs(cfg, graphdef, tokenizer)
         evaluate = evaluation(cfg, graphdef, tokenizer, unseen, options)
 
         # ---- state: from scratch, or from the newest checkpoint
-        state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
-        reference = jax.tree.map(lambda x: x.copy(), params) if cfg.loss.kl_coef else None
-        del model, params
+        reference = params if cfg.loss.kl_coef else None
         if start:
             progress.phase(f"resuming after step {start}")
-            state = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)  # room for the saved one
-            state, key, position = checkpoints.restore(state)
+            state, key, position = checkpoints.restore(state_shapes(params, programs.optimizer))
             data.set_state(position)
+        else:
+            params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
+            state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
+        del model, params
         eval_key, position, saved = jax.random.fold_in(key, 0), data.get_state(), start
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}

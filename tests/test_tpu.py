@@ -12,15 +12,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
-from rlif_jax.batch import Prompts, Rollout, TokenStats, TrainState
+from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Loss, Optim
-from rlif_jax.grpo import make_optimizer, make_update, train_batch
+from rlif_jax.grpo import make_optimizer, make_update, state_shapes, train_batch
 from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.sampler.sample import make_decode_chunk, make_prefill
@@ -161,26 +160,11 @@ def test_update_fits_beside_its_state(mesh, model):
     update = make_update(
         graphdef, optimizer, Loss(micro_batches=2), temperature=1.0, max_new_tokens=C
     )
-    moments = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda moment, param: jax.ShapeDtypeStruct(
-            moment.shape, moment.dtype, sharding=param.sharding
-        ),
-        jax.eval_shape(optimizer.init, params),
-        params,
-        transform_non_params=lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=replicated(mesh)
-        ),
-    )
-    state = TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
-        params,
-        moments,
-    )
     batch = jax.eval_shape(
         lambda r: train_batch(r, jnp.zeros(N * G), r.stats, None, G), rollout(mesh)
     )
     batch = with_sharding(batch, batch_sharding(mesh))
+    state = state_shapes(params, optimizer)
     with jax.set_mesh(mesh):
         memory = update.lower(state, batch).compile().memory_analysis()
     logits = N * G * C * CFG.vocab_size * 4 // 8

@@ -147,6 +147,20 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(flags, tmp_path, uninte
         assert (killed / name).read_text() == (uninterrupted / name).read_text()
 
 
+@pytest.mark.parametrize("kl_coef", [0.0, 0.5])
+def test_a_resumed_run_loads_the_source_for_the_anchor_only(flags, tmp_path, capsys, kl_coef):
+    """With a KL term the reference is the starting model, not what the checkpoint holds."""
+    arguments = [config("prob_disparity"), *flags, "--eval.every=0", f"--loss.kl-coef={kl_coef}"]
+    arguments += ["--optim.learning-rate=0.01"]
+    main([*arguments, "--steps=3", f"--run-dir={tmp_path / 'whole'}"])
+    main([*arguments, "--steps=2", f"--run-dir={tmp_path / 'parts'}"])
+    capsys.readouterr()
+    main([*arguments, "--steps=3", f"--run-dir={tmp_path / 'parts'}"])
+    assert ("loading the parameters" in capsys.readouterr().out) == bool(kl_coef)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert (numbers(tmp_path / "parts")[-1].get("loss/kl", 0) > 0) == bool(kl_coef)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(flags, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = [config("prob_disparity"), *flags, "--steps=500", "--eval.every=0"]

@@ -13,13 +13,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model import gguf, gguf_tokenizer, orbax_weights
 from rlif_jax.model.bucket import open_files
-from rlif_jax.model.config import ModelConfig, kv_bytes_per_token, param_count
+from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.download import PYPI_MODELS, fetch_pypi
 from rlif_jax.model.files import Files, LocalFiles
@@ -81,6 +82,18 @@ class OpenModel:
             more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
             text += f"; not read, as they follow from others: {', '.join(unused[:3])}{more}"
         return text
+
+    def shapes(
+        self, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None
+    ) -> Decoder:
+        """The decoder with shapes and shardings in place of parameters; nothing is read."""
+        cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
+        shardings = shardings_of(cfg, mesh)
+
+        def shape(name: str, spec: ParamSpec) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(spec.shape, FLOAT32, sharding=shardings[name])
+
+        return Decoder(cfg, shape)
 
     def check_describable(self) -> None:
         """Raise UserError for a model that no config.json can express, as some GGUF files hold."""
