@@ -1,6 +1,7 @@
 """Models out and in again: bit for bit, by the command that users call."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,13 @@ def test_a_run_folder_says_which_model_it_was_and_needs_it_no_more(run, tmp_path
         assert convert(Arguments(str(folder), str(tmp_path / "out"))).is_dir()
     finally:
         moved.rename(source)
+
+
+def test_a_run_folder_without_its_checkpoints_is_known_as_one(run, tmp_path):
+    folder, _ = run
+    shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError, match="this is the folder of a run, not of a model"):
+        convert(Arguments(str(tmp_path / "run"), str(tmp_path / "out")))
 
 
 @pytest.mark.parametrize(

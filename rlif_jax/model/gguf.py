@@ -129,6 +129,11 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
         max_positions=number("context_length"),
         eos_ids=_eos_ids(reader),
     )
+    if cfg.heads % cfg.kv_heads or cfg.head_dim % 2:
+        raise UserError(
+            f"model file {path} has {cfg.heads} heads, {cfg.kv_heads} key/value heads and heads "
+            f"{cfg.head_dim} wide, which do not fit; it is damaged: fetch it again"
+        )
     if cfg.rope_theta <= 1:
         raise UserError(
             f"model file {path} has {arch}.rope.freq_base {cfg.rope_theta}, not above 1"
@@ -160,10 +165,10 @@ def _rope_scaling(
 def _scaling_by_metadata(
     reader: GGUFReader, cfg: ModelConfig, path: str | Path, number: Callable[..., Any]
 ) -> RopeScaling | None:
-    """As load_hparams of llama.cpp's src/llama-model.cpp has it, and the type `none` wins there.
+    """As llama.cpp reads it (load_hparams in its src/llama-model.cpp).
 
-    Without a type scaling is linear; `rope.scale_linear` is the older name of the factor; linear
-    scaling by nothing, by 0 or by 1 is none.
+    Without a type scaling is linear; `rope.scale_linear` is the older name of the factor; the type
+    `none` does not scale whatever the factor, and linear not without one or by 0 or 1.
     """
     prefix = f"{cfg.family}.rope.scaling."
     kind = metadata(reader, f"{prefix}type", "linear")
@@ -178,7 +183,8 @@ def _scaling_by_metadata(
     key = "rope.scaling.factor"
     if "factor" not in given and f"{cfg.family}.rope.scale_linear" in reader.fields:
         key = "rope.scale_linear"
-    if kind == "none" or (kind == "linear" and metadata(reader, f"{cfg.family}.{key}", 0) in (0, 1)):
+    by_nothing = kind == "linear" and metadata(reader, f"{cfg.family}.{key}", 0) in (0, 1)
+    if kind == "none" or by_nothing:
         return None
     factor = number(key, kind=float)
     if kind == "linear":

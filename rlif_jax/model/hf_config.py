@@ -83,6 +83,11 @@ def _family(fields: Fields) -> str:
         return ARCHITECTURES[named[0]]
     if not named and model_type in ARCHITECTURES.values():
         return model_type
+    if not named and not model_type and "config" in fields.values:
+        raise fields.refuse(
+            "this is the folder of a run, not of a model",
+            "give a local run folder that has a checkpoint, or what convert made of it",
+        )
     asked = named or model_type
     asked = asked[0] if isinstance(asked, list) and len(asked) == 1 else asked
     raise fields.refuse(
@@ -151,9 +156,10 @@ def _eos_ids(files: Files, values: Mapping[str, Any]) -> tuple[int, ...]:
 def hf_config(cfg: ModelConfig, dtype: str) -> dict[str, Any]:
     """The config.json of a model that has none, such as one from a GGUF file.
 
-    `dtype` is NumPy's name of its tensors' type: float32, bfloat16 or float16. In the form of transformers 4,
-    which transformers 5, vLLM and llama.cpp read as well. Raises UserError for what config.json
-    cannot express: a table of rotary divisors, biases or norms that the family does not have.
+    `dtype` is NumPy's name of its tensors' type: float32, bfloat16 or float16. In the form of
+    transformers 4, which transformers 5, vLLM and llama.cpp read as well. Raises UserError for what
+    config.json cannot express: a table of rotary divisors, biases or norms that the family
+    does not have.
     """
     if (cfg.qkv_bias, cfg.qk_norm) != (cfg.family == "qwen2", cfg.family == "qwen3"):
         raise UserError(

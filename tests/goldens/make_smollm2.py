@@ -94,7 +94,6 @@ def main(gguf: Path) -> None:
             f"strided_{i}": logits[where][:, ::stride],
             f"logsumexp_{i}": torch.logsumexp(torch.tensor(logits), -1).numpy(),
         }
-    out["greedy"] = greedy(model, tokenizer)
     out |= greedy(model, tokenizer)
     text = {
         "strings": {s: tokenizer(s).input_ids for s in STRINGS},

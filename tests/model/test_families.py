@@ -112,16 +112,31 @@ def test_logits_and_gradients_equal_transformers_on_a_mesh(case):
     assert_gradients(grads, golden, model.cfg, 1e-4)
 
 
-def test_bfloat16_activations_stay_near_float32(case):
-    folder, golden = case
-    model, _ = load_model(str(folder), dtype="bfloat16")
-    tokens_BT, mask_BT = both_sides(golden)
-    assert nnx.eval_shape(model, tokens_BT, None, mask_BT).dtype == jnp.bfloat16
+def assert_bfloat16_logits(folder: Path, golden, mesh=None) -> None:
+    model, _ = load_model(str(folder), dtype="bfloat16", mesh=mesh)
+    batch = both_sides(golden)
+    assert nnx.eval_shape(model, batch[0], None, batch[1]).dtype == jnp.bfloat16
+    if mesh is not None:
+        batch = jax.device_put(batch, sharding.batch_sharding(mesh))
     graphdef, params = nnx.split(model)
-    run = jax.jit(lambda params: nnx.merge(graphdef, params).logits(tokens_BT, None, mask_BT))
-    logits_BTV = run(params)
+
+    @jax.jit
+    def logits(params, tokens_BT, mask_BT):
+        return nnx.merge(graphdef, params).logits(tokens_BT, None, mask_BT)
+
+    logits_BTV = logits(params, *batch)
     assert logits_BTV.dtype == jnp.float32
     assert_logits(np.asarray(logits_BTV), golden, 2e-2)
+
+
+def test_bfloat16_activations_stay_near_float32(case):
+    assert_bfloat16_logits(*case)
+
+
+def test_bfloat16_activations_stay_near_float32_on_a_mesh(case):
+    mesh = sharding.make_mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        assert_bfloat16_logits(*case, mesh)
 
 
 def test_either_end_of_sequence_token_ends_a_completion(tmp_path):

@@ -108,7 +108,8 @@ def test_a_block_of_a_bucket_reads_its_own_rows_only(bucket, monkeypatch, rows, 
     for _, start, stop in bucket.reads:
         assert OFFSET + first * ROW_BYTES <= start < stop <= OFFSET + last * ROW_BYTES
         assert stop - start <= piece
-    assert sum(stop - start for _, start, stop in bucket.reads) <= (last - first) * ROW_BYTES
+    fetched = sum(stop - start for _, start, stop in bucket.reads)
+    assert block.size <= model.bytes_fetched == fetched <= (last - first) * ROW_BYTES
     assert bool(bucket.reads) == bool(block.size)
 
 
@@ -119,6 +120,16 @@ def test_the_size_of_an_object_is_found_without_reading_it(bucket, size):
     assert BucketFiles(LOCATION).size("big") == size
     assert sum(stop - start for _, start, stop in bucket.reads) <= (1 << 18) + 200
     del bucket.files["models/tiny/big"]
+
+
+def test_a_part_of_the_columns_of_a_bucket_costs_the_rows(bucket):
+    """All but the ends, before the first row's part and after the last one's."""
+    model = BucketFiles(LOCATION)
+    model.block(WEIGHTS, OFFSET, ROWS, ROW_BYTES, slice(10, 110), slice(24, 48))
+    assert (model.bytes_read, model.bytes_fetched) == (100 * 24, 100 * ROW_BYTES - 24 - 48)
+    content = CONTENT["config.json"]
+    assert model.read("config.json") == content
+    assert model.bytes_fetched == 100 * ROW_BYTES - 24 - 48 + len(content)
 
 
 def test_what_is_not_there_or_cut_short_is_named(model):

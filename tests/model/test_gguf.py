@@ -116,7 +116,7 @@ def test_q4_1_by_hand(path, tiny):
 
 def test_other_quantisations_are_refused_by_name(path, tiny):
     write_gguf(path, gguf_tensors(tiny), kinds={"blk.1.ffn_up.weight": Kind.Q5_0})
-    with pytest.raises(UserError, match=r"blk\.1\.ffn_up\.weight is stored as Q5_0"):
+    with pytest.raises(UserError, match=r"blk\.1\.ffn_up\.weight is stored as 'Q5_0', which is"):
         read(path)
 
 
@@ -129,7 +129,7 @@ def test_missing_unused_and_misshaped_tensors_are_all_named(path, tiny):
     with pytest.raises(UserError) as error:
         read(path)
     assert "blk.0.ffn_gate.weight is missing" in str(error.value)
-    assert "blk.0.rope.weight belongs to no parameter" in str(error.value)
+    assert "'blk.0.rope.weight' belongs to no parameter" in str(error.value)
     assert "blk.1.attn_v.weight has shape (16, 64), not (16, 32)" in str(error.value)
 
 
@@ -165,6 +165,8 @@ def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny):
         ({"rope_scaling": "longrope"}, "longrope"),
         ({"rope_scaling": "yarn"}, r"lacks the metadata llama\.rope\.scaling\.factor"),
         ({"cfg": dataclasses.replace(TINY, heads=0)}, "head_count 0"),
+        ({"cfg": dataclasses.replace(TINY, kv_heads=3)}, "4 heads, 3 key/value heads"),
+        ({"cfg": dataclasses.replace(TINY, head_dim=7)}, "heads 7 wide, which do not fit"),
         ({"cfg": dataclasses.replace(TINY, layers=2**30)}, "block_count 1073741824"),
         ({"cfg": dataclasses.replace(TINY, layers=3)}, r"blk\.2\.attn_norm\.weight is missing"),
     ],

@@ -1,7 +1,9 @@
 """GGUF files compute what the Hugging Face folders compute that they were made of."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ from family_folders import family_folder
 from gguf import GGUFWriter
 from safetensors.numpy import load_file
 from tiny_gguf import to_llama_cpp
+
+from rlif_jax.errors import UserError
+from rlif_jax.model.config import RopeScaling
+from rlif_jax.model.gguf import open_gguf, read_config
 
 LLAMA_CPP = {
     "model.embed_tokens": "token_embd",
@@ -25,8 +31,11 @@ LLAMA_CPP = {
 }
 
 
-def as_gguf(folder: Path, path: Path) -> Path:
-    """A golden checkpoint as llama.cpp's convert_hf_to_gguf.py writes it, in float32."""
+def as_gguf(folder: Path, path: Path, rope_metadata: dict[str, Any] | None = None) -> Path:
+    """A golden checkpoint as llama.cpp's convert_hf_to_gguf.py writes it, in float32.
+
+    `rope_metadata` stands in place of all that it writes under `rope.`.
+    """
     config = json.loads((folder / "config.json").read_text())
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     theta = rope.get("rope_theta") or config["rope_theta"]
@@ -41,8 +50,8 @@ def as_gguf(folder: Path, path: Path) -> Path:
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_key_length(width)
-    writer.add_rope_freq_base(theta)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    written = {"dimension_count": width, "freq_base": theta}
     if kind == "llama3":
         frequency = theta ** (-np.arange(0, width, 2) / width)
         turns = rope["original_max_position_embeddings"] * frequency / (2 * np.pi)
@@ -53,9 +62,12 @@ def as_gguf(folder: Path, path: Path) -> Path:
         writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
     elif kind != "default":
         original = config["max_position_embeddings"]
-        writer.add_string(f"{arch}.rope.scaling.type", kind)
-        writer.add_rope_scaling_factor(rope["factor"])
-        writer.add_rope_scaling_orig_ctx_len(rope.get("original_max_position_embeddings", original))
+        original = rope.get("original_max_position_embeddings", original)
+        written |= {"scaling.type": kind, "scaling.factor": rope["factor"]}
+        written |= {"scaling.original_context_length": original}
+    add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
+    for name, value in (written if rope_metadata is None else rope_metadata).items():
+        add[type(value)](f"{arch}.rope.{name}", value)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     words = ["<|endoftext|>", "a", "b", "ab", *(f"x{i}" for i in range(config["vocab_size"] - 4))]
@@ -86,3 +98,81 @@ def test_a_gguf_file_computes_what_the_folder_it_was_made_of_computes(tmp_path, 
     folder = family_folder(case, tmp_path / "model")
     got, want = logits(as_gguf(folder, tmp_path / "model.gguf")), logits(folder)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return family_folder("llama-linear", tmp_path_factory.mktemp("rope") / "model")
+
+
+def read(path: Path):
+    return read_config(open_gguf(path), path)
+
+
+@pytest.mark.parametrize("name", ["scaling.factor", "scale_linear"])
+def test_scaling_of_no_named_type_is_linear(llama, tmp_path, name):
+    """As in llama.cpp, by the factor's name of today and by the older one."""
+    config = json.loads((llama / "config.json").read_text())
+    rope = config.get("rope_scaling") or config["rope_parameters"]
+    theta = float(rope.get("rope_theta") or config["rope_theta"])
+    given = {"freq_base": theta, name: float(rope["factor"])}
+    path = as_gguf(llama, tmp_path / "model.gguf", given)
+    assert read(path).rope_scaling == RopeScaling("linear", factor=rope["factor"])
+    want = logits(llama)
+    np.testing.assert_allclose(logits(path), want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("given", "scaling"),
+    [
+        ({}, None),
+        ({"scaling.finetuned": 0, "scaling.original_context_length": 64}, None),
+        ({"scaling.type": "none", "scaling.factor": 4.0}, None),
+        ({"scaling.type": "linear"}, None),
+        ({"scaling.type": "linear", "scaling.factor": 0.0}, None),
+        ({"scale_linear": 1.0}, None),
+        ({"scaling.factor": 1.0, "scale_linear": 4.0}, None),
+        ({"scaling.type": "linear", "scale_linear": 4.0}, RopeScaling("linear", factor=4.0)),
+        ({"scaling.factor": 2.0, "scale_linear": 4.0}, RopeScaling("linear", factor=2.0)),
+        (
+            {"scaling.type": "yarn", "scale_linear": 4.0, "scaling.yarn_beta_fast": 16.0},
+            RopeScaling("yarn", 4.0, 64, beta_fast=16.0, attention_factor=1 + 0.1 * math.log(4)),
+        ),
+    ],
+    ids=str,
+)
+def test_which_scaling_the_metadata_means(llama, tmp_path, given, scaling):
+    assert read(as_gguf(llama, tmp_path / "model.gguf", given)).rope_scaling == scaling
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"dimension_count": 2}, r"rope\.dimension_count 2, but heads are \d+ wide"),
+        ({"scaling.factor": -2.0}, r"rope\.scaling\.factor -2\.0, not a usable number"),
+        ({"scale_linear": math.nan}, r"rope\.scale_linear nan, not a usable number"),
+        ({"scaling.type": "longrope"}, "rope scaling 'longrope'; supported are"),
+        ({"scaling.attn_factor": 1.2}, "rope scaling 'linear' with attn_factor; supported are"),
+        ({"scaling.type": "yarn", "scaling.yarn_ext_factor": 0.5}, "'yarn' with yarn_ext_factor"),
+        ({"freq_base": math.inf}, r"rope\.freq_base inf, not a usable number"),
+        ({"freq_base": "10000"}, r"rope\.freq_base '10000', not a usable number"),
+        ({"freq_base": 1.0}, r"rope\.freq_base 1\.0, not above 1"),
+    ],
+    ids=str,
+)
+def test_rotary_metadata_that_is_not_computed_or_makes_no_sense(llama, tmp_path, given, named):
+    with pytest.raises(UserError, match=named):
+        read(as_gguf(llama, tmp_path / "model.gguf", given))
+
+
+def test_a_table_and_a_factor_are_refused(tmp_path):
+    folder = family_folder("llama-llama3", tmp_path / "model")
+    with pytest.raises(UserError, match=r"'linear' on top of that of its rope_freqs\.weight"):
+        read(as_gguf(folder, tmp_path / "model.gguf", {"scaling.factor": 2.0}))
+
+
+@pytest.mark.parametrize("theta", [3580165449.0, 1e30])
+def test_a_theta_beyond_the_integers_is_read(llama, tmp_path, theta):
+    """The first is that of published Llama 3 models for a context of a million tokens."""
+    path = as_gguf(llama, tmp_path / "model.gguf", {"freq_base": theta})
+    assert read(path).rope_theta == np.float32(theta)

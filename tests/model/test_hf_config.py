@@ -69,6 +69,8 @@ def test_published_and_saved_configs_are_read_as_transformers_reads_them(name):
         {"head_dim": 24, "max_position_embeddings": 77},
         {"num_key_value_heads": None},
         {"rope_scaling": None, "rope_theta": 500},
+        {"rope_theta": 3580165449.0},  # of published Llama 3 models for a million tokens
+        {"rope_theta": 10**12, "rms_norm_eps": 1e-30},
         {"rope_scaling": {}, "rope_parameters": {}},
         {"rope_scaling": {"type": "linear", "factor": 2}},
         {"rope_scaling": {"factor": 2.0}},

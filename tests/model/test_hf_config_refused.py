@@ -115,6 +115,9 @@ def test_a_sliding_window_is_refused_where_a_layer_uses_it(tmp_path, family, cha
         (YARN | {"rope_theta": 1.0}, "rope_theta is 1.0, but must be above 1"),
         (YARN | {"rope_theta": None}, "rope_theta is missing"),
         (YARN | {"rope_theta": -5.0}, "rope_theta is -5.0"),
+        (YARN | {"rope_theta": math.inf}, "rope_theta is inf, not a usable number"),
+        (YARN | {"rope_theta": 10**400}, r"rope_theta is 10+\.\.\.0+, not a usable number"),
+        ({"type": "linear", "factor": 10**400}, r"factor is 10+\.\.\.0+, not a usable number"),
     ],
     ids=str,
 )
@@ -131,12 +134,12 @@ def test_theta_of_null_is_refused_as_it_is_by_transformers(tmp_path):
 
 NUMBERS = ("hidden_size", "num_hidden_layers", "num_key_value_heads", "max_position_embeddings")
 NUMBERS += ("vocab_size", "intermediate_size", "num_attention_heads", "head_dim", "rms_norm_eps")
-SENSELESS = ["7", -1, 0, True, False, math.nan, math.inf, -math.inf, 10**30, 1e300, [], {}, [8]]
+SENSELESS = ["7", -1, 0, True, False, math.nan, math.inf, -math.inf, 10**40, 1e300, [], {}, [8]]
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_that_is_none_is_named_with_its_value(tmp_path, name):
-    whole = [] if name == "rms_norm_eps" else [8.0]
+    whole = [1e-300] if name == "rms_norm_eps" else [8.0, 2**31]
     for value in [*SENSELESS, *whole]:
         with pytest.raises(UserError) as error:
             read(tmp_path, minimal(**{name: value}))

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 
 from rlif_jax.convert import Arguments, convert
 from rlif_jax.errors import UserError
-from rlif_jax.model.source import load_model
+from rlif_jax.model import weights
+from rlif_jax.model.source import load_model, open_model
 
 ROOT = Path(__file__).parent.parent.parent
 GATE = "model.layers.0.mlp.gate_proj.weight"
@@ -141,6 +142,19 @@ def test_a_tied_model_with_a_head_of_its_own_is_refused(tied, change):
     refused(tied, "tie_word_embeddings true, but lm_head.weight differs", "set it to false")
 
 
+@pytest.mark.parametrize("compared", [1, 3 * 64, 50 * 64 + 1])
+def test_head_and_embedding_are_compared_to_the_last_block(tied, monkeypatch, compared):
+    monkeypatch.setattr(weights, "COMPARED_BYTES", compared)
+    head = load_file(tied / "model.safetensors")[EMBED].copy()
+    change_tensors(tied, **{HEAD: head})
+    assert open_model(str(tied)).weights.unused == (HEAD,)
+    for row in (0, 3, len(head) - 1):
+        changed = head.copy()
+        changed[row, -1] += 1e-3
+        change_tensors(tied, **{HEAD: changed})
+        refused(tied, "lm_head.weight differs")
+
+
 def test_an_untied_model_without_head_is_refused(untied):
     change_tensors(untied, **{HEAD: None})
     refused(untied, "lm_head.weight is missing")
@@ -254,7 +268,7 @@ def test_a_folder_without_a_config_is_refused(untied, content):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    refused(tmp_path, "has no config.json")
+    refused(tmp_path, "is empty; put the model's files there")
 
 
 def test_a_folder_of_symbolic_links_as_the_hub_keeps_it(untied, tmp_path):

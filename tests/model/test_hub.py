@@ -1,5 +1,6 @@
 """Models from the Hub: the real client, in a process of its own, against a local server."""
 
+import contextlib
 import json
 import os
 import pty
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,8 @@ WANTED = {
     "tokenizer.model": b"sentencepiece",
     "chat_template.jinja": b"{{ messages }}",
     "additional_chat_templates/tools.jinja": b"{{ tools }}",
+    "LICENSE": b"terms",
+    "NOTICE.txt": b"whose work it is",
 }
 UNWANTED = {
     "pytorch_model.bin": b"pickle",
@@ -42,6 +47,7 @@ UNWANTED = {
     "consolidated.00.pth": b"and again",
     "original/consolidated.safetensors": b"and again",
     "original/tokenizer.model": b"again",
+    "original/LICENSE": b"again",
     "onnx/model.onnx": b"graph",
     "onnx/config.json": b"{}",
     "README.md": b"card",
@@ -126,8 +132,62 @@ def test_a_cache_without_a_listing_is_held_against_its_index(fetch):
     snapshot = Path(fetch()["path"])
     shutil.rmtree(snapshot.parent.parent / "trees")
     assert fetch(HF_HUB_OFFLINE="1")["path"] == str(snapshot)
+    (snapshot / "LICENSE").unlink()  # as of a client that fetches none
+    assert fetch(HF_HUB_OFFLINE="1")["path"] == str(snapshot)
     (snapshot / "model-2-of-2.safetensors").unlink()
     assert "does not hold the whole" in fetch(HF_HUB_OFFLINE="1")["error"]
+
+
+@pytest.mark.parametrize("index", [None, b"{}", b"[1]", b'{"weight_map": {"a": 1}}'])
+def test_a_cache_of_numbered_files_without_their_index_is_not_used(fetch, index):
+    """Only the index tells how many of them belong together."""
+    snapshot = Path(fetch()["path"])
+    shutil.rmtree(snapshot.parent.parent / "trees")
+    path = snapshot / "model.safetensors.index.json"
+    path.unlink()
+    if index is not None:
+        path.write_bytes(index)
+    (snapshot / "model-2-of-2.safetensors").unlink()
+    assert "does not hold the whole" in fetch(HF_HUB_OFFLINE="1")["error"]
+    (snapshot / "model-1-of-2.safetensors").rename(snapshot / "model.safetensors")
+    path.unlink(missing_ok=True)
+    assert fetch(HF_HUB_OFFLINE="1")["path"] == str(snapshot)
+
+
+@contextlib.contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """The address of a server that answers everything with this page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+ANSWERS = (b"<html>Welcome to the hotel</html>", b"\xff\xfe", b"", b"null", b'{"a": 1}')
+
+
+@pytest.mark.parametrize("body", ANSWERS)
+def test_an_answer_that_is_not_of_the_hub(fetch, body):
+    """Such as the page where a network asks to log in: the cache is used, or a remedy is told."""
+    with answering(body) as page:
+        error = fetch(HF_ENDPOINT=page)["error"]
+        for word in (f"hf:{REPO}", "is not the Hub", "log in", "--model.source /path/to/folder"):
+            assert word in error
+        first = fetch()
+        again = fetch(HF_ENDPOINT=page)
+    assert (again["path"], again["revision"]) == (first["path"], first["revision"])
+    assert "using the copy in" in again["stderr"]
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(hub, fetch):
