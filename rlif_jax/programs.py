@@ -33,14 +33,13 @@ class Scores:
 class Programs:
     """What a step calls. Each compiles once for each shape of its input.
 
-    `encode(problem)` gives token ids and `render(problem)` their text; `sample(params, problems,
-    key, rows_finished)` a Rollout trimmed to its longest completion; `score(params, reference,
-    rollout)` Scores; `update(state, batch)` the new state (the old one is used up) and the metrics
-    of every optimiser update.
+    `render(problem)` gives the text of a prompt; `sample(params, problems, key, rows_finished)` a
+    Rollout trimmed to its longest completion; `score(params, reference, rollout)` Scores;
+    `update(state, batch)` the new state (the old one is used up) and the metrics of every optimiser
+    update.
     """
 
     optimizer: optax.GradientTransformation
-    encode: Callable[[Problem], list[int]]
     render: Callable[[Problem], str]
     sample: Callable[[Any, Sequence[Problem], Array, RowsFinished], Rollout]
     score: Callable[[Any, Any, Rollout], Scores]
@@ -58,7 +57,6 @@ def make_programs(cfg: Config, graphdef: Any, tokenizer: Any) -> Programs:
     optimizer = make_optimizer(cfg.optim)
     return Programs(
         optimizer=optimizer,
-        encode=encode,
         render=lambda problem: tokenizer.decode(encode(problem)),
         sample=_sampling(cfg, graphdef, encode, tokenizer.pad_token_id),
         score=_scoring(cfg, graphdef),

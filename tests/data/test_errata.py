@@ -1,6 +1,6 @@
 """The problems that LiveCodeBench's maintainers call unsound are found, and only those."""
 
-import inspect
+import functools
 import io
 import json
 from dataclasses import replace
@@ -11,11 +11,11 @@ from rich.console import Console
 from rlif_jax.config import Config, Data, Eval
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
 from rlif_jax.data.pipeline import without_errata
+from rlif_jax.data.prompts import PromptOptions, encode_prompt
 from rlif_jax.data.rows import problem_from_row
 from rlif_jax.evaluate import held_out
-from rlif_jax.programs import make_programs
 from rlif_jax.progress import Progress
-from rlif_jax.train import evaluation, training_data
+from rlif_jax.train import held_out_problems, training_data
 
 
 def official(make_row, question_id, title="Sum", platform="atcoder", **fields):
@@ -96,7 +96,7 @@ def official_set(make_row, tmp_path, monkeypatch):
 
 def test_held_out_problems_are_sound_unless_asked_otherwise(official_set, tokenizer):
     def ids(**options):
-        return [p.id for p in held_out(official_set, tokenizer, 10_000, "", **options)]
+        return [p.id for p in held_out(official_set, tokenizer, 10_000, **options)]
 
     assert ids() == ["abc1_b"]
     assert ids(keep_errata=True) == ["abc1_b", "arc189_a"]
@@ -104,14 +104,14 @@ def test_held_out_problems_are_sound_unless_asked_otherwise(official_set, tokeni
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_training_leaves_them_out_and_says_so(official_set, tiny, keep):
-    graphdef, _, tokenizer = tiny
+    encode = functools.partial(encode_prompt, tiny[2])
     base = Config()
     data = replace(base.data, name=official_set, prompts_per_step=2, keep_errata=keep)
     data = replace(data, max_prompt_tokens=10_000)
     cfg = replace(base, data=data)
     shown = io.StringIO()
     progress = Progress(1, console=Console(file=shown, width=200))
-    batches = training_data(cfg, make_programs(cfg, graphdef, tokenizer), progress)
+    batches = training_data(cfg, encode, progress)
     seen = {problem.id for _ in range(3) for problem in next(batches)}
     assert seen == ({"abc1_a", "abc337_e"} if keep else {"abc1_a"})
     note = "1 problems are in LiveCodeBench's errata and are left out"
@@ -119,12 +119,10 @@ def test_training_leaves_them_out_and_says_so(official_set, tiny, keep):
 
 
 def test_evaluation_while_training_uses_the_same_choice(official_set, tiny):
-    graphdef, _, tokenizer = tiny
-    sizes = {}
+    chosen = {}
     for keep in (False, True):
         data = Data(name=official_set, max_prompt_tokens=10_000, keep_errata=keep)
         cfg = replace(Config(), data=data, eval=Eval(samples_per_problem=1, pass_at=1))
-        evaluate = evaluation(cfg, graphdef, tokenizer)
-        problems = inspect.getclosurevars(evaluate).nonlocals["problems"]
-        sizes[keep] = [problem.id for problem in problems]
-    assert sizes == {False: ["abc1_b"], True: ["abc1_b", "arc189_a"]}
+        problems = held_out_problems(cfg, tiny[2], PromptOptions())
+        chosen[keep] = [problem.id for problem in problems]
+    assert chosen == {False: ["abc1_b"], True: ["abc1_b", "arc189_a"]}
