@@ -77,11 +77,12 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(step, args=args)
-        except Exception as error:  # Orbax raises Exception itself
+        except Exception as error:  # Orbax raises Exception itself, over the one that tells why
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
             raise UserError(
                 f"checkpoint {step} in {self._folder} does not fit this run or is damaged: "
-                f"{str(error)[:300]}. Remove the folder {self._folder / str(step)} to go on from "
-                "the one before, or choose another folder with --run-dir."
+                f"{reason}. Remove the folder {self._folder / str(step)} to go on from the one "
+                "before, or choose another folder with --run-dir."
             ) from error
         rest = restored["rest"]
         opt_state = jax.tree.unflatten(
