@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from rlif_jax.batch import TrainState
 from rlif_jax.errors import UserError
-from rlif_jax.model.orbax_weights import FOLDER
+from rlif_jax.model.orbax_weights import FOLDER, reason_of
 from rlif_jax.model.weights import filled, named
 
 
@@ -77,12 +77,11 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(step, args=args)
-        except Exception as error:  # Orbax raises Exception itself, over the one that tells why
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
+        except Exception as error:  # see reason_of
             raise UserError(
                 f"checkpoint {step} in {self._folder} does not fit this run or is damaged: "
-                f"{reason}. Remove the folder {self._folder / str(step)} to go on from the one "
-                "before, or choose another folder with --run-dir."
+                f"{reason_of(error)}. Remove the folder {self._folder / str(step)} to go on from "
+                "the one before, or choose another folder with --run-dir."
             ) from error
         rest = restored["rest"]
         opt_state = jax.tree.unflatten(

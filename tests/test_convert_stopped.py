@@ -41,7 +41,7 @@ def large_model(folder: Path) -> Path:
     write_tokenizer(folder)
     header, end = {}, 0
     for name, spec in param_specs(cfg).items():
-        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
+        shape = spec.layer_shape
         for tensor in hf_names(name, cfg.layers):
             want = file_shape(name, shape, cfg.vocab_size)
             size = 4 * want[0] * (want[1] if len(want) == 2 else 1)

@@ -86,6 +86,16 @@ class ParamSpec(NamedTuple):
     axes: tuple[str, ...]
     init: str  # "normal", "ones" or "zeros"
 
+    @property
+    def stacked(self) -> bool:
+        """Whether the first axis is that of the layers."""
+        return self.axes[0] == "layer"
+
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """The shape of one layer's share; of a parameter that is not of the layers, its own."""
+        return self.shape[1:] if self.stacked else self.shape
+
 
 def usable(value: Any, kind: type) -> bool:
     """Whether a value of a file is a positive number: an int below 2^31, or any that float32 holds.

@@ -28,10 +28,10 @@ def hf_tensors(
     """
     cfg = opened.cfg
     for name, spec in param_specs(cfg).items():
-        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
+        shape = file_shape(name, spec.layer_shape, cfg.vocab_size)
         for layer, tensor in enumerate(hf_names(name, cfg.layers)):
             kind = opened.weights.dtype(name, layer) if dtype is None else dtype
-            yield NewTensor(tensor, file_shape(name, shape, cfg.vocab_size), kind), (name, layer)
+            yield NewTensor(tensor, shape, kind), (name, layer)
 
 
 def stored_bytes(opened: OpenModel, dtype: np.dtype | None) -> int:
@@ -47,9 +47,9 @@ def write_hf_folder(
     One tensor is in memory at a time; of an Orbax source all layers of one parameter.
     `dtype` None keeps each tensor's own, and with it every bit. `notice` is told the bytes written.
     """
-    opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
+    _describe(opened, folder, dtype)
     origin = dict(hf_tensors(opened, dtype))
-    shards, total, done = shard(origin, shard_bytes), stored_bytes(opened, dtype), 0
+    shards, total, done = shard(origin, shard_bytes), sum(tensor.size for tensor in origin), 0
 
     def values(group: list[NewTensor]) -> Iterator[np.ndarray]:
         nonlocal done
@@ -73,7 +73,7 @@ def write_orbax_folder(
     `dtype` None keeps the type of each parameter whose layers have one in common, else float32. The
     whole model is in memory for this.
     """
-    opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
+    _describe(opened, folder, dtype)
     specs = param_specs(opened.cfg)
     params = {}
     for i, name in enumerate(specs, 1):
@@ -87,6 +87,11 @@ def write_orbax_folder(
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(whole, save_args=chunks))
     notice("writing", 1, 1)
+
+
+def _describe(opened: OpenModel, folder: Path, dtype: np.dtype | None) -> None:
+    """config.json and tokenizer; tensors that keep their types are told by that of the matrices."""
+    opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
 
 
 def _common_dtype(opened: OpenModel, name: str) -> np.dtype:

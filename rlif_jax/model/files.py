@@ -1,5 +1,6 @@
 """The files of a model folder, read by byte ranges; `bucket` has those that are elsewhere."""
 
+import abc
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from rlif_jax.errors import UserError
 MAPPED_BYTES = 32 << 20  # of a local file mapped at once: mapped pages count as resident memory
 
 
-class Files:
+class Files(abc.ABC):
     """A model folder. Names are relative to it, with slashes; hidden files are not among them.
 
     `bytes_read` counts the bytes that `read` and `block` gave to their callers. All of it may be
@@ -24,17 +25,17 @@ class Files:
         self.bytes_read = 0
         self._counting = threading.Lock()
 
+    @abc.abstractmethod
     def names(self) -> frozenset[str]:
         """The files of the folder and of the folders in it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def size(self, name: str) -> int:
         """Bytes in a file."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes [start, stop) of a file, to its end without a stop."""
-        raise NotImplementedError
 
     def block(
         self,
@@ -58,13 +59,13 @@ class Files:
         self._count(block.size)
         return block
 
+    @abc.abstractmethod
     def local_copy(self, names: Iterable[str]) -> Path:
         """A folder of this machine that holds these files, which should be small."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _fill(self, block: np.ndarray, name: str, start: int, row_bytes: int) -> None:
         """Read into block [r, c] the rows that lie `row_bytes` apart from `start` of a file."""
-        raise NotImplementedError
 
     def _count(self, count: int) -> None:
         with self._counting:

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, RopeScaling, usable
-from rlif_jax.model.layout import file_block, from_file, leaf_of
+from rlif_jax.model.layout import leaf_of
 from rlif_jax.model.rope import frequencies
 from rlif_jax.model.weights import ReadInParts, check_fit
 
@@ -256,12 +256,9 @@ class GGUFWeights(ReadInParts):
             f"model file {path} does not fit its own metadata",
         )
 
-    def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index) -> np.ndarray:
-        (rows, columns), part = file_block(name, shape, index)
-        block = self._rows(_tensor_names(name, self._cfg.layers)[layer], name, rows)
-        if leaf_of(name) in ("embed", "head"):  # padding, which the file does not have
-            block = np.pad(block, ((0, (rows.stop - rows.start) - len(block)), (0, 0)))
-        return from_file(name, block[:, columns], part)
+    def _block(self, name: str, layer: int, rows: slice, columns: slice) -> np.ndarray:
+        tensor = _tensor_names(name, self._cfg.layers)[layer]
+        return self._rows(tensor, name, rows)[:, columns]
 
     def _rows(self, tensor: str, name: str, rows: slice) -> np.ndarray:
         """Rows of a tensor's matrix as Hugging Face orders them, float32; whole heads of q and k.
@@ -302,5 +299,5 @@ def _tensor_names(name: str, layers: int) -> list[str]:
     """The GGUF tensors that make up a parameter, in layer order."""
     if name in _GLOBAL_NAMES:
         return [_GLOBAL_NAMES[name]]
-    leaf = _LAYER_NAMES[name.removeprefix("layers.")]
+    leaf = _LAYER_NAMES[leaf_of(name)]
     return [f"blk.{i}.{leaf}" for i in range(layers)]

@@ -81,10 +81,10 @@ class OrbaxWeights:
         """See `weights.Weights`."""
         if self._last[0] != name:  # layers are asked for in order: restore them together
             self._last = (name, self.whole(name, self._dtypes[name]))
-        value, axes = self._last[1], param_specs(self._cfg)[name].axes
-        if axes[0] == "layer":
+        value, spec = self._last[1], param_specs(self._cfg)[name]
+        if spec.stacked:
             return to_file(name, value[layer])
-        return value[: self._cfg.vocab_size] if axes[0] == "vocab" else value
+        return value[: self._cfg.vocab_size] if spec.axes[0] == "vocab" else value
 
     def dtype(self, name: str, layer: int) -> np.dtype:
         """See `weights.Weights`."""
@@ -106,9 +106,14 @@ class OrbaxWeights:
                 f"reading Orbax parameters from {self._folder} needs the package gcsfs ({error}): "
                 "pip install 'rlif_jax[gcs]', or copy the folder to this machine"
             ) from error
-        except Exception as error:  # Orbax raises Exception itself, over the one that tells why
-            reason = " ".join(str(error.__cause__ or error).split())[:200]
+        except Exception as error:  # see reason_of
             raise UserError(
-                f"the parameters in {self._folder} cannot be read ({reason}); the checkpoint is "
-                "damaged or no whole one: fetch or convert it again, or give an older one"
+                f"the parameters in {self._folder} cannot be read ({reason_of(error)}); the "
+                "checkpoint is damaged or no whole one: fetch or convert it again, or give an "
+                "older one"
             ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why Orbax failed, in one line: it raises Exception itself over the one that tells why."""
+    return " ".join(str(error.__cause__ or error).split())[:300]

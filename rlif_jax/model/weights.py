@@ -1,5 +1,6 @@
 """Where a decoder's parameters come from, part by part, and how they get onto devices."""
 
+import abc
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -55,8 +56,8 @@ class Weights(Protocol):
         """The type of what `stored` gives."""
 
 
-class ReadInParts:
-    """Weights whose tensors can be read in parts: `_read_one` is the part of one tensor.
+class ReadInParts(abc.ABC):
+    """Weights whose tensors can be read in parts: `_block` is a block of one tensor's matrix.
 
     A process asks, for each parameter in turn, for the distinct parts that its own devices hold
     and nothing else. A local safetensors file is read at those parts alone; of a bucket, and of a
@@ -70,9 +71,17 @@ class ReadInParts:
         self._in_flight: deque[tuple[int, list[jax.Array]]] = deque()
         self.unused: tuple[str, ...] = ()
 
-    def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
-        """Part of one layer's parameter; `shape` is the layer's, padding rows are zero."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _block(self, name: str, layer: int, rows: slice, columns: slice) -> np.ndarray:
+        """Rows and columns of the file's matrix as Hugging Face keeps it, as far as it has them."""
+
+    def _read_one(self, name: str, layer: int, index: Index) -> np.ndarray:
+        """Part of one layer's parameter; rows that pad the embedding are zero."""
+        (rows, columns), part = file_block(name, self._specs[name].layer_shape, index)
+        block = self._block(name, layer, rows, columns)
+        if missing := (rows.stop - rows.start) - len(block):
+            block = np.pad(block, ((0, missing), (0, 0)))
+        return from_file(name, block, part)
 
     def whole(self, name: str, dtype: np.dtype) -> np.ndarray:
         """See `Weights`."""
@@ -81,13 +90,15 @@ class ReadInParts:
     def read(self, name: str, index: Index, dtype: np.dtype = FLOAT32) -> np.ndarray:
         """The part of a parameter at `index`, one slice an axis."""
         spec = self._specs[name]
-        if spec.axes[0] != "layer":
-            return cast(self._read_one(name, 0, spec.shape, index), dtype)
+        if not spec.stacked:
+            return cast(self._read_one(name, 0, index), dtype)
         layers = range(spec.shape[0])[index[0]]
-        sizes = [len(range(*s.indices(n))) for s, n in zip(index[1:], spec.shape[1:], strict=True)]
+        sizes = [
+            len(range(*s.indices(n))) for s, n in zip(index[1:], spec.layer_shape, strict=True)
+        ]
         out = np.empty((len(layers), *sizes), dtype)
         for i, layer in enumerate(layers):
-            _copy_cast(out[i], self._read_one(name, layer, spec.shape[1:], index[1:]))
+            _copy_cast(out[i], self._read_one(name, layer, index[1:]))
         return out
 
     def arrays(
@@ -147,14 +158,8 @@ class SafetensorsWeights(ReadInParts):
         _check_tied_head(self._tensors, files, cfg)
         self.unused = tuple(name for name in self._tensors if _follows(name, cfg))
 
-    def _read_one(self, name: str, layer: int, shape: tuple[int, ...], index: Index) -> np.ndarray:
-        stored = self._tensors[self._name(name, layer)]
-        (rows, columns), part = file_block(name, shape, index)
-        inside = slice(min(rows.start, stored.shape[0]), min(rows.stop, stored.shape[0]))
-        block = read_block(self._files, stored, inside, columns)
-        if inside != rows:  # padding, which the file does not have
-            block = np.pad(block, ((0, (rows.stop - rows.start) - len(block)), (0, 0)))
-        return from_file(name, block, part)
+    def _block(self, name: str, layer: int, rows: slice, columns: slice) -> np.ndarray:
+        return read_block(self._files, self._tensors[self._name(name, layer)], rows, columns)
 
     def stored(self, name: str, layer: int) -> np.ndarray:
         """See `Weights`."""
@@ -208,8 +213,7 @@ def check_fit(
     """
     problems, used = [], set()
     for name, spec in param_specs(cfg).items():
-        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
-        want = file_shape(name, shape, cfg.vocab_size)
+        want = file_shape(name, spec.layer_shape, cfg.vocab_size)
         for tensor in names_of(name, cfg.layers):
             used.add(tensor)
             if tensor not in found:

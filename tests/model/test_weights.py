@@ -39,7 +39,7 @@ def test_a_part_of_a_file_is_that_part_of_the_parameter(folder):
     cfg = read_hf_config(LocalFiles(folder))
     rng = np.random.default_rng(0)
     for name, spec in param_specs(cfg).items():
-        shape = spec.shape[1:] if spec.axes[0] == "layer" else spec.shape
+        shape = spec.layer_shape
         matrix = rng.normal(size=file_shape(name, shape, shape[0]))
         value = from_file(name, matrix.reshape(matrix.shape[0], -1), shape)
         np.testing.assert_array_equal(to_file(name, value), matrix)
