@@ -169,6 +169,8 @@ def _termination_interrupts() -> Iterator[None]:
 def main() -> None:
     """Entry point: exit status 2 for bad input, 130 when stopped by Ctrl-C or SIGTERM."""
     args = tyro.cli(Arguments, prog="python -m rlif_jax.convert")
+    # Writes that Orbax abandons after an error complain of its closed loop, behind our message.
+    sys.unraisablehook = lambda _: None
     with exit_on_user_error(), _termination_interrupts():
         skip_absent_tpu()
         try:
