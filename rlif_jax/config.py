@@ -20,6 +20,7 @@ PromptStyle = Literal[
     "chat", "livecodebench", "livecodebench_qwen", "livecodebench_qwq", "livecodebench_deepseek_r1"
 ]
 Thinking = Literal["template", "on", "off"]
+CacheDtype = Literal["", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,14 @@ class Sampling:
     """Longest completion in tokens, end-of-sequence included."""
     bucket: int = 32
     """Completions are trimmed to a multiple of this many tokens before scoring and training."""
+    slots: int = 64
+    """Completions sampled at the same time on the whole mesh; as one ends the next begins."""
+    page: int = 64
+    """Tokens of a page of the key/value cache."""
+    cache_dtype: CacheDtype = ""
+    """Type of the key/value cache; empty: that of the activations, on TPUs bfloat16."""
+    cache_gib: float = 0.0
+    """Largest key/value cache on each device in GiB; 0: as far as memory is free."""
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,26 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from rlif_jax.config import Execution, PromptStyle, Thinking
+from rlif_jax.config import CacheDtype, Execution, PromptStyle, Thinking
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import fitting, without_errata
-from rlif_jax.data.prompts import DEFAULT_OPTIONS, PromptOptions, encode_prompt, pad_prompts
+from rlif_jax.data.prompts import (
+    DEFAULT_OPTIONS,
+    PromptOptions,
+    encode_prompt,
+    pad_prompts,
+    pose,
+)
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge
 from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
 from rlif_jax.model.source import open_model
 from rlif_jax.problem import Problem
+from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.sample import make_sample
+from rlif_jax.sampler.stop import make_stop
+from rlif_jax.sampler.sync import make_sync
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.submissions import Submissions
 from rlif_jax.validation import sampling_problems
@@ -54,8 +63,16 @@ class Arguments:
     """Draw only tokens at least this times as likely as the likeliest."""
     max_new_tokens: int = 96
     """Longest completion in tokens."""
-    rows: int = 64
-    """Completions sampled at the same time."""
+    stop: tuple[str, ...] = ()
+    """A completion ends with the first of these strings in it."""
+    slots: int = 64
+    """Completions sampled at the same time; as one ends the next begins."""
+    page: int = 64
+    """Tokens of a page of the key/value cache."""
+    cache_dtype: CacheDtype = ""
+    """Type of the key/value cache; empty: that of the activations, on TPUs bfloat16."""
+    cache_gib: float = 0.0
+    """Largest key/value cache on each device in GiB; 0: as far as memory is free."""
     max_prompt_tokens: int = 384
     """Problems with longer prompts are left out."""
     prompt_style: PromptStyle = "chat"
@@ -83,21 +100,20 @@ def make_evaluate(
     temperature: float,
     max_new_tokens: int,
     pass_at: int,
-    rows: int,
-    bucket: int,
+    batching: Batching,
     options: PromptOptions = DEFAULT_OPTIONS,
     filters: Filters = NO_FILTERS,
+    stop: Sequence[str] = (),
 ) -> Callable[..., dict[str, float]]:
     """Build `evaluate(params, key, judge, notice) -> metrics` on fixed problems.
 
-    About `rows` completions are sampled at a time. All batches have one shape: the last is filled
-    up with repeats of its last problem, whose results are dropped. `notice(text, done, total)` is
-    told where it is.
+    Programs are tested while other completions are still being sampled. `notice(text, done, total)`
+    is told how many have been.
     """
-    prompts = [encode_prompt(tokenizer, problem, options) for problem in problems]
+    posed = [pose(tokenizer, problem, options) for problem in problems]
     G, pad_id = samples_per_problem, tokenizer.pad_token_id
-    N = min(max(1, rows // G), len(problems))
-    width = bucket * -(-max(map(len, prompts)) // bucket)
+    padded = pad_prompts([prompt.tokens for prompt in posed], pad_id, 1)
+    sync = make_sync(graphdef)
     sample = make_sample(
         graphdef,
         samples_per_prompt=G,
@@ -105,29 +121,23 @@ def make_evaluate(
         max_new_tokens=max_new_tokens,
         pad_id=pad_id,
         filters=filters,
+        batching=batching,
+        stop=make_stop(tokenizer, stop) if stop else None,
     )
 
     def evaluate(
         params: Any, key: jax.Array, judge: Judge, notice: Callable[..., None]
     ) -> dict[str, float]:
-        correct, lengths = [], []
-        for start in range(0, len(problems), N):
-            notice(f"evaluating {dataset}", start * G, len(problems) * G)
-            index = [min(start + i, len(problems) - 1) for i in range(N)]
-            kept = min(N, len(problems) - start) * G
-            submissions = Submissions(
-                [problems[i] for i in index], G, tokenizer, judge, options=options
-            )
-            rollout = sample(
-                params,
-                pad_prompts([prompts[i] for i in index], pad_id, width),
-                jax.random.fold_in(key, start),
-                submissions.finished,
-            )
-            correct += [outcome.passed for outcome in submissions.outcomes()[:kept]]
-            lengths += np.asarray(rollout.length)[:kept].tolist()
+        def told(_: str, done: int, total: int) -> None:
+            notice(f"evaluating {dataset}", done, total)
+
+        told("", 0, len(problems) * G)
+        texts = [prompt.text for prompt in posed]
+        submissions = Submissions(problems, texts, G, tokenizer, judge, told)
+        rollout = sample(sync(params), padded, key, submissions.finished)
+        correct = [outcome.passed for outcome in submissions.outcomes()]
         scores = avg_at_n_and_pass_at_k(np.reshape(correct, (-1, G)), pass_at)
-        return eval_metrics(dataset, scores, float(np.mean(lengths)))
+        return eval_metrics(dataset, scores, float(rollout.length.mean()))
 
     return evaluate
 
@@ -163,11 +173,15 @@ def run(args: Arguments) -> dict[str, float]:
     """Evaluate a model source and return the metrics."""
     if not 1 <= args.k <= args.n:
         raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
+    if "" in args.stop:
+        raise UserError("--stop has an empty string; leave it out.")
     if problems := sampling_problems("--", args, "n", args.n):
         raise UserError(f"{'; '.join(problems)}.")
+    batching = Batching.of(args)
     with Judge(args.execution) as judge:
         skip_absent_tpu()
         opened = open_model(args.model)
+        opened.check_length(args.max_prompt_tokens, args.max_new_tokens)
         options, tokenizer = PromptOptions.of(args), opened.tokenizer
         problems = held_out(
             args.data,
@@ -186,16 +200,25 @@ def run(args: Arguments) -> dict[str, float]:
             temperature=args.temperature,
             max_new_tokens=args.max_new_tokens,
             pass_at=args.k,
-            rows=args.rows,
-            bucket=64,
+            batching=batching,
             options=options,
             filters=Filters.of(args),
+            stop=args.stop,
         )
-        return evaluate(params, jax.random.key(args.seed), judge, _print_count)
+        return evaluate(params, jax.random.key(args.seed), judge, _counter())
 
 
-def _print_count(text: str, done: int, total: int) -> None:
-    print(f"{text}: {done} of {total} completions", flush=True)
+def _counter(every: int = 64) -> Callable[[str, int, int], None]:
+    """Prints how far an evaluation is, about every so many completions."""
+    printed = -every
+
+    def count(text: str, done: int, total: int) -> None:
+        nonlocal printed
+        if done - printed >= every or done == total:
+            printed = done
+            print(f"{text}: {done} of {total} completions", flush=True)
+
+    return count
 
 
 def main() -> None:

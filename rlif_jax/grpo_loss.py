@@ -118,6 +118,7 @@ def policy_loss(
         "loss/clip_fraction": token_mean(clipped_BC),
         "loss/dual_clip_fraction": token_mean(dual_BC),
         "loss/old_kl": token_mean(-log_ratio_BC),
+        "loss/old_distance": token_mean(jnp.abs(log_ratio_BC)),
     }
     if ref_logprob_BC is not None:
         ref_logprob_BC = lax.stop_gradient(valid(ref_logprob_BC))

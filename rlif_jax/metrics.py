@@ -83,20 +83,21 @@ def rollout_metrics(
     texts: Sequence[str] | None = None,
     *,
     max_new_tokens: int,
-    sampler_logprob_BC: ArrayLike | None = None,
+    sampler_stats: TokenStats | None = None,
 ) -> dict[str, float]:
     """The `rollout/`, `stats/` and `drift/` metrics of the sampled completions.
 
     `stats` [B, C] at the sampling temperature; `mask_BC` bool, true up to and including the first
     end-of-sequence token; `truncated_B` bool. `texts` are the decoded completions: without them the
-    two text metrics are left out. `sampler_logprob_BC` is what the sampler recorded: without it
-    there is no drift.
+    two text metrics are left out. `sampler_stats` is what the sampler recorded: without it there
+    is no drift.
 
     - rollout/action_reward = sum of mask * logprob over B * max_new_tokens (the paper's panel c).
     - stats/* are means over rows of the row's token mean, as the rewards define them; both
       entropies are positive nats (trajectory_entropy = -mean of ln p(token)); self_certainty keeps
       its ln V.
-    - drift/sampler_logprob is the mean over tokens of |sampler - scorer| in nats, _max the largest.
+    - drift/sampler_logprob is the mean over tokens of |sampler - scorer| in nats, _max the largest;
+      drift/sampler_entropy, _self_certainty and _probability_disparity are means likewise.
     """
     mask_BC = np.asarray(mask_BC, bool)
     logprob_BC = np.where(mask_BC, np.asarray(stats.logprob, np.float64), 0.0)
@@ -114,12 +115,30 @@ def rollout_metrics(
     if texts is not None:
         metrics["rollout/reasoning_tokens"] = _mean([count_reasoning_markers(t) for t in texts])
         metrics["rollout/repetition_ratio"] = _mean([repetition_ratio(t) for t in texts])
-    if sampler_logprob_BC is not None:
-        sampler_BC = np.asarray(sampler_logprob_BC, np.float64)
-        drift = np.abs(sampler_BC[mask_BC] - logprob_BC[mask_BC])
-        metrics["drift/sampler_logprob"] = _mean(drift)
-        metrics["drift/sampler_logprob_max"] = float(drift.max()) if drift.size else 0.0
+    if sampler_stats is not None:
+        metrics |= _drift(sampler_stats, stats, mask_BC)
     return metrics
+
+
+def _drift(sampler: TokenStats, scorer: TokenStats, mask_BC: np.ndarray) -> dict[str, float]:
+    """How far the sampler's statistics of the tokens are from the trainer's."""
+
+    def of(stats: TokenStats) -> dict[str, np.ndarray]:
+        values = {
+            "logprob": stats.logprob,
+            "entropy": stats.entropy,
+            "self_certainty": stats.self_certainty,
+            "probability_disparity": np.asarray(stats.top1) - np.asarray(stats.top2),
+        }
+        return {name: np.asarray(value, np.float64)[mask_BC] for name, value in values.items()}
+
+    sampled, scored = of(sampler), of(scorer)
+    distance = {name: np.abs(sampled[name] - scored[name]) for name in sampled}
+    largest = distance["logprob"]
+    return {
+        **{f"drift/sampler_{name}": _mean(value) for name, value in distance.items()},
+        "drift/sampler_logprob_max": float(largest.max()) if largest.size else 0.0,
+    }
 
 
 def reward_metrics(

@@ -9,10 +9,13 @@ import optax
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Config
-from rlif_jax.data.prompts import PromptOptions, encode_prompt, pad_prompts
+from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pad_prompts, pose
 from rlif_jax.grpo import make_optimizer, make_update, mini_batches
 from rlif_jax.problem import Problem
-from rlif_jax.sampler.sample import RowsFinished, make_sample, trim
+from rlif_jax.sampler.batching import Usage
+from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.sample import RowsFinished, make_sample
+from rlif_jax.sampler.sync import Sync, make_sync
 from rlif_jax.scoring import make_score
 
 
@@ -33,49 +36,50 @@ class Scores:
 class Programs:
     """What a step calls. Each compiles once for each shape of its input.
 
-    `render(problem)` gives the text of a prompt; `sample(params, problems, key, rows_finished)` a
-    Rollout trimmed to its longest completion; `score(params, reference, rollout)` Scores;
-    `update(state, batch)` the new state (the old one is used up) and the metrics of every optimiser
-    update.
+    `pose(problem)` gives its prompt; `sync(params)` the parameters to sample with;
+    `sample(params, prompts, key, rows_finished, usage)` a Rollout as wide as its longest
+    completion; `score(params, reference, rollout)` Scores; `update(state, batch)` the new state
+    (the old one is used up) and the metrics of every optimiser update.
     """
 
     optimizer: optax.GradientTransformation
-    render: Callable[[Problem], str]
-    sample: Callable[[Any, Sequence[Problem], Array, RowsFinished], Rollout]
+    pose: Callable[[Problem], EncodedPrompt]
+    sync: Sync
+    sample: Callable[[Any, Sequence[EncodedPrompt], Array, RowsFinished, Usage], Rollout]
     score: Callable[[Any, Any, Rollout], Scores]
     update: Callable[[TrainState, TrainBatch], tuple[TrainState, list[dict[str, Any]]]]
 
 
 def make_programs(cfg: Config, graphdef: Any, tokenizer: Any) -> Programs:
     """The programs of a configuration for the model that `graphdef` describes."""
-
     options = PromptOptions.of(cfg.data)
-
-    def encode(problem: Problem) -> list[int]:
-        return encode_prompt(tokenizer, problem, options)
-
     optimizer = make_optimizer(cfg.optim)
     return Programs(
         optimizer=optimizer,
-        render=lambda problem: tokenizer.decode(encode(problem)),
-        sample=_sampling(cfg, graphdef, encode, tokenizer.pad_token_id),
+        pose=lambda problem: pose(tokenizer, problem, options),
+        sync=make_sync(graphdef),
+        sample=_sampling(cfg, graphdef, tokenizer.pad_token_id),
         score=_scoring(cfg, graphdef),
         update=_updating(cfg, graphdef, optimizer),
     )
 
 
-def _sampling(cfg: Config, graphdef: Any, encode, pad_id: int):
+def _sampling(cfg: Config, graphdef: Any, pad_id: int):
     draw = make_sample(
         graphdef,
         samples_per_prompt=cfg.sampling.samples_per_prompt,
         temperature=cfg.sampling.temperature,
         max_new_tokens=cfg.sampling.max_new_tokens,
         pad_id=pad_id,
+        batching=Batching.of(cfg.sampling),
+        max_prompt_tokens=cfg.data.max_prompt_tokens,
+        bucket=cfg.sampling.bucket,
     )
 
-    def sample(params, problems, key, rows_finished):
-        prompts = pad_prompts([encode(p) for p in problems], pad_id, cfg.data.prompt_bucket)
-        return trim(draw(params, prompts, key, rows_finished), cfg.sampling.bucket)
+    def sample(params, prompts, key, rows_finished, usage):
+        tokens = [prompt.tokens for prompt in prompts]
+        padded = pad_prompts(tokens, pad_id, cfg.data.prompt_bucket)
+        return draw(params, padded, key, rows_finished, usage)
 
     return sample
 

@@ -8,7 +8,7 @@ embedding axis of weights), `tensor` (heads, feed-forward and vocabulary).
 import importlib.util
 import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ RULES_TRAIN: Rules = {
     "vocab": "tensor",
     "norm": None,
 }
+
+RULES_DECODE: Rules = {**RULES_TRAIN, "embed": None}
+"""Weights for sampling: split over `tensor` only, so that no step gathers them over `fsdp`."""
 
 
 def skip_absent_tpu() -> None:
@@ -85,6 +88,18 @@ def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> 
     return PartitionSpec(*entries)
 
 
+def _shortest(partition: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+    """`partition` as XLA writes it: what a program has given out, it then takes back as its own."""
+    entries = []
+    for entry in partition:
+        names = (entry,) if isinstance(entry, str) else (entry or ())
+        names = tuple(name for name in names if mesh.shape[name] > 1)
+        entries.append(names[0] if len(names) == 1 else names or None)
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)
+
+
 def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
     """NamedShardings of an `nnx.State` whose variables carry their axis names in `axes`."""
 
@@ -110,4 +125,35 @@ def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> ja
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, _divisible(spec(axes, rules), x.shape, mesh))
+    partition = _divisible(spec(axes, rules), x.shape, mesh)
+    return jax.lax.with_sharding_constraint(x, _shortest(partition, mesh))
+
+
+def axis_size(name: str) -> int:
+    """Devices along an axis of the mesh of `jax.set_mesh`; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape[name]
+
+
+def row_shards() -> int:
+    """How many parts of the mesh of `jax.set_mesh` hold different rows: data * fsdp."""
+    return axis_size("data") * axis_size("fsdp")
+
+
+def on_shards(
+    f: Callable[..., Any],
+    in_axes: tuple[tuple[str | None, ...], ...],
+    out_axes: tuple[tuple[str | None, ...], ...],
+    rules: Rules = RULES_DECODE,
+) -> Callable[..., Any]:
+    """`f` on every device's own part of its arguments, whose axes carry these names.
+
+    On one device it is `f` itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return f
+    in_specs, out_specs = (
+        tuple(spec(axes, rules) for axes in all_) for all_ in (in_axes, out_axes)
+    )
+    return jax.shard_map(f, in_specs=in_specs, out_specs=out_specs, check_vma=False)

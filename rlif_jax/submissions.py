@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlif_jax.data.extract import extract_code
-from rlif_jax.data.prompts import DEFAULT_OPTIONS, PromptOptions, opens_thinking, render_prompt
+from rlif_jax.data.prompts import opens_thinking
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 
@@ -17,26 +17,24 @@ class Submissions:
 
     `finished` is what the sampler calls; `outcomes` waits for the judge. Row = n * G + g belongs to
     problem n. Without a judge programs are extracted but not run. `notice("sampling", done, total)`
-    is told how many rows have finished. `options` are those the prompts were made with: where a
-    prompt ends inside the thinking, a completion that does not end it holds no answer. `texts` are
-    the completions as sampled, without that prompt's `<think>`.
+    is told how many rows have finished. `prompts` are the texts that posed the problems: where one
+    ends inside the thinking, a completion that does not end it holds no answer. `texts` are the
+    completions as sampled, without that prompt's `<think>`.
     """
 
     def __init__(
         self,
         problems: Sequence[Problem],
+        prompts: Sequence[str],
         group: int,
         tokenizer: Any,
         judge: Judge | None,
         notice: Callable[..., None] | None = None,
-        options: PromptOptions = DEFAULT_OPTIONS,
     ):
-        self._problems, self._group = problems, group
+        self.problems, self._group = problems, group
         self._tokenizer, self._judge = tokenizer, judge
         self._notice, self._seen = notice, 0
-        self._thinking_open = [
-            opens_thinking(render_prompt(tokenizer, problem, options)) for problem in problems
-        ]
+        self._thinking_open = [opens_thinking(prompt) for prompt in prompts]
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows
@@ -50,7 +48,7 @@ class Submissions:
             self.texts[row] = text
             self.codes[row] = extract_code(text, self._thinking_open[n])
             if self._judge is not None:
-                self._futures[row] = self._judge.submit(self._problems[n], self.codes[row])
+                self._futures[row] = self._judge.submit(self.problems[n], self.codes[row])
         self._seen += len(texts)
         if self._notice is not None:
             self._notice("sampling", self._seen, len(self.texts))

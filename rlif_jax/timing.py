@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-PHASES = ("sample", "score", "execute", "update")
+PHASES = ("sync", "sample", "score", "execute", "update")
 
 
 class Watch:

@@ -20,7 +20,7 @@ from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches, without_errata
-from rlif_jax.data.prompts import PromptOptions, encode_prompt
+from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, encode_prompt
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate import held_out, make_evaluate
 from rlif_jax.execution.pool import Judge, described
@@ -35,6 +35,8 @@ from rlif_jax.progress import Progress, evaluation_lines
 from rlif_jax.provenance import check_same_config, recorded_source
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.runlog import RunLog, completion_records
+from rlif_jax.sampler.batching import Usage
+from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.filters import Filters
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.submissions import Submissions
@@ -71,6 +73,7 @@ def train(cfg: Config) -> None:
         progress.phase(f"opening {cfg.model.source}")
         opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
         opened.check_describable()
+        opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
         progress.note(f"model: {opened.summary()}")
         stop = stack.enter_context(StopRequest(progress.note))
         progress.phase(f"preparing the {cfg.data.name} problems")
@@ -129,11 +132,13 @@ def train(cfg: Config) -> None:
         try:
             for step in range(start + 1, cfg.steps + 1):
                 problems, step_key = next(data), jax.random.fold_in(key, step)
+                prompts = [programs.pose(problem) for problem in problems]
+                texts = [prompt.text for prompt in prompts]
                 submissions = Submissions(
-                    problems, G, tokenizer, judge if tested else None, notice, options
+                    problems, texts, G, tokenizer, judge if tested else None, notice
                 )
                 state, values, records = train_step(
-                    cfg, programs, state, reference, problems, step_key, submissions, notice
+                    cfg, programs, state, reference, prompts, step_key, submissions, notice
                 )
                 position = data.get_state()
                 if evaluate and (step % cfg.eval.every == 0 or step == cfg.steps):
@@ -161,20 +166,23 @@ def train_step(
     programs: Programs,
     state: TrainState,
     reference: Any,
-    problems: Sequence[Problem],
+    prompts: Sequence[EncodedPrompt],
     key: jax.Array,
     submissions: Submissions,
     notice: Callable[..., None],
 ) -> tuple[TrainState, dict[str, float], list[dict[str, Any]]]:
-    """Problems in; new state, metrics and one record per completion out. `state` is used up.
+    """Prompts in; new state, metrics and one record per completion out. `state` is used up.
 
     `notice(text, done, total)` is told each phase; it may raise to stop before the state is used.
     """
-    watch = Watch()
+    watch, usage = Watch(), Usage()
+    with watch("sync"):
+        decode_params = jax.block_until_ready(programs.sync(state.params))
     with watch("sample"):
         notice("sampling")
         sample_key, reward_key = jax.random.split(key)
-        rollout = programs.sample(state.params, problems, sample_key, submissions.finished)
+        rollout = programs.sample(decode_params, prompts, sample_key, submissions.finished, usage)
+    del decode_params
     with watch("score"):  # programs handed in while sampling are being tested meanwhile
         notice("scoring")
         scores = programs.score(state.params, reference, rollout)
@@ -208,15 +216,18 @@ def train_step(
             rollout.truncated,
             submissions.texts,
             max_new_tokens=cfg.sampling.max_new_tokens,
-            sampler_logprob_BC=rollout.stats.logprob,
+            sampler_stats=None if scores.policy is rollout.stats else rollout.stats,
         ),
         **({} if outcomes is None else execution_metrics(outcomes)),
         **{name: float(np.mean([m[name] for m in update_metrics])) for name in update_metrics[0]},
         **watch.metrics(int(rollout.length.sum()), int(batch.sequences.mask.sum())),
+        "throughput/slot_use": usage.useful / usage.slot_steps,
     }
+    if scores.policy is rollout.stats:  # the update has seen the trainer's before it changed them
+        values["drift/sampler_logprob"] = float(update_metrics[0]["loss/old_distance"])
     records = completion_records(
-        problems,
-        [programs.render(problem) for problem in problems],
+        submissions.problems,
+        [prompt.text for prompt in prompts],
         submissions.texts,
         submissions.codes,
         reward=reward_B,
@@ -311,8 +322,7 @@ def evaluation(
         temperature=cfg.eval.temperature,
         max_new_tokens=cfg.sampling.max_new_tokens,
         pass_at=cfg.eval.pass_at,
-        rows=cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt,
-        bucket=cfg.data.prompt_bucket,
+        batching=Batching.of(cfg.sampling),
         options=options,
         filters=Filters.of(cfg.eval),
     )

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from rlif_jax.config import Config, PromptStyle, Thinking
+from rlif_jax.config import CacheDtype, Config, PromptStyle, Thinking
 from rlif_jax.errors import UserError
 
 
@@ -18,7 +18,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     problems = [
         *_sizes(config),
         *_ranges(config),
-        *_prompts(config),
+        *_names(config),
         *_reward_terms(config, known_rewards),
     ]
     if problems:
@@ -38,6 +38,11 @@ def _sizes(c: Config) -> Iterator[str]:
         )
     if min(n, group, share, minis, micros, shards) < 1:
         return  # reported with the ranges
+    if c.sampling.slots < shards:
+        yield (
+            f"sampling.slots={c.sampling.slots} are fewer than mesh.data * mesh.fsdp = {shards}, "
+            "each of which decodes its own; use a multiple of that"
+        )
     rows = n * group // share // minis
     if group % share:
         yield (
@@ -96,14 +101,16 @@ def _ranges(c: Config) -> Iterator[str]:
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
 
 
-def _prompts(c: Config) -> Iterator[str]:
-    """Whether the prompt's options exist: a configuration file may name anything."""
+def _names(c: Config) -> Iterator[str]:
+    """Whether options with names exist: a configuration file may name anything."""
     for name, value, kind in (
         ("data.prompt_style", c.data.prompt_style, PromptStyle),
         ("data.thinking", c.data.thinking, Thinking),
+        ("sampling.cache_dtype", c.sampling.cache_dtype, CacheDtype),
     ):
         if value not in get_args(kind):
-            yield f"{name}={value!r} is none of {', '.join(get_args(kind))}"
+            known = ", ".join(one or "''" for one in get_args(kind))
+            yield f"{name}={value!r} is none of {known}"
 
 
 def sampling_problems(prefix: str, fields: Any, count: str, samples: int) -> list[str]:
@@ -135,6 +142,9 @@ def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
         ("sampling.samples_per_prompt", c.sampling.samples_per_prompt, 1),
         ("sampling.max_new_tokens", c.sampling.max_new_tokens, 1),
         ("sampling.bucket", c.sampling.bucket, 1),
+        ("sampling.slots", c.sampling.slots, 1),
+        ("sampling.page", c.sampling.page, 1),
+        ("sampling.cache_gib", c.sampling.cache_gib, 0),
         ("reward.short_length_tokens", c.reward.short_length_tokens, 0),
         ("reward.short_length_penalty", c.reward.short_length_penalty, 0),
         ("loss.std_floor", c.loss.std_floor, 0),

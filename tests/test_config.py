@@ -177,6 +177,11 @@ def test_all_problems_are_reported_at_once():
             "data.prompt_style='llama' is none of chat, live",
         ),
         (Config(data=Data(thinking="yes")), "data.thinking='yes' is none of template, on, off"),
+        (Config(sampling=Sampling(slots=0)), "sampling.slots=0 must be at least 1"),
+        (Config(sampling=Sampling(page=0)), "sampling.page=0 must be at least 1"),
+        (Config(sampling=Sampling(cache_gib=-1.0)), "sampling.cache_gib=-1.0 must be at least 0"),
+        (Config(sampling=Sampling(bucket=0)), "sampling.bucket=0 must be at least 1"),
+        (Config(sampling=Sampling(cache_dtype="int8")), "sampling.cache_dtype='int8' is none of"),
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (

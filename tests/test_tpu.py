@@ -1,7 +1,6 @@
 """Every program of a step compiles for a TPU slice, split over all three mesh axes, without a TPU.
 
-libtpu compiles ahead of time for a topology it is told about
-(https://docs.jax.dev/en/latest/aot.html); the shapes are SmolLM2's, with fewer layers.
+The shapes are SmolLM2's, with fewer layers.
 """
 
 import dataclasses
@@ -11,20 +10,27 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from ahead import local_bytes, made, made_by, mesh_of, with_sharding
 from flax import nnx
-from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
 
-from rlif_jax.batch import Prompts, Rollout, TokenStats
+from rlif_jax.batch import Rollout, TokenStats
 from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import make_optimizer, make_update, state_shapes, train_batch
+from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.sampler.sample import make_decode_chunk, make_prefill
+from rlif_jax.sampler.budget import Batching, pool_shape
+from rlif_jax.sampler.decode import (
+    Admission,
+    empty_slots,
+    make_admit,
+    make_decode_chunk,
+    make_narrow,
+    make_prefill,
+)
 from rlif_jax.scoring import make_score
-from rlif_jax.sharding import MESH_AXES, batch_sharding, param_shardings, replicated
+from rlif_jax.sharding import batch_sharding, param_shardings
 
 N, G, P, C = 8, 8, 128, 128
 CFG = ModelConfig(
@@ -43,9 +49,7 @@ CFG = ModelConfig(
 
 @pytest.fixture(scope="module")
 def mesh():
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-    devices = np.asarray(topology.devices).reshape(2, 2, 2)
-    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return mesh_of("v5e:2x4", data=2, fsdp=2, tensor=2)
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +62,6 @@ def shapes_of(cfg: ModelConfig, mesh):
     shapes = nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0)))
     graphdef, params = nnx.split(shapes)
     return graphdef, with_sharding(params, param_shardings(params, mesh))
-
-
-def with_sharding(tree, shardings):
-    if not isinstance(shardings, nnx.State):
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings), tree
-        )
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
-    )
-
-
-def prompts(mesh):
-    tokens = jax.ShapeDtypeStruct((N, P), jnp.int32)
-    return with_sharding(Prompts(tokens, jax.ShapeDtypeStruct((N, P), bool)), batch_sharding(mesh))
 
 
 def rollout(mesh):
@@ -90,38 +79,54 @@ def rollout(mesh):
     return with_sharding(shapes, batch_sharding(mesh))
 
 
-def param_bytes(params) -> int:
-    """Bytes of one device's share of the parameters."""
-    return sum(
-        x.dtype.itemsize * int(np.prod(x.sharding.shard_shape(x.shape)))
-        for x in jax.tree.leaves(params)
-    )
-
-
 def test_parameters_are_split(model):
     whole = sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(model[1]))
-    assert param_bytes(model[1]) < whole / 3.9  # over fsdp and tensor; norms are replicated
+    assert local_bytes(model[1]) < whole / 3.9  # over fsdp and tensor; norms are replicated
 
 
 def test_sampling(mesh, model):
+    """Each program with what the one before it gives: prefill, admit, decode a chunk, narrow."""
     graphdef, params = model
+
+    def ints(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
+
     with jax.set_mesh(mesh):
-        prefill = make_prefill(graphdef, samples_per_prompt=G, max_new_tokens=C, pad_id=2)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
-        lowered = prefill.lower(params, prompts(mesh), key)
-        state, made = lowered.out_info, lowered.compile()
-        placed = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            state,
-            made.output_shardings,
-        )
-        decode = make_decode_chunk(graphdef, temperature=1.0, pad_id=2)
-        memory = decode.lower(params, placed).compile().memory_analysis()
-    cache = 2 * CFG.layers * N * G * (P + C) * CFG.kv_heads * CFG.head_dim * 2
-    # The cache is split eight ways, and a step writes into it where it lies.
-    assert 1 <= memory.alias_size_in_bytes / (cache / 8) < 1.05
-    assert memory.temp_size_in_bytes < cache / 8
+        batching = Batching(slots=N * G, cache_gib=1)
+        asked = {"prompt": P, "new": C, "samples": G, "sequences": 2 * N * G, "platform": "tpu"}
+        shape = pool_shape(CFG, batching, **asked)
+        form = {name: getattr(shape, name) for name in ("pages", "page", "dtype", "kernel")}
+        cache = made(lambda: init_cache(CFG, **form))
+        slots = made(lambda: empty_slots(shape.slots, CFG.embed, CFG.dtype))
+        rows, B = 4, shape.slots  # data x fsdp
+        pools = 2 * CFG.layers * shape.pages * shape.page * CFG.kv_heads // 2 * 128 * 2
+        flags = jax.ShapeDtypeStruct((B,), bool)
+
+        def compiled(program, *args, in_place=pools):
+            lowered = program.lower(*args)
+            done = lowered.compile()
+            memory = done.memory_analysis()
+            # The pools are split eight ways, and each program writes into them where they lie.
+            assert in_place <= memory.alias_size_in_bytes < 1.05 * in_place + 2**16
+            assert memory.temp_size_in_bytes < pools / 4
+            return made_by(lowered, done)
+
+        prompt_x = jax.ShapeDtypeStruct((rows, CFG.embed), jnp.bfloat16)
+        tokens = (ints(rows, P), ints(rows), ints(rows, P // shape.page), ints(rows))
+        prefill = make_prefill(graphdef)
+        cache, prompt_x = compiled(prefill, params, cache, prompt_x, *tokens)
+        copies = {"copy_from": ints(B), "copy_to": ints(B), "copies": ints(rows)}
+        key = jax.ShapeDtypeStruct((B, 2), jnp.uint32)
+        new = Admission(fresh=flags, length=ints(B), limit=ints(B), key=key, **copies)
+        cache, slots = compiled(make_admit(), cache, slots, prompt_x, new)
+        decode = make_decode_chunk(graphdef, steps=8, temperature=1.0)
+        chunk = (ints(B, shape.columns), flags, ints())
+        cache, slots, block = compiled(decode, params, cache, slots, *chunk)
+        # Every process sees all that has been drawn.
+        assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(block))
+        slots = compiled(make_narrow(), slots, ints(B // 2), in_place=0)
+        assert slots.x.shape == (B // 2, CFG.embed)
+        assert slots.x.sharding.shard_shape(slots.x.shape) == (B // 8, CFG.embed)
 
 
 def test_scoring_never_holds_the_logits(mesh, model):
@@ -151,7 +156,7 @@ def test_every_flag_at_once(mesh):
         memory = score.lower(params, rollout(mesh)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < N * G * C * cfg.vocab_size * 4 // 8 / 2
     # One device is given its share of the parameters: none is gathered before the program starts.
-    assert memory.argument_size_in_bytes < 1.1 * param_bytes(params)
+    assert memory.argument_size_in_bytes < 1.1 * local_bytes(params)
 
 
 def test_update_fits_beside_its_state(mesh, model):
@@ -170,7 +175,7 @@ def test_update_fits_beside_its_state(mesh, model):
     logits = N * G * C * CFG.vocab_size * 4 // 8
     assert memory.temp_size_in_bytes < logits / 2
     # Parameters and both moments are updated in place.
-    assert memory.alias_size_in_bytes >= 3 * param_bytes(params)
+    assert memory.alias_size_in_bytes >= 3 * local_bytes(params)
 
 
 def test_an_installed_libtpu_is_left_alone_where_there_is_no_tpu():

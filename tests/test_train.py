@@ -102,15 +102,23 @@ def test_every_config_file_trains(path, flags, tmp_path):
         *("rollout/action_reward", "rollout/reasoning_tokens", "rollout/repetition_ratio"),
         *("stats/trajectory_entropy", "stats/token_entropy", "stats/self_certainty"),
         *("stats/probability_disparity", "exec/pass_rate", "loss/policy", "loss/clip_fraction"),
-        *("grad/norm", "drift/sampler_logprob", "time/sample", "time/score", "time/execute"),
+        *(
+            "grad/norm",
+            "drift/sampler_logprob",
+            "time/sync",
+            "time/sample",
+            "time/score",
+            "time/execute",
+        ),
         *("time/update", "time/step", "throughput/sample_tokens_per_s"),
-        "throughput/train_tokens_per_s",
+        *("throughput/train_tokens_per_s", "throughput/slot_use"),
         *(f"reward/{name}" for name, _ in terms),
     }
     assert expected <= step.keys()
     if evaluates:
         names = ("avg@2", "pass@2", "response_length")
         assert {f"eval/adding/{name}" for name in names} <= step.keys()
+    assert 0 < step["throughput/slot_use"] <= 1
     # A random model writes no program, so tests and votes are as flat as constant.
     flat = path.stem in ("constant", "tests_passed", "majority_vote")
     assert flat == (step["grad/norm"] == 0)
@@ -223,13 +231,41 @@ def test_everything_switched_on(flags, tmp_path):
 
 
 def test_sampler_statistics_need_no_scoring_pass(flags, tmp_path):
+    """The distance to the trainer's comes from the update then, before it has changed anything."""
     arguments = [config("self_certainty"), *flags, "--steps=1", "--eval.every=0"]
     main([*arguments, f"--run-dir={tmp_path / 'scorer'}"])
     main([*arguments, "--reward.stats-from=sampler", f"--run-dir={tmp_path / 'sampler'}"])
     (scorer,), (sampler,) = metrics(tmp_path / "scorer"), metrics(tmp_path / "sampler")
-    assert sampler["drift/sampler_logprob_max"] == 0 < scorer["drift/sampler_logprob_max"]
+    names = ("logprob", "logprob_max", "entropy", "self_certainty", "probability_disparity")
+    drift = {name for name in scorer if name.startswith("drift/")}
+    assert drift == {f"drift/sampler_{name}" for name in names}
+    assert all(0 < scorer[name] < 1e-4 for name in drift)
+    assert {name for name in sampler if name.startswith("drift/")} == {"drift/sampler_logprob"}
+    assert sampler["drift/sampler_logprob"] == pytest.approx(
+        scorer["drift/sampler_logprob"], rel=0.5
+    )
+    assert scorer["loss/old_distance"] < sampler["loss/old_distance"]
     assert sampler["time/score"] < scorer["time/score"]
     assert sampler["grad/norm"] == pytest.approx(scorer["grad/norm"], rel=1e-3)
+
+
+def test_few_slots_and_pages_train_the_same(flags, tmp_path):
+    """Sixteen completions at once, and through three slots that wait for a page now and then."""
+    arguments = [config("self_certainty"), *flags, "--steps=1", "--eval.every=0"]
+    arguments += ["--data.max-prompt-tokens=128"]
+    main([*arguments, f"--run-dir={tmp_path / 'many'}"])
+    # Pages of 16 tokens have 8 KiB: there are 14, of which a prompt takes 8.
+    few = ["--sampling.slots=3", "--sampling.page=16", "--sampling.cache-gib=1.1e-4"]
+    main([*arguments, *few, f"--run-dir={tmp_path / 'few'}"])
+    (many,), (few,) = numbers(tmp_path / "many"), numbers(tmp_path / "few")
+    assert few.pop("throughput/slot_use", 1) != many.pop("throughput/slot_use", 0)
+    for name, value in many.items():
+        assert few[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    first = (tmp_path / "many/rollouts/step_000001.jsonl").read_text().splitlines()
+    second = (tmp_path / "few/rollouts/step_000001.jsonl").read_text().splitlines()
+    assert [json.loads(r)["completion"] for r in first] == [
+        json.loads(r)["completion"] for r in second
+    ]
 
 
 def refused(arguments: list[str], capsys) -> str:
@@ -256,6 +292,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--data.thinking=on"], "choose thinking=template"),
         (["--data.prompt-style=livecodebench_deepseek_r1"], "which the tokenizer"),
         (["--eval.temperature=0"], "eval.samples_per_problem=1 instead of 2"),
+        (["--sampling.slots=0"], "sampling.slots=0 must be at least 1"),
         (["--eval.top-p=1.5"], "eval.top_p=1.5 must be in (0, 1]"),
         (["--data.max-prompt-tokens=3"], "data.max_prompt_tokens"),
     ],
@@ -266,6 +303,12 @@ def test_bad_input_ends_with_one_sentence(arguments, message, flags, tmp_path, c
     text = refused([config("prob_disparity"), *flags, f"--run-dir={folder}", *arguments], capsys)
     assert message in text
     assert not folder.exists()
+
+
+def test_a_cache_too_small_for_one_sequence_is_named(flags, tmp_path, capsys):
+    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}"]
+    text = refused([*arguments, "--eval.every=0", "--sampling.cache-gib=1e-6"], capsys)
+    assert "a sequence of 396 tokens needs" in text and "raise cache_gib" in text
 
 
 def test_problems_are_looked_at_before_parameters_are_loaded(flags, tmp_path, capsys):

@@ -109,16 +109,33 @@ def render_prompt(
     return _with_thinking(tokenizer, text, options.thinking)
 
 
-def encode_prompt(
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A problem as it is put to a model: the text, and its token ids."""
+
+    text: str
+    tokens: list[int]
+
+
+def pose(
     tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
-) -> list[int]:
-    """Token ids of `render_prompt`, which writes all special tokens: the tokenizer adds none.
+) -> EncodedPrompt:
+    """`render_prompt`, which writes all special tokens, with its ids: the tokenizer adds none.
 
     So there is one beginning-of-sequence token where the text begins with it, and none elsewhere.
     Raises as `render_prompt` does.
     """
     text = render_prompt(tokenizer, problem, options)
-    return [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
+    return EncodedPrompt(
+        text, [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
+    )
+
+
+def encode_prompt(
+    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+) -> list[int]:
+    """The token ids of `pose` alone."""
+    return pose(tokenizer, problem, options).tokens
 
 
 def opens_thinking(prompt: str) -> bool:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.model.attention import attention, shared_prompt_attention
-from rlif_jax.model.cache import KVCache
+from rlif_jax.model.attention import shared_prompt_attention
+from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import constrain
@@ -102,21 +102,53 @@ class Decoder(nnx.Module):
         P = tokens_BT.shape[1] if prompt is None else prompt
         rope = rope_angles(position_BT, self.cfg)
         x_BTD = self._embedded(tokens_BT)
-        x_BTD = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, P, samples)
+        x_BTD, _ = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, P, samples)
         return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps)
 
-    def extend(
-        self, tokens_BT: Array, position_BT: Array, mask_BT: Array, cache: KVCache
-    ) -> tuple[Array, KVCache]:
-        """Hidden states [B, T, D] of T more tokens behind those of a cache, and the longer cache.
+    def prefill(self, tokens_BT: Array) -> tuple[Array, Array, Array]:
+        """Hidden states [B, T, D] of prompts, and their keys and values [L, B, T, K, A].
 
-        They become its columns `length`..`length + T - 1`, which must exist; `position_BT` and
-        `mask_BT` as above.
+        A prompt stands at the left of its row; what follows it there changes nothing before it.
         """
-        rope = rope_angles(position_BT, self.cfg)
+        B, T = tokens_BT.shape
+        rope = rope_angles(jnp.broadcast_to(jnp.arange(T), (B, T)), self.cfg)
         x_BTD = self._embedded(tokens_BT)
-        x_BTD, cache = _layers_cached(self.cfg, x_BTD, self._stacked(), rope, mask_BT, cache)
-        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), cache
+        mask_BT = jnp.ones((B, T), bool)
+        x_BTD, kv = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, T, 0, keep_kv=True)
+        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), *kv
+
+    def decode(
+        self, token_B: Array, cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array
+    ) -> tuple[Array, PagedCache]:
+        """Hidden states [B, D] of one more token a slot, and the cache with these tokens.
+
+        The token goes behind the `length_B` tokens in the pages that `table_BJ` names, which must
+        reach that far; its position is `length_B`. Slots that are not live leave no trace.
+        """
+        rope = rope_angles(length_B[:, None], self.cfg)
+        x_B1D = self._embedded(token_B[:, None])
+
+        ends = ends_of(cache, table_BJ, length_B, live_B)
+
+        def layer(carry, scanned):
+            (x_B1D, cache), (w, index) = carry, scanned
+            q_B1HA, k_B1KA, v_B1KA = _qkv(self.cfg, x_B1D, w, rope)
+            out_BHA, cache = extend(
+                cache,
+                index,
+                q_B1HA[:, 0],
+                k_B1KA[:, 0],
+                v_B1KA[:, 0],
+                table_BJ,
+                ends,
+            )
+            out_B1HA = out_BHA[:, None].astype(x_B1D.dtype)
+            return (_finish(self.cfg, x_B1D, out_B1HA, w), cache), None
+
+        # The pools travel in the carry and are written where they lie.
+        layers = (self._stacked(), jnp.arange(self.cfg.layers))
+        (x_B1D, cache), _ = jax.lax.scan(layer, (x_B1D, cache), layers)
+        return rms_norm(x_B1D[:, 0], self.final_norm[...], self.cfg.rms_eps), cache
 
     def logits(
         self, tokens_BT: Array, position_BT: Array | None = None, mask_BT: Array | None = None
@@ -162,53 +194,26 @@ def _finish(cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array]
     return constrain(x_BTD, "batch", "length", "hidden")
 
 
-def _heads_first(x_BSKA: Array) -> Array:
-    return x_BSKA.swapaxes(1, 2)
+def _layers(
+    cfg: ModelConfig,
+    x_BTD: Array,
+    weights: dict,
+    rope,
+    mask_BT: Array,
+    P: int,
+    g: int,
+    keep_kv: bool = False,
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """All layers over whole rows of a prompt with P columns and g completions.
 
-
-def _layers(cfg: ModelConfig, x_BTD: Array, weights: dict, rope, mask_BT, P: int, g: int) -> Array:
-    """All layers over whole rows of a prompt with P columns and g completions."""
+    With `keep_kv` also keys and values [L, B, T, K, A] of every layer.
+    """
 
     def layer(x_BTD, w):
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
         out_BTHA = shared_prompt_attention(q_BTHA, k_BTKA, v_BTKA, mask_BT, P, g)
-        return _finish(cfg, x_BTD, out_BTHA, w), None
+        return _finish(cfg, x_BTD, out_BTHA, w), (k_BTKA, v_BTKA) if keep_kv else None
 
     if cfg.remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)
-    return jax.lax.scan(layer, x_BTD, weights)[0]
-
-
-def _extend_mask(cache: KVCache, mask_BT: Array) -> tuple[Array, Array]:
-    """The cache's valid slots [B, S] with T new columns, and who may see what, [B, T, S]."""
-    T, S = mask_BT.shape[1], cache.mask.shape[1]
-    valid_BS = jax.lax.dynamic_update_slice(cache.mask, mask_BT, (0, cache.length))
-    causal_TS = jnp.arange(S)[None, :] <= cache.length + jnp.arange(T)[:, None]
-    return valid_BS, valid_BS[:, None, :] & causal_TS
-
-
-def _layers_cached(cfg: ModelConfig, x_BTD: Array, weights: dict, rope, mask_BT, cache: KVCache):
-    """All layers over T new columns, scanned, reading and extending the stacked cache.
-
-    The whole cache travels in the scan's carry and only a [1, B, T, K, A] slice is written: as
-    scanned-over input and output it would be copied at every step.
-    """
-    valid_BS, mask_BTS = _extend_mask(cache, mask_BT)
-
-    def layer(carry, scanned):
-        x_BTD, k_all, v_all = carry
-        w, index = scanned
-        q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
-        at = (index, 0, cache.length, 0, 0)
-        k_all = jax.lax.dynamic_update_slice(k_all, k_BTKA[None].astype(k_all.dtype), at)
-        v_all = jax.lax.dynamic_update_slice(v_all, v_BTKA[None].astype(v_all.dtype), at)
-        k_BSKA = jax.lax.dynamic_index_in_dim(k_all, index, keepdims=False)
-        v_BSKA = jax.lax.dynamic_index_in_dim(v_all, index, keepdims=False)
-        out_BTHA = attention(q_BTHA, _heads_first(k_BSKA), _heads_first(v_BSKA), mask_BTS)
-        return (_finish(cfg, x_BTD, out_BTHA.astype(x_BTD.dtype), w), k_all, v_all), None
-
-    carry = (x_BTD, cache.k, cache.v)
-    carry, _ = jax.lax.scan(layer, carry, (weights, jnp.arange(cfg.layers)))
-    x_BTD, k_all, v_all = carry
-    length = cache.length + mask_BT.shape[1]
-    return x_BTD, cache.replace(k=k_all, v=v_all, mask=valid_BS, length=length)
+    return jax.lax.scan(layer, x_BTD, weights)

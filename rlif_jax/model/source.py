@@ -83,6 +83,15 @@ class OpenModel:
             text += f"; not read, as they follow from others: {', '.join(unused[:3])}{more}"
         return text
 
+    def check_length(self, prompt: int, completion: int) -> None:
+        """Raise UserError if the model has no positions for so many tokens of both."""
+        if prompt + completion > self.cfg.max_positions:
+            raise UserError(
+                f"prompts of up to {prompt} tokens and completions of up to {completion} are more "
+                f"than the {self.cfg.max_positions} positions of {self.source}; lower "
+                "max_prompt_tokens or max_new_tokens"
+            )
+
     def shapes(
         self, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None
     ) -> Decoder:

@@ -2,8 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from rlif_jax.errors import UserError
+from rlif_jax.sharding import axis_size
 
 _BLOCK = 256
+
+KEY_KIND = "threefry2x32"
+"""The kind of PRNG whose numbers do not depend on how many keys are used at once."""
 
 
 def row_keys(key: jax.Array, rows: int) -> jax.Array:
@@ -11,28 +18,50 @@ def row_keys(key: jax.Array, rows: int) -> jax.Array:
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
 
 
+def key_data(key: jax.Array) -> np.ndarray:
+    """The numbers that make up keys of KEY_KIND, uint32 [..., 2], on the host.
+
+    Raises:
+        UserError: the keys are of another kind.
+    """
+    if str(kind := jax.random.key_impl(key)) != KEY_KIND:
+        raise UserError(
+            f"sampling needs keys of kind {KEY_KIND}, and these are of {kind}; make them with "
+            f"jax.random.key(seed, impl={KEY_KIND!r}), or unset jax_default_prng_impl"
+        )
+    return np.asarray(jax.random.key_data(key))
+
+
 def draw(z_BV: jax.Array, key_B: jax.Array, t: jax.Array) -> jax.Array:
-    """Draw column t of every row from softmax(z), int32 [B].
+    """Draw completion token t of every row from softmax(z), int32 [B].
 
     Inverse transform with one uniform number per row, found in two levels: first the block of 256
     entries in which the cumulative mass passes it, then the entry. Costs one pass over the
     vocabulary, where a Gumbel argmax draws V random numbers per row.
 
     z_BV: float32 logits already divided by the temperature; -inf entries are never drawn.
-    key_B: one key per row; t: the column, folded into the keys.
+    key_B: one key per row; t: int32 [] or [B], folded into the keys.
     """
     B, V = z_BV.shape
-    blocks = -(-V // _BLOCK)
+    # No block reaches over the end of a device's part of the vocabulary, or it would be gathered.
+    parts = axis_size("tensor")
+    parts = parts if V % parts == 0 else 1
+    part = V // parts
+    blocks = -(-part // _BLOCK)
     mass_BV = jnp.exp(z_BV - jnp.max(z_BV, axis=-1, keepdims=True))
-    mass_BNK = jnp.pad(mass_BV, ((0, 0), (0, blocks * _BLOCK - V))).reshape(B, blocks, _BLOCK)
-    uniform_B = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, t)))(key_B)
+    mass_BPV = jnp.pad(
+        mass_BV.reshape(B, parts, part), ((0, 0), (0, 0), (0, blocks * _BLOCK - part))
+    )
+    mass_BNK = mass_BPV.reshape(B, parts * blocks, _BLOCK)
+    t_B = jnp.broadcast_to(t, (B,))
+    uniform_B = jax.vmap(lambda k, t: jax.random.uniform(jax.random.fold_in(k, t)))(key_B, t_B)
 
     block_mass_BN = mass_BNK.sum(axis=-1)
     total_B = block_mass_BN.sum(axis=-1)
     block_B, rest_B = _locate(block_mass_BN, uniform_B * total_B)
     inside_BK = jnp.take_along_axis(mass_BNK, block_B[:, None, None], axis=1)[:, 0]
     entry_B, _ = _locate(inside_BK, rest_B)
-    return block_B * _BLOCK + entry_B
+    return block_B // blocks * part + block_B % blocks * _BLOCK + entry_B
 
 
 def _locate(mass_BN: jax.Array, target_B: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -67,12 +67,14 @@ def choose(
     temperature: float,
     filters: Filters = NO_FILTERS,
     reachable: int | None = None,
-) -> tuple[Array, TokenStats]:
-    """Column t of every row, int32 [B], and the TokenStats [B] of softmax(logits / temperature).
+    with_stats: bool = True,
+) -> tuple[Array, TokenStats | None]:
+    """Token t of every row, int32 [B], and the TokenStats [B] of softmax(logits / temperature).
 
-    Temperature 0 is greedy: the likeliest token, with the statistics at temperature 1. Only the
-    first `reachable` columns may be drawn and count in the statistics. These describe the
-    distribution before the filters, so that they mean the same with and without.
+    `t` is int32 [] or [B]. Temperature 0 is greedy: the likeliest token, with the statistics at
+    temperature 1. Only the first `reachable` columns may be drawn and count in the statistics.
+    These describe the distribution before the filters, so that they mean the same with and without;
+    None without `with_stats`.
     """
     z_BV = logits_BV.astype(jnp.float32) / (temperature or 1.0)
     columns = z_BV.shape[1]
@@ -86,4 +88,4 @@ def choose(
         if filters != NO_FILTERS:
             drawable_BV = jnp.where(kept(drawable_BV, filters), drawable_BV, -jnp.inf)
         token_B = draw(drawable_BV, key_B, t)
-    return token_B, stats_from_logits(z_BV, token_B, reachable)
+    return token_B, stats_from_logits(z_BV, token_B, reachable) if with_stats else None

@@ -53,3 +53,13 @@ def test_a_row_depends_on_its_key_and_column_only():
         assert alone[0] == whole[row]
     assert (np.asarray(draw(z_BV, keys, jnp.int32(3))) != whole).any()
     assert (row_keys(jax.random.key(7), 9)[:6] == keys).all()
+
+
+def test_every_row_may_be_at_a_token_of_its_own():
+    z_BV = jax.random.normal(jax.random.key(0), (64, 300))
+    keys, t_B = row_keys(jax.random.key(7), 64), np.arange(64) % 5
+    drawn = np.asarray(draw(z_BV, keys, jnp.asarray(t_B, jnp.int32)))
+    for t in range(5):
+        at = np.asarray(draw(z_BV, keys, jnp.int32(t)))
+        np.testing.assert_array_equal(drawn[t_B == t], at[t_B == t])
+        assert (drawn[t_B != t] != at[t_B != t]).mean() > 0.5

@@ -131,6 +131,26 @@ def test_statistics_are_those_before_the_filters():
         np.testing.assert_array_equal(stats.self_certainty, plain.self_certainty)
 
 
+@pytest.mark.parametrize("temperature", [0, 0.7])
+@pytest.mark.parametrize("filters", [NO_FILTERS, Filters(top_k=9)], ids=str)
+def test_rows_at_tokens_of_their_own_with_and_without_statistics(temperature, filters):
+    logits_BV = jax.random.normal(jax.random.key(0), (32, 50))
+    keys, t_B = row_keys(jax.random.key(1), 32), np.arange(32) % 3
+
+    def tokens(t, **kw):
+        return choose(logits_BV, keys, jnp.asarray(t, jnp.int32), temperature, filters, **kw)
+
+    token_B, stats = tokens(t_B)
+    for t in range(3):
+        at_B, stats_at = tokens(t)
+        np.testing.assert_array_equal(token_B[t_B == t], at_B[t_B == t])
+        np.testing.assert_array_equal(stats.logprob[t_B == t], stats_at.logprob[t_B == t])
+        assert (token_B != at_B).any() == (temperature > 0)
+    without_B, none = tokens(t_B, with_stats=False)
+    assert none is None
+    np.testing.assert_array_equal(without_B, token_B)
+
+
 def test_greedy_takes_the_first_of_the_likeliest():
     logits_BV = jnp.asarray([[0.0, 3.0, 3.0, 9.0], [5.0, 1.0, 2.0, 9.0]])
     token_B, stats = choose(logits_BV, row_keys(jax.random.key(0), 2), jnp.int32(0), 0, reachable=3)

@@ -1,23 +1,32 @@
 """Rollouts of the very small model: masks, statistics, keys, streaming, one program per shape."""
 
+import dataclasses
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from queues import recompiled
 
 from rlif_jax.batch import Prompts
 from rlif_jax.data.prompts import pad_prompts
-from rlif_jax.sampler.sample import make_sample, trim
+from rlif_jax.errors import UserError
+from rlif_jax.sampler import budget
+from rlif_jax.sampler.batching import Usage
+from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.sample import make_sample
 from rlif_jax.scoring import make_score, sequences
 from rlif_jax.sharding import make_mesh, param_shardings
 
+# Four slots for twelve rows, pages that prompts end inside of and with.
+BATCHING = Batching(slots=4, page=8)
 PROMPTS = [[70, 71, 72, 73, 80], [90, 91], [100, 101, 102, 103, 104, 105, 106, 107]]
 G, C = 4, 40
 
 
 def sampler(tiny, **changes):
     settings = {"samples_per_prompt": G, "temperature": 0.9, "max_new_tokens": C, "pad_id": 2}
+    settings |= {"batching": BATCHING, "max_prompt_tokens": 8}
     return make_sample(tiny[0], **{**settings, **changes})
 
 
@@ -117,14 +126,64 @@ def test_a_mesh_gives_the_same_tokens(tiny, rollout):
     np.testing.assert_allclose(got.stats.entropy, expected.stats.entropy, atol=1e-5)
 
 
-def test_trim_keeps_every_real_token(rollout):
-    cut = trim(rollout.replace(length=jnp.minimum(rollout.length, 9)), 8)
-    assert cut.tokens.shape == cut.mask.shape == cut.stats.entropy.shape == (len(PROMPTS) * G, 16)
-    assert trim(rollout, 64).tokens.shape[1] == C
-    assert cut.prompt_tokens.shape == rollout.prompt_tokens.shape
+@pytest.mark.parametrize("bucket", [1, 7, 16, 64])
+def test_columns_are_a_multiple_of_the_bucket_that_holds_the_longest(tiny, bucket):
+    """Seven tokens at most here, so that rows end long before the last column there could be."""
+    graphdef, params, _ = tiny
+    model = nnx.merge(graphdef, params)
+    model.cfg = dataclasses.replace(model.cfg, eos_ids=tuple(range(0, 261, 3)))
+    settings = {"max_prompt_tokens": 8, "bucket": bucket, "samples_per_prompt": G}
+    sample = make_sample(
+        nnx.split(model)[0],
+        temperature=0.9,
+        max_new_tokens=C,
+        pad_id=2,
+        batching=BATCHING,
+        **settings,
+    )
+    rollout = sample(params, pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
+    longest = int(rollout.length.max())
+    columns = rollout.tokens.shape[1]
+    assert columns == min(C, -(-longest // bucket) * bucket) and longest < 16
+    B = len(PROMPTS) * G
+    for array in (rollout.mask, *jax.tree.leaves(rollout.stats)):
+        assert array.shape == (B, columns)
+    assert rollout.prompt_tokens.shape == (B, 8)
+    mask_BC = np.asarray(rollout.mask)
+    assert (mask_BC.sum(1) == rollout.length).all()
+    assert (np.asarray(rollout.tokens)[~mask_BC] == 2).all()
+    ends_BC = np.isin(rollout.tokens, model.cfg.eos_ids) & mask_BC
+    assert (ends_BC.sum(1) == 1).all() and not rollout.truncated.any()
 
 
-def test_an_empty_prompt_slot_gives_finite_statistics(tiny):
-    prompts = Prompts(tokens=np.full((1, 8), 2, np.int32), mask=np.zeros((1, 8), bool))
-    rollout = sampler(tiny)(tiny[1], prompts, jax.random.key(0))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(rollout.stats))
+def test_an_empty_prompt_is_refused(tiny):
+    prompts = Prompts(tokens=np.full((2, 8), 70, np.int32), mask=np.ones((2, 8), bool))
+    prompts.mask[1] = False
+    with pytest.raises(UserError, match="prompt 1 is empty; a model needs at least one token"):
+        sampler(tiny)(tiny[1], prompts, jax.random.key(0))
+
+
+def test_a_prompt_longer_than_the_cache_is_refused(tiny):
+    small = dataclasses.replace(BATCHING, cache_gib=16 / 2**20)  # 8 pages of 2 KiB
+    draw = sampler(tiny, batching=small)
+    with pytest.raises(UserError, match=r"68 tokens needs 0.0215 MiB .* raise cache_gib"):
+        sampler(tiny, batching=small, max_new_tokens=60)(
+            tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(0)
+        )
+    rollout = draw(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
+    whole = sampler(tiny)(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
+    assert (np.asarray(rollout.tokens) == np.asarray(whole.tokens)).all()
+
+
+def test_a_second_rollout_compiles_nothing_however_much_memory_is_free(tiny, caplog, monkeypatch):
+    """Of other prompts and lengths; the pool keeps its size when the free memory changes."""
+    draw, usage = sampler(tiny), Usage()
+    page = 2 * 2 * 2 * 8 * 8 * 4
+    monkeypatch.setattr(budget, "_free_bytes", lambda device: 12 * page / 0.8 + 1)
+    draw(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5), None, usage)
+    assert usage.prefills == len(PROMPTS)
+    monkeypatch.setattr(budget, "_free_bytes", lambda device: 10 * page / 0.8 + 1)
+    other = pad_prompts([[80] * 3, [81] * 7, [82]], 2, 8)
+    with jax.log_compiles():
+        draw(tiny[1], other, jax.random.key(6))
+    assert recompiled(caplog.records) == []

@@ -1,0 +1,305 @@
+"""Which sequence sits in which slot, with which pages: the host's side of continuous batching.
+
+Plain Python and NumPy. Requests wait by prompt. Every row shard of the mesh has its own slots and
+its own pool, and hands out one prompt at a time: the prompt is computed on the shard when its first
+sample gets a slot there, and its pages are shared by all its samples on that shard. A shard without
+a prompt takes one that no other is handing out, and only if there is none helps another with its.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlif_jax.batch import TokenStats
+from rlif_jax.sampler import pages as paging
+from rlif_jax.sampler.budget import PoolShape, bucket
+from rlif_jax.sampler.decode import Admission, Block
+from rlif_jax.sampler.requests import Finished, Request, Stop
+
+_NARROWEST = 4
+"""Slots of a shard below which a narrower program is not worth compiling."""
+
+_REFILL_SHARE = 32
+"""One part in so many of the slots must have ended before a chunk is left to refill them."""
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """One prompt for each row shard that has `length` > 0; see `decode.make_prefill`."""
+
+    tokens: np.ndarray
+    length: np.ndarray
+    pages: np.ndarray
+    page_count: np.ndarray
+
+
+@dataclass
+class _Live:
+    """A sequence in a slot, and what it has drawn so far."""
+
+    request: int
+    pages: paging.Holding
+    parts: list[tuple[np.ndarray, TokenStats | None]] = field(default_factory=list)
+    drawn: int = 0
+
+
+@dataclass
+class _Shard:
+    """The slots of one row shard, its pool, and the prompt it is handing out."""
+
+    pages: paging.Pages
+    slots: list[_Live | None]
+    prompt: int = -1
+    prompt_pages: tuple[int, ...] = ()
+
+    @property
+    def empty(self) -> list[int]:
+        return [i for i, live in enumerate(self.slots) if live is None]
+
+
+class Schedule:
+    """A run of requests through slots. A slot's row in device arrays is shard * slots + slot."""
+
+    def __init__(
+        self,
+        shape: PoolShape,
+        shards: int,
+        prompts: Sequence[Sequence[int]],
+        requests: Sequence[Request],
+        *,
+        chunk: int,
+        may_narrow: bool,
+        eos_ids: Sequence[int],
+        stop: Stop | None,
+    ):
+        self._shape, self._page, self._chunk = shape, shape.page, chunk
+        self._prompts, self._requests = prompts, requests
+        self._may_narrow, self._eos_ids, self._stop = may_narrow, eos_ids, stop
+        self._waiting: dict[int, deque[int]] = {}
+        for index, request in enumerate(requests):
+            self._waiting.setdefault(request.prompt, deque()).append(index)
+        each = shape.slots // shards
+        self._shards = [_Shard(paging.Pages(shape.pages), [None] * each) for _ in range(shards)]
+
+    @property
+    def each(self) -> int:
+        """Slots of a row shard in the program that runs now."""
+        return len(self._shards[0].slots)
+
+    @property
+    def width(self) -> int:
+        """Slots of the program that runs now."""
+        return self.each * len(self._shards)
+
+    @property
+    def live(self) -> int:
+        """Sequences in slots."""
+        return self.width - sum(len(shard.empty) for shard in self._shards)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything waits or is in a slot."""
+        return bool(self._waiting) or self.live > 0
+
+    # ---- admission
+
+    def next_round(self) -> tuple[list[Prefill], Admission | None] | None:
+        """Put waiting requests into free slots, of at most one prompt on each shard.
+
+        Returns the prompts to compute, by width, and the sequences to start behind them; None when
+        nothing more can be put anywhere.
+        """
+        for shard in self._shards:
+            if shard.prompt not in self._waiting:
+                self._drop_prompt(shard)
+        fresh, new_prompts = [], []
+        for n in sorted(range(len(self._shards)), key=lambda n: -len(self._shards[n].empty)):
+            shard = self._shards[n]
+            if not (shard.empty and self._waiting):
+                continue
+            if shard.prompt not in self._waiting:
+                if not self._take_prompt(shard):
+                    continue
+                new_prompts.append(n)
+            fresh += [(n, slot) for slot in shard.empty if self._start(shard, slot)]
+        if not fresh and not new_prompts:
+            return None
+        return self._prefills(new_prompts), self._admission(fresh) if fresh else None
+
+    def _drop_prompt(self, shard: _Shard) -> None:
+        shard.pages.release(shard.prompt_pages)
+        shard.prompt, shard.prompt_pages = -1, ()
+
+    def _take_prompt(self, shard: _Shard) -> bool:
+        """Give a shard a prompt to hand out, if there are pages for it."""
+        self._drop_prompt(shard)  # another shard has just started the last sample of that one
+        held = {other.prompt for other in self._shards}
+        most = max(self._waiting, key=lambda prompt: len(self._waiting[prompt]))
+        prompt = next((prompt for prompt in self._waiting if prompt not in held), most)
+        first, length = self._requests[self._waiting[prompt][0]], len(self._prompts[prompt])
+        own = self._shape.own_pages(length, first.limit)
+        taken = shard.pages.take_prompt(-(-length // self._page), own)
+        if taken is None:
+            return False
+        shard.prompt, shard.prompt_pages = prompt, taken
+        return True
+
+    def _start(self, shard: _Shard, slot: int) -> bool:
+        """Start the next request of the shard's prompt in a slot, if there are pages for it."""
+        waiting = self._waiting.get(shard.prompt)
+        if not waiting:
+            return False
+        request, length = self._requests[waiting[0]], len(self._prompts[shard.prompt])
+        shared = shard.prompt_pages[: length // self._page]
+        own = self._shape.own_pages(length, request.limit)
+        holding = shard.pages.start(shared, most=own, first=1)
+        if holding is None:
+            return False
+        shard.slots[slot] = _Live(waiting.popleft(), holding)
+        if not waiting:
+            del self._waiting[shard.prompt]
+        return True
+
+    def _prefills(self, new_prompts: Sequence[int]) -> list[Prefill]:
+        """The prompts that these shards have taken on, those of one width together."""
+        by_width: dict[int, list[int]] = {}
+        for n in new_prompts:
+            length = len(self._prompts[self._shards[n].prompt])
+            by_width.setdefault(bucket(length, self._page), []).append(n)
+        return [self._prefill(width, members) for width, members in by_width.items()]
+
+    def _prefill(self, width: int, members: Sequence[int]) -> Prefill:
+        count = len(self._shards)
+        call = Prefill(
+            tokens=np.zeros((count, width), np.int32),
+            length=np.zeros(count, np.int32),
+            pages=np.zeros((count, width // self._page), np.int32),
+            page_count=np.zeros(count, np.int32),
+        )
+        for n in members:
+            prompt, pages = self._prompts[self._shards[n].prompt], self._shards[n].prompt_pages
+            call.tokens[n, : len(prompt)] = prompt
+            call.pages[n, : len(pages)] = pages
+            call.length[n], call.page_count[n] = len(prompt), len(pages)
+        return call
+
+    def _admission(self, fresh: Sequence[tuple[int, int]]) -> Admission:
+        B = self.width
+        new = Admission(
+            fresh=np.zeros(B, bool),
+            length=np.zeros(B, np.int32),
+            limit=np.zeros(B, np.int32),
+            key=np.zeros((B, 2), np.uint32),
+            copy_from=np.zeros(B, np.int32),
+            copy_to=np.zeros(B, np.int32),
+            copies=np.zeros(len(self._shards), np.int32),
+        )
+        for n, slot in fresh:
+            shard, row = self._shards[n], n * self.each + slot
+            request = self._requests[shard.slots[slot].request]
+            length = len(self._prompts[request.prompt])
+            new.fresh[row], new.length[row] = True, length
+            new.limit[row], new.key[row] = request.limit, request.key
+            if length % self._page:  # the prompt ends inside a page: each sample has its own copy
+                at = n * self.each + new.copies[n]
+                new.copy_from[at] = shard.prompt_pages[-1]
+                new.copy_to[at] = shard.slots[slot].pages.own[0]
+                new.copies[n] += 1
+        return new
+
+    # ---- decoding
+
+    def narrow(self) -> np.ndarray | None:
+        """Halve the slots while nothing waits and each shard's sequences fit into half of them.
+
+        Returns the rows that are kept, in their new order; None if all are.
+        """
+        if not self._may_shrink:
+            return None
+        each = wanted = self.each
+        most = max(each - len(shard.empty) for shard in self._shards)
+        while wanted % 2 == 0 and wanted > _NARROWEST and most <= wanted // 2:
+            wanted //= 2
+        if wanted == each:
+            return None
+        rows = []
+        for n, shard in enumerate(self._shards):
+            taken = [i for i in range(each) if shard.slots[i] is not None]
+            kept = (taken + shard.empty)[:wanted]
+            rows += [n * each + i for i in kept]
+            shard.slots = [shard.slots[i] for i in kept]
+        return np.asarray(rows, np.int32)
+
+    @property
+    def _may_shrink(self) -> bool:
+        return self._may_narrow and not self._waiting
+
+    @property
+    def leave_after(self) -> int:
+        """How many sequences have to end before there is something to do here."""
+        if self._waiting:
+            return max(1, self.width // _REFILL_SHARE)
+        if self._may_shrink and self.each > _NARROWEST and self.each % 2 == 0:
+            # So many at least, before each shard's sequences fit into half of its slots.
+            over = [self.each // 2 - len(shard.empty) for shard in self._shards]
+            return max(1, sum(count for count in over if count > 0))
+        return self.width
+
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The page table int32 [B, J] of the next chunk, and bool [B] which slots have their pages.
+
+        A slot without all the pages that it may fill in the chunk waits.
+        """
+        table_BJ = np.zeros((self.width, self._shape.columns), np.int32)
+        run_B = np.zeros(self.width, bool)
+        for n, shard in enumerate(self._shards):
+            for slot, live in enumerate(shard.slots):
+                if live is None:
+                    continue
+                request = self._requests[live.request]
+                ahead = min(live.drawn + self._chunk, request.limit)
+                own = self._shape.own_pages(len(self._prompts[request.prompt]), ahead)
+                row = n * self.each + slot
+                run_B[row] = shard.pages.grow(live.pages, own)
+                table_BJ[row, : len(live.pages.pages)] = live.pages.pages
+        return table_BJ, run_B
+
+    def record(self, block: Block) -> list[Finished]:
+        """Take note of what a chunk has drawn; returns the sequences that are over."""
+        finished = []
+        for n, shard in enumerate(self._shards):
+            for slot, live in enumerate(shard.slots):
+                row = n * self.each + slot
+                if live is None or not block.count[row]:
+                    continue
+                drawn = slice(int(block.count[row]))
+                live.parts.append(
+                    jax.tree.map(lambda x, r=row, d=drawn: x[r, d], (block.tokens, block.stats))
+                )
+                live.drawn += drawn.stop
+                done = self._finished(live, drawn.stop, bool(block.live[row]))
+                if done is not None:
+                    finished.append(done)
+                    shard.pages.end(live.pages)
+                    shard.slots[slot] = None
+        return finished
+
+    def _finished(self, live: _Live, new: int, goes_on: bool) -> Finished | None:
+        """The sample, cut where it stops, if it is over."""
+        if goes_on and self._stop is None:
+            return None
+        tokens = np.concatenate([tokens for tokens, _ in live.parts])
+        keep = None if self._stop is None else self._stop(tokens, len(tokens) - new)
+        if keep is None and goes_on:
+            return None
+        truncated = keep is None and tokens[-1] not in self._eos_ids
+        keep = len(tokens) if keep is None else keep
+        parts: list[Any] = [stats for _, stats in live.parts]
+        stats = None
+        if parts[0] is not None:
+            stats = jax.tree.map(lambda *x: np.concatenate(x)[:keep], *parts)
+        return Finished(live.request, tokens[:keep], stats, truncated)
