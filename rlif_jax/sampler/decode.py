@@ -6,11 +6,8 @@ do. No shape depends on which sequences are in which slots, so nothing is compil
 
 Letters beyond `batch.py`'s: B slots, J pages of a slot, K steps of a chunk, N row shards of the
 mesh (data x fsdp), each with B / N slots, a pool of its own and one prompt being handed out.
-
-Programs that do not depend on how tokens are drawn are made once for all samplers of a model.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -90,7 +87,6 @@ def empty_slots(slots: int, embed: int, dtype: str) -> Slots:
     )
 
 
-@functools.lru_cache(maxsize=8)
 def make_prefill(graphdef: Any):
     """Build the jitted prefill of one prompt on each row shard.
 
@@ -113,7 +109,6 @@ def make_prefill(graphdef: Any):
     return jax.jit(prefill, donate_argnums=(1, 2))
 
 
-@functools.cache
 def make_admit():
     """Build the jitted `admit(cache, slots, prompt_x, admission) -> (cache, slots)`; donates both.
 
@@ -206,7 +201,6 @@ def make_decode_chunk(
     return jax.jit(decode_chunk, donate_argnums=(1, 2))
 
 
-@functools.cache
 def make_narrow():
     """Build the jitted `narrow(slots, index) -> slots`: the slots at `index`, in that order.
 
