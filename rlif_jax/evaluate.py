@@ -107,13 +107,12 @@ def make_evaluate(
 ) -> Callable[..., dict[str, float]]:
     """Build `evaluate(params, key, judge, notice) -> metrics` on fixed problems.
 
-    Programs are tested while other completions are still being sampled. `notice(text, done, total)`
-    is told how many have been.
+    `params` are laid out for sampling (`sampler.sync`). Programs are tested while other completions
+    are still being sampled. `notice(text, done, total)` is told how many have been.
     """
     posed = [pose(tokenizer, problem, options) for problem in problems]
     G, pad_id = samples_per_problem, tokenizer.pad_token_id
     padded = pad_prompts([prompt.tokens for prompt in posed], pad_id, 1)
-    sync = make_sync(graphdef)
     sample = make_sample(
         graphdef,
         samples_per_prompt=G,
@@ -134,7 +133,7 @@ def make_evaluate(
         told("", 0, len(problems) * G)
         texts = [prompt.text for prompt in posed]
         submissions = Submissions(problems, texts, G, tokenizer, judge, told)
-        rollout = sample(sync(params), padded, key, submissions.finished)
+        rollout = sample(params, padded, key, submissions.finished)
         correct = [outcome.passed for outcome in submissions.outcomes()]
         scores = avg_at_n_and_pass_at_k(np.reshape(correct, (-1, G)), pass_at)
         return eval_metrics(dataset, scores, float(rollout.length.mean()))
@@ -205,7 +204,8 @@ def run(args: Arguments) -> dict[str, float]:
             filters=Filters.of(args),
             stop=args.stop,
         )
-        return evaluate(params, jax.random.key(args.seed), judge, _counter())
+        decode_params = make_sync(graphdef)(params)
+        return evaluate(decode_params, jax.random.key(args.seed), judge, _counter())
 
 
 def _counter(every: int = 64) -> Callable[[str, int, int], None]:

@@ -82,18 +82,21 @@ def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> 
     """`partition` with the axes that their mesh axes do not divide replicated instead."""
     entries = []
     for size, entry in zip(shape, partition, strict=True):
-        names = (entry,) if isinstance(entry, str) else (entry or ())
-        parts = math.prod(mesh.shape[name] for name in names)
+        parts = math.prod(mesh.shape[name] for name in _mesh_axes(entry))
         entries.append(entry if size % parts == 0 else None)
     return PartitionSpec(*entries)
+
+
+def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes that an entry of a PartitionSpec or of a table of rules names."""
+    return (entry,) if isinstance(entry, str) else (entry or ())
 
 
 def _shortest(partition: PartitionSpec, mesh: Mesh) -> PartitionSpec:
     """`partition` as XLA writes it: what a program has given out, it then takes back as its own."""
     entries = []
     for entry in partition:
-        names = (entry,) if isinstance(entry, str) else (entry or ())
-        names = tuple(name for name in names if mesh.shape[name] > 1)
+        names = tuple(name for name in _mesh_axes(entry) if mesh.shape[name] > 1)
         entries.append(names[0] if len(names) == 1 else names or None)
     while entries and entries[-1] is None:
         entries.pop()
@@ -135,9 +138,18 @@ def axis_size(name: str) -> int:
     return 1 if mesh.empty else mesh.shape[name]
 
 
+def parts_of(axis: str, size: int = 0, rules: Rules = RULES_TRAIN) -> int:
+    """Into how many parts an axis of this name falls on the mesh of `jax.set_mesh`.
+
+    One where they do not divide its `size`: it is replicated then.
+    """
+    parts = math.prod(axis_size(name) for name in _mesh_axes(rules[axis]))
+    return 1 if size % parts else parts
+
+
 def row_shards() -> int:
     """How many parts of the mesh of `jax.set_mesh` hold different rows: data * fsdp."""
-    return axis_size("data") * axis_size("fsdp")
+    return parts_of("batch")
 
 
 def on_shards(

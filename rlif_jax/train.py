@@ -123,7 +123,7 @@ def train(cfg: Config) -> None:
             progress.phase(text, done, total)
 
         if evaluate and start == 0:
-            before = evaluate(state.params, eval_key, judge, progress.phase)
+            before = evaluate(programs.sync(state.params), eval_key, judge, progress.phase)
             log.metrics(0, before)
             for line in evaluation_lines(before):
                 progress.note(f"before training: {line}")
@@ -142,7 +142,7 @@ def train(cfg: Config) -> None:
                 )
                 position = data.get_state()
                 if evaluate and (step % cfg.eval.every == 0 or step == cfg.steps):
-                    values |= evaluate(state.params, eval_key, judge, progress.phase)
+                    values |= evaluate(programs.sync(state.params), eval_key, judge, progress.phase)
                 log.rollouts(step, records)
                 log.metrics(step, values)
                 progress.step(step, values)

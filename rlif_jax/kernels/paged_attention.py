@@ -122,7 +122,7 @@ def _paged_attention_plain(
     lengths of others. What a pass gathers, one page a slot, stays in the processor's cache.
     """
     (B, H, A), (_, K, page, _) = q_BHA.shape, k_pages.shape
-    dtype = _numbers(k_pages[:0]).dtype
+    dtype = jnp.bfloat16 if k_pages.dtype == jnp.uint16 else k_pages.dtype
     q_BKRA = (q_BHA * A**-0.5).astype(dtype).reshape(B, K, H // K, A)
 
     def one_page(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -168,12 +168,14 @@ def write_token(
         from rlif_jax.kernels.paged_attention_tpu import write_token_tpu
 
         return write_token_tpu(k_pages, v_pages, k_BKA, v_BKA, page_B, row_B)
-    if kernel == "gpu":
-        k_KBA, v_KBA = k_BKA.swapaxes(0, 1), v_BKA.swapaxes(0, 1)
-        k_pages = k_pages.at[:, page_B, row_B].set(k_KBA.astype(k_pages.dtype))
-        return k_pages, v_pages.at[:, page_B, row_B].set(v_KBA.astype(v_pages.dtype))
-    k_pages = k_pages.at[page_B, :, row_B].set(_stored(k_BKA, k_pages))
-    return k_pages, v_pages.at[page_B, :, row_B].set(_stored(v_BKA, v_pages))
+
+    def put(pool: Array, new_BKA: Array) -> Array:
+        new_BKA = _stored(new_BKA, pool)
+        if page_axis(kernel) == 0:
+            return pool.at[page_B, :, row_B].set(new_BKA)
+        return pool.at[:, page_B, row_B].set(new_BKA.swapaxes(0, 1))
+
+    return put(k_pages, k_BKA), put(v_pages, v_BKA)
 
 
 def write_prompt(

@@ -181,22 +181,18 @@ def _write_kernel(page_ref, row_ref, k_ref, v_ref, _k, _v, k_pool, v_pool, *scra
     first = pl.program_id(0) * block
     sides = ((k_ref, k_pool, k_tiles), (v_ref, v_pool, v_tiles))
 
-    def copies(b):
-        start = pl.multiple_of(lax.div(row_ref[first + b], _ROWS) * _ROWS, _ROWS)
-        for _, pool, tiles in sides:
-            rows = pool.at[:, page_ref[first + b], pl.ds(start, _ROWS), :]
-            yield rows, tiles.at[b]
-
     def each_slot(act):
         lax.fori_loop(0, block, lambda b, _: act(b), None)
 
-    def start_load(b):
-        for rows, tile in copies(b):
-            pltpu.make_async_copy(rows, tile, semaphore).start()
+    def each_copy(act, store):
+        def of_slot(b):
+            start = pl.multiple_of(lax.div(row_ref[first + b], _ROWS) * _ROWS, _ROWS)
+            for _, pool, tiles in sides:
+                rows = pool.at[:, page_ref[first + b], pl.ds(start, _ROWS), :]
+                ends = (tiles.at[b], rows) if store else (rows, tiles.at[b])
+                act(pltpu.make_async_copy(*ends, semaphore))
 
-    def wait_for_load(b):
-        for rows, tile in copies(b):
-            pltpu.make_async_copy(rows, tile, semaphore).wait()
+        each_slot(of_slot)
 
     def put(b):
         row = lax.rem(row_ref[first + b], _ROWS)
@@ -207,13 +203,14 @@ def _write_kernel(page_ref, row_ref, k_ref, v_ref, _k, _v, k_pool, v_pool, *scra
             token = new[b].astype(jnp.float32)[:, None, :]
             tiles[b] = jnp.where(here, token, old).astype(tiles.dtype)
 
-    def start_store(b):
-        for rows, tile in copies(b):
-            pltpu.make_async_copy(tile, rows, semaphore).start()
+    def start(copy):
+        copy.start()
 
-    def wait_for_store(b):
-        for rows, tile in copies(b):
-            pltpu.make_async_copy(tile, rows, semaphore).wait()
+    def wait(copy):
+        copy.wait()
 
-    for act in (start_load, wait_for_load, put, start_store, wait_for_store):
-        each_slot(act)
+    each_copy(start, store=False)
+    each_copy(wait, store=False)
+    each_slot(put)
+    each_copy(start, store=True)
+    each_copy(wait, store=True)

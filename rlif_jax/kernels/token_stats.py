@@ -195,10 +195,7 @@ class _Tiling(NamedTuple):
 
 
 def _tiling(vocabulary: int, vocab_size: int, chunk: int) -> _Tiling:
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = 1 if mesh.empty else mesh.shape.get(sharding.RULES_TRAIN["vocab"], 1)
-    if vocabulary % shards:
-        shards = 1  # such a head is replicated
+    shards = sharding.parts_of("vocab", vocabulary)
     rows = vocabulary // shards
     count = math.ceil(rows / chunk)
     width = math.ceil(rows / count)  # even tiles overlap least at the end

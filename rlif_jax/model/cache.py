@@ -1,6 +1,7 @@
 """The key/value cache: pages of a pool, shared by all sequences of a device."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -61,13 +62,18 @@ def heads_are_split(cfg: ModelConfig, tensor: int) -> bool:
     return tensor > 1 and cached_heads(cfg, tensor) % tensor == 0 and cfg.heads % tensor == 0
 
 
+def heads_of_device(cfg: ModelConfig, tensor: int) -> tuple[int, int]:
+    """Query heads, and key/value heads of the cache, on each of `tensor` devices."""
+    parts = tensor if heads_are_split(cfg, tensor) else 1
+    return cfg.heads // parts, cached_heads(cfg, tensor) // parts
+
+
 def kernel_for(
     cfg: ModelConfig, platform: str, tensor: int, page: int, dtype: str, table_entries: int
 ) -> Kernel:
     """The attention kernel for one device's share of the heads and of the page table."""
-    heads, parts = cached_heads(cfg, tensor), tensor if heads_are_split(cfg, tensor) else 1
     return choose_kernel(
-        platform, cfg.heads // parts, heads // parts, cfg.head_dim, page, dtype, table_entries
+        platform, *heads_of_device(cfg, tensor), cfg.head_dim, page, dtype, table_entries
     )
 
 
@@ -78,10 +84,10 @@ def init_cache(
 
     `dtype` None is the activation dtype.
     """
-    heads, split = _heads(cfg)
+    heads = cached_heads(cfg, sharding.axis_size("tensor"))
     shape = [heads, page, head_width(kernel, cfg.head_dim)]
     shape.insert(page_axis(kernel), sharding.row_shards() * cfg.layers * pages)
-    how = (tuple(shape), pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(kernel, split))
+    how = (tuple(shape), pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(cfg, kernel))
     return PagedCache(_zeros(*how), _zeros(*how), cfg, kernel, pages)
 
 
@@ -126,28 +132,24 @@ def extend(
 
     Slots that are not live give zeros. Slots are split over the row shards of the mesh, in order.
     """
-    heads, split = _heads(cache.cfg)
-    pool = _pool_axes(cache.kernel, split)
-    slots = ("batch",)
-    head_axis = "kv_heads" if split else None
 
-    def local(q_BHA, k_BKA, v_BKA, k_pool, v_pool, table_BJ, page_B, row_B, seen_B, layer):
+    def on_device(k_pool, v_pool, q_BHA, k_BKA, v_BKA, table_BJ, page_B, row_B, seen_B, layer):
         first = layer * cache.pages
         k_pool, v_pool = write_token(
             cache.kernel, k_pool, v_pool, k_BKA, v_BKA, first + page_B, row_B
         )
         out_BHA = paged_attention(cache.kernel, q_BHA, k_pool, v_pool, table_BJ, seen_B, first)
-        return out_BHA, k_pool, v_pool
+        return k_pool, v_pool, out_BHA
 
-    per_head = ("batch", head_axis, None)
-    run = sharding.on_shards(
-        local,
-        in_axes=(per_head, per_head, per_head, pool, pool, ("batch", None), *(slots,) * 3, ()),
-        out_axes=(per_head, pool, pool),
+    per_head = ("batch", _head_axis(cache.cfg), None)
+    cache, out_BHA = _on_pools(
+        cache,
+        on_device,
+        (*(per_head,) * 3, ("batch", None), *(("batch",),) * 3, ()),
+        (q_BHA, _repeated(k_BKA, cache.cfg), _repeated(v_BKA, cache.cfg), table_BJ, *ends, layer),
+        (per_head,),
     )
-    k_BKA, v_BKA = (_repeated(x, heads) for x in (k_BKA, v_BKA))
-    out_BHA, k, v = run(q_BHA, k_BKA, v_BKA, cache.k, cache.v, table_BJ, *ends, layer)
-    return out_BHA, cache.replace(k=k, v=v)
+    return out_BHA, cache
 
 
 def put_prompts(
@@ -161,57 +163,59 @@ def put_prompts(
 
     Prompt n fills the first `count_N[n]` pages of `page_NJ[n]`; 0 leaves its shard as it is.
     """
-    heads, split = _heads(cache.cfg)
-    pool = _pool_axes(cache.kernel, split)
 
-    def local(k_pool, v_pool, k_LNTKA, v_LNTKA, page_NJ, count_N):
+    def on_device(k_pool, v_pool, k_LNTKA, v_LNTKA, page_NJ, count_N):
         return tuple(
             write_prompt(cache.kernel, p, x[:, 0], page_NJ[0], count_N[0], cache.pages)
             for p, x in ((k_pool, k_LNTKA), (v_pool, v_LNTKA))
         )
 
-    new = (None, "batch", None, "kv_heads" if split else None, None)
-    run = sharding.on_shards(
-        local,
-        in_axes=(pool, pool, new, new, ("batch", None), ("batch",)),
-        out_axes=(pool, pool),
+    new = (None, "batch", None, _head_axis(cache.cfg), None)
+    (cache,) = _on_pools(
+        cache,
+        on_device,
+        (new, new, ("batch", None), ("batch",)),
+        (_repeated(k_LNTKA, cache.cfg), _repeated(v_LNTKA, cache.cfg), page_NJ, count_N),
     )
-    k_LNTKA, v_LNTKA = (_repeated(x, heads) for x in (k_LNTKA, v_LNTKA))
-    k, v = run(cache.k, cache.v, k_LNTKA, v_LNTKA, page_NJ, count_N)
-    return cache.replace(k=k, v=v)
+    return cache
 
 
 def copy(cache: PagedCache, from_B: Array, to_B: Array, count_N: Array) -> PagedCache:
     """Copy pages `from_B` to `to_B` in all layers: on row shard n its first `count_N[n]` ones."""
-    _, split = _heads(cache.cfg)
-    pool = _pool_axes(cache.kernel, split)
 
-    def local(k_pool, v_pool, from_B, to_B, count_N):
+    def on_device(k_pool, v_pool, from_B, to_B, count_N):
         return tuple(
             copy_pages(cache.kernel, p, from_B, to_B, count_N[0], cache.cfg.layers)
             for p in (k_pool, v_pool)
         )
 
-    slots = ("batch",)
-    run = sharding.on_shards(
-        local, in_axes=(pool, pool, slots, slots, slots), out_axes=(pool, pool)
-    )
-    k, v = run(cache.k, cache.v, from_B, to_B, count_N)
-    return cache.replace(k=k, v=v)
+    (cache,) = _on_pools(cache, on_device, (("batch",),) * 3, (from_B, to_B, count_N))
+    return cache
 
 
-def _heads(cfg: ModelConfig) -> tuple[int, bool]:
-    """Key/value heads in a cache on the current mesh, and whether they are split over `tensor`."""
-    tensor = sharding.axis_size("tensor")
-    return cached_heads(cfg, tensor), heads_are_split(cfg, tensor)
+def _on_pools(cache: PagedCache, f: Callable, axes: tuple, args: tuple, more_axes: tuple = ()):
+    """(cache, *more) of `f(k_pool, v_pool, *args) -> (k_pool, v_pool, *more)`.
+
+    `f` sees a device's own part of the pools and of the arguments, whose axes have these names.
+    """
+    pool = _pool_axes(cache.cfg, cache.kernel)
+    run = sharding.on_shards(f, (pool, pool, *axes), (pool, pool, *more_axes))
+    k, v, *more = run(cache.k, cache.v, *args)
+    return cache.replace(k=k, v=v), *more
 
 
-def _pool_axes(kernel: Kernel, split: bool) -> tuple[str | None, ...]:
-    axes: list[str | None] = ["kv_heads" if split else None, None, None]
+def _head_axis(cfg: ModelConfig) -> str | None:
+    """The name of the axis of heads, None where every device has all of them."""
+    return "kv_heads" if heads_are_split(cfg, sharding.axis_size("tensor")) else None
+
+
+def _pool_axes(cfg: ModelConfig, kernel: Kernel) -> tuple[str | None, ...]:
+    axes = [_head_axis(cfg), None, None]
     axes.insert(page_axis(kernel), "batch")
     return tuple(axes)
 
 
-def _repeated(x: Array, heads: int) -> Array:
-    """Key/value heads, on the last axis but one, each repeated until there are `heads`."""
+def _repeated(x: Array, cfg: ModelConfig) -> Array:
+    """Key/value heads, on the last axis but one, each repeated as often as the cache has it."""
+    heads = cached_heads(cfg, sharding.axis_size("tensor"))
     return jnp.repeat(x, heads // x.shape[-2], axis=-2)

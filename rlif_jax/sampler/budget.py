@@ -14,7 +14,7 @@ from rlif_jax import sharding
 from rlif_jax.config import CacheDtype
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.paged_attention import Kernel, head_width
-from rlif_jax.model.cache import cached_heads, heads_are_split, kernel_for
+from rlif_jax.model.cache import heads_of_device, kernel_for
 from rlif_jax.model.config import ModelConfig
 
 _SHARE_OF_FREE_MEMORY = 0.8
@@ -145,8 +145,8 @@ def pool_shape(
     own, prompt_pages = -(-(page - 1 + new) // page), -(-prompt // page)
     wanted = 1 + each * own + (-(-each // samples) + 2) * prompt_pages
     kernel = kernel_for(cfg, platform, tensor, page, dtype.name, each * columns)
-    parts = tensor if heads_are_split(cfg, tensor) else 1
-    row = head_width(kernel, cfg.head_dim) * cached_heads(cfg, tensor) // parts * dtype.itemsize
+    _, heads = heads_of_device(cfg, tensor)
+    row = heads * head_width(kernel, cfg.head_dim) * dtype.itemsize
     page_bytes = 2 * cfg.layers * page * row
     allowed = int(min(wanted, _budget(batching) / page_bytes))
     shape = PoolShape(each * shards, page, allowed, columns, kernel, dtype.name)

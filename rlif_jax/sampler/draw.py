@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.errors import UserError
-from rlif_jax.sharding import axis_size
+from rlif_jax.sharding import parts_of
 
 _BLOCK = 256
 
@@ -44,8 +44,7 @@ def draw(z_BV: jax.Array, key_B: jax.Array, t: jax.Array) -> jax.Array:
     """
     B, V = z_BV.shape
     # No block reaches over the end of a device's part of the vocabulary, or it would be gathered.
-    parts = axis_size("tensor")
-    parts = parts if V % parts == 0 else 1
+    parts = parts_of("vocab", V)
     part = V // parts
     blocks = -(-part // _BLOCK)
     mass_BV = jnp.exp(z_BV - jnp.max(z_BV, axis=-1, keepdims=True))

@@ -23,13 +23,11 @@ def make_stop(tokenizer: Any, stops: Sequence[str]) -> Stop:
     reach = 1 + max(len(word.encode()) for word in stops)
 
     def says_it(tokens: np.ndarray) -> bool:
-        return any(
-            word in text
-            for words, skip in ((plain, True), (marked, False))
-            if words
-            for text in [tokenizer.decode(tokens, skip_special_tokens=skip)]
-            for word in words
-        )
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        if any(word in text for word in plain):
+            return True
+        text = tokenizer.decode(tokens, skip_special_tokens=False) if marked else ""
+        return any(word in text for word in marked)
 
     def stop(tokens: np.ndarray, seen: int) -> int | None:
         with_text = np.flatnonzero(~np.isin(tokens[:seen], list(special)))
