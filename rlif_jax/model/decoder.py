@@ -184,7 +184,8 @@ def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Arr
 def _finish(cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array]) -> Array:
     """The residual stream after a layer's output projection and gated feed-forward block."""
     dtype = x_BTD.dtype
-    x_BTD = x_BTD + jnp.einsum("BTHA,HAD->BTD", out_BTHA, w["o"].astype(dtype))
+    # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both for it.
+    x_BTD = x_BTD + jnp.tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
     x_BTD = constrain(x_BTD, "batch", "length", "hidden")
     y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
     gate_BTF = jnp.einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
