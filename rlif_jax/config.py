@@ -41,9 +41,25 @@ class Data:
     """The problems, and how they become prompts."""
 
     name: str = "starter"
-    """Name of the problem set, or the path of a .jsonl file of rows with a split field."""
+    """Problem set: starter, humaneval, livecodebench_v5[@FOLDER] and its like, or jsonl:PATH."""
+    mix: tuple[tuple[str, float], ...] = ()
+    """Pairs of a problem set and its share of the problems trained on, in place of name alone."""
+    platforms: tuple[str, ...] = ()
+    """Train on problems of these platforms only; empty: all. Filters leave evaluation alone."""
     difficulties: tuple[str, ...] = ()
-    """Train on problems of these difficulties only; empty: all. Evaluation always uses all."""
+    """Train on problems of these difficulties only; empty: all."""
+    dates: str = ""
+    """Train on problems of these contest days only, FROM..TO with both; either may be left out."""
+    min_tests: int = 0
+    """Train on problems with at least so many tests only."""
+    graded: str = ""
+    """What rlif_jax.grade wrote for samples on the problems; trains on those within pass_rates."""
+    pass_rates: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest share of passing samples in graded, both included."""
+    allow_overlap: bool = False
+    """Train also where problems to train on are, or are like, those held out for evaluation."""
+    skip_bad: bool = False
+    """Leave out rows of a problem set that cannot be used, with a list, instead of refusing it."""
     keep_errata: bool = False
     """Use also the problems in LiveCodeBench's errata, whose tests reject right programs."""
     prompts_per_step: int = 8
@@ -191,8 +207,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Eval:
-    """Evaluation on the held-out split."""
+    """Evaluation on held-out problems."""
 
+    data: str = ""
+    """Problem set to evaluate on, as data.name; empty: the held-out part of data.name."""
     every: int = 5
     """Steps between evaluations, besides one before the first and after the last; 0: none."""
     samples_per_problem: int = 4

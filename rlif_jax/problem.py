@@ -12,7 +12,9 @@ class Test:
 
     `kind` "stdin": `input` is the whole standard input, `output` the whole expected output.
     `kind` "functional": `input` holds one JSON value per line, the positional arguments; `output`
-    is one JSON value. `private` tests are never shown in a prompt.
+    is one JSON value. `kind` "assert": `input` is Python source that calls the function by its name
+    and asserts what it returns, as HumanEval and MBPP write them; `output` is empty. `private`
+    tests are never shown in a prompt.
     """
 
     input: str

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rlif_jax"
 
 LAYERS = (
-    {"errors", "problem", "config", "validation", "batch", "sharding", "user_cache"},
+    {"errors", "problem", "config", "validation", "batch", "sharding", "user_cache", "pypi"},
     {"kernels", "execution", "data", "rewards"},
     {"model"},
     {
@@ -22,9 +22,11 @@ LAYERS = (
         "provenance",
         "timing",
         "interrupt",
+        "scores",
+        "certainty",
     },
     {"grpo", "grpo_loss"},
-    {"train", "evaluate", "submissions", "programs", "grade", "convert"},
+    {"train", "evaluate", "evaluation", "submissions", "programs", "grade", "convert"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
