@@ -6,9 +6,10 @@ is row i % page of page `table_BJ[b, i // page]`. Page 0 of a layer is the null 
 it, and slots that have nothing to say write there.
 
 Three kernels share this contract. `plain` runs anywhere and is the reference for the others; its
-pool is [S, K, page, A], so that a page is one piece of memory. `tpu` and `gpu` are JAX's own Pallas
-kernels, whose pool is [K, S, page, A]. Everything here sees local arrays: on a mesh it is called
-inside `sharding.on_shards`.
+pools are keys [S, K, A, page] and values [S, K, page, A]: a page is one piece of memory, and both
+products read it in the order in which it lies. `tpu` and `gpu` are JAX's own Pallas kernels, whose
+pools are [K, S, page, A]. Everything here sees local arrays: on a mesh it is called inside
+`sharding.on_shards`.
 """
 
 from typing import Literal
@@ -79,6 +80,16 @@ def _stored(x: Array, pool: Array) -> Array:
     return x.astype(pool.dtype)
 
 
+def pool_shapes(
+    kernel: Kernel, heads: int, pages: int, page: int, head_dim: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of the pools of keys and of values, with `pages` pages of all layers."""
+    width = head_width(kernel, head_dim)
+    if kernel == "plain":
+        return (pages, heads, width, page), (pages, heads, page, width)
+    return (heads, pages, page, width), (heads, pages, page, width)
+
+
 def page_axis(kernel: Kernel) -> int:
     """Where the pool of a kernel has its pages."""
     return 0 if kernel == "plain" else 1
@@ -121,17 +132,17 @@ def _paged_attention_plain(
     A page beyond a slot's length changes no bit of its result, so a slot does not depend on the
     lengths of others. What a pass gathers, one page a slot, stays in the processor's cache.
     """
-    (B, H, A), (_, K, page, _) = q_BHA.shape, k_pages.shape
+    (B, H, A), (_, K, page, _) = q_BHA.shape, v_pages.shape
     dtype = jnp.bfloat16 if k_pages.dtype == jnp.uint16 else k_pages.dtype
     q_BKRA = (q_BHA * A**-0.5).astype(dtype).reshape(B, K, H // K, A)
 
     def one_page(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         m_BKR, s0_BKR, out_BKRA = carry
         at_B = first_page + lax.dynamic_index_in_dim(table_BJ, j, axis=1, keepdims=False)
-        k_BKSA, v_BKSA = (
+        k_BKAS, v_BKSA = (
             _numbers(p.at[at_B].get(mode="promise_in_bounds")) for p in (k_pages, v_pages)
         )
-        z_BKRS = jnp.einsum("BKRA,BKSA->BKRS", q_BKRA, k_BKSA, preferred_element_type=jnp.float32)
+        z_BKRS = jnp.einsum("BKRA,BKAS->BKRS", q_BKRA, k_BKAS, preferred_element_type=jnp.float32)
         seen_BS = j * page + jnp.arange(page) < length_B[:, None]
         z_BKRS = jnp.where(seen_BS[:, None, None], z_BKRS, _MASKED)
         new_m_BKR = jnp.maximum(m_BKR, z_BKRS.max(axis=-1))
@@ -169,40 +180,51 @@ def write_token(
 
         return write_token_tpu(k_pages, v_pages, k_BKA, v_BKA, page_B, row_B)
 
-    def put(pool: Array, new_BKA: Array) -> Array:
-        new_BKA = _stored(new_BKA, pool)
-        if page_axis(kernel) == 0:
-            return pool.at[page_B, :, row_B].set(new_BKA)
-        return pool.at[:, page_B, row_B].set(new_BKA.swapaxes(0, 1))
-
-    return put(k_pages, k_BKA), put(v_pages, v_BKA)
+    k_BKA, v_BKA = _stored(k_BKA, k_pages), _stored(v_BKA, v_pages)
+    if kernel == "plain":
+        k_pages = k_pages.at[page_B, :, :, row_B].set(k_BKA)
+        return k_pages, v_pages.at[page_B, :, row_B].set(v_BKA)
+    k_pages = k_pages.at[:, page_B, row_B].set(k_BKA.swapaxes(0, 1))
+    return k_pages, v_pages.at[:, page_B, row_B].set(v_BKA.swapaxes(0, 1))
 
 
 def write_prompt(
-    kernel: Kernel, pool: Array, new_LTKA: Array, page_N: Array, count: Array, pages: int
-) -> Array:
-    """A pool with the rows of one prompt, all layers, in its pages `page_N`.
+    kernel: Kernel,
+    k_pages: Array,
+    v_pages: Array,
+    k_LTKA: Array,
+    v_LTKA: Array,
+    page_N: Array,
+    count: Array,
+    pages: int,
+) -> tuple[Array, Array]:
+    """Both pools with the rows of one prompt, all layers, in its pages `page_N`.
 
     The prompt fills the first `count` pages of `page_N` [N], N * page = T, as numbered within a
     layer of `pages` pages; what lies behind its last token there is never read. One page after
     another: a scatter would make XLA copy the pool on TPU.
     """
-    axis, page, width = page_axis(kernel), pool.shape[2], pool.shape[3]
-    wider = width - new_LTKA.shape[-1]
-    if wider:
-        new_LTKA = jnp.pad(new_LTKA, ((0, 0), (0, 0), (0, 0), (0, wider)))
-    L, _, K, A = new_LTKA.shape
-    new_LNKPA = _stored(new_LTKA.reshape(L, -1, page, K, A).swapaxes(2, 3), pool)
+    axis, page, width = page_axis(kernel), v_pages.shape[2], v_pages.shape[3]
+    L, _, K, A = k_LTKA.shape
 
-    def write(i: Array, pool: Array) -> Array:
+    def in_pages(new_LTKA: Array, pool: Array) -> Array:
+        new_LTKA = jnp.pad(new_LTKA, ((0, 0), (0, 0), (0, 0), (0, width - A)))
+        return _stored(new_LTKA.reshape(L, -1, page, K, width).swapaxes(2, 3), pool)
+
+    k_LNKPA, v_LNKPA = in_pages(k_LTKA, k_pages), in_pages(v_LTKA, v_pages)
+    k_new = k_LNKPA.swapaxes(-1, -2) if kernel == "plain" else k_LNKPA
+
+    def write(i: Array, pools: tuple[Array, Array]) -> tuple[Array, Array]:
         layer, n = i // count, i % count
-        one_KPA = lax.dynamic_slice(new_LNKPA, (layer, n, 0, 0, 0), (1, 1, K, page, A)).reshape(
-            K, page, A
-        )
-        at = layer * pages + page_N[n]
-        return lax.dynamic_update_index_in_dim(pool, one_KPA, at, axis)
 
-    return lax.fori_loop(0, L * count, write, pool)
+        def put(pool: Array, new: Array) -> Array:
+            one = lax.dynamic_slice(new, (layer, n, 0, 0, 0), (1, 1, *new.shape[2:]))
+            at = layer * pages + page_N[n]
+            return lax.dynamic_update_index_in_dim(pool, one[0, 0], at, axis)
+
+        return put(pools[0], k_new), put(pools[1], v_LNKPA)
+
+    return lax.fori_loop(0, L * count, write, (k_pages, v_pages))
 
 
 def copy_pages(

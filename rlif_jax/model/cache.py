@@ -13,10 +13,10 @@ from rlif_jax.kernels.paged_attention import (
     Kernel,
     choose_kernel,
     copy_pages,
-    head_width,
     page_axis,
     paged_attention,
     pool_dtype,
+    pool_shapes,
     write_prompt,
     write_token,
 )
@@ -43,7 +43,7 @@ class PagedCache:
     @property
     def page(self) -> int:
         """Tokens of a page."""
-        return self.k.shape[2]
+        return self.v.shape[2]
 
 
 def cached_heads(cfg: ModelConfig, tensor: int) -> int:
@@ -85,10 +85,12 @@ def init_cache(
     `dtype` None is the activation dtype.
     """
     heads = cached_heads(cfg, sharding.axis_size("tensor"))
-    shape = [heads, page, head_width(kernel, cfg.head_dim)]
-    shape.insert(page_axis(kernel), sharding.row_shards() * cfg.layers * pages)
-    how = (tuple(shape), pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(cfg, kernel))
-    return PagedCache(_zeros(*how), _zeros(*how), cfg, kernel, pages)
+    everywhere = sharding.row_shards() * cfg.layers * pages
+    k, v = (
+        _zeros(shape, pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(cfg, kernel))
+        for shape in pool_shapes(kernel, heads, everywhere, page, cfg.head_dim)
+    )
+    return PagedCache(k, v, cfg, kernel, pages)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -165,10 +167,8 @@ def put_prompts(
     """
 
     def on_device(k_pool, v_pool, k_LNTKA, v_LNTKA, page_NJ, count_N):
-        return tuple(
-            write_prompt(cache.kernel, p, x[:, 0], page_NJ[0], count_N[0], cache.pages)
-            for p, x in ((k_pool, k_LNTKA), (v_pool, v_LNTKA))
-        )
+        new = k_LNTKA[:, 0], v_LNTKA[:, 0]
+        return write_prompt(cache.kernel, k_pool, v_pool, *new, page_NJ[0], count_N[0], cache.pages)
 
     new = (None, "batch", None, _head_axis(cache.cfg), None)
     (cache,) = _on_pools(

@@ -15,6 +15,7 @@ from rlif_jax.kernels.paged_attention import (
     head_width,
     page_axis,
     paged_attention,
+    pool_shapes,
     write_prompt,
     write_token,
 )
@@ -37,22 +38,29 @@ def pools(kernel: str, K: int, page: int, A: int, dtype="float32", seed: int = 0
     rng = np.random.default_rng(seed)
     shape = (LAYERS * PAGES, K, page, A)
     both = (jnp.asarray(rng.normal(size=shape), dtype) for _ in "kv")
-    return tuple(jnp.moveaxis(pool, 0, page_axis(kernel)) for pool in both)
+    k, v = (jnp.moveaxis(pool, 0, page_axis(kernel)) for pool in both)
+    k = k.swapaxes(2, 3) if kernel == "plain" else k
+    assert (k.shape, v.shape) == pool_shapes(kernel, K, LAYERS * PAGES, page, A)
+    return k, v
 
 
-def pages_first(kernel: str, pool) -> np.ndarray:
-    return np.moveaxis(np.asarray(pool, np.float32), page_axis(kernel), 0)
+def in_order(kernel: str, k_pages, v_pages) -> list[np.ndarray]:
+    """The pools as [S, K, page, A], float32."""
+    k, v = (
+        np.moveaxis(np.asarray(p, np.float32), page_axis(kernel), 0) for p in (k_pages, v_pages)
+    )
+    return [k.swapaxes(2, 3) if kernel == "plain" else k, v]
 
 
 def dense(q_BHA, k_pages, v_pages, table_BJ, length_B):
     """The model's own attention in float32, over keys and values gathered into rows."""
 
     def rows(pool) -> jax.Array:
-        BJKSA = pool[table_BJ].astype(jnp.float32)
+        BJKSA = jnp.asarray(pool[table_BJ])
         B, J, K, S, A = BJKSA.shape
         return BJKSA.swapaxes(1, 2).reshape(B, K, J * S, A)
 
-    k_BKSA, v_BKSA = rows(k_pages), rows(v_pages)
+    k_BKSA, v_BKSA = map(rows, in_order("plain", k_pages, v_pages))
     mask_B1S = np.arange(k_BKSA.shape[2]) < length_B[:, None, None]
     out_B1HA = attention(q_BHA[:, None].astype(jnp.float32), k_BKSA, v_BKSA, mask_B1S)
     return np.where(length_B[:, None, None] > 0, out_B1HA[:, 0], 0.0)
@@ -102,11 +110,17 @@ def test_no_bit_of_a_slot_hangs_on_others():
     q_BHA = jax.random.normal(jax.random.key(1), (5, 4, 8))
     own = attend(q_BHA, *pools("plain", 2, page, 8), jnp.asarray(TABLE_BJ), lengths(page), PAGES)
     pages = np.arange(LAYERS * PAGES)[:, None, None, None]
-    rows = np.arange(page)[:, None]
+    rows_k, rows_v = np.arange(page), np.arange(page)[:, None]
     last = lengths(page)[slot] - page
-    mine = (pages == PAGES + 3) | ((pages == PAGES + 2) & (rows < last))
-    pairs = zip(pools("plain", 2, page, 8), pools("plain", 2, page, 8, seed=7), strict=True)
-    changed = [jnp.where(mine, pool, 50 * other) for pool, other in pairs]
+    changed = [
+        jnp.where((pages == PAGES + 3) | ((pages == PAGES + 2) & (rows < last)), pool, 50 * other)
+        for rows, pool, other in zip(
+            (rows_k, rows_v),
+            pools("plain", 2, page, 8),
+            pools("plain", 2, page, 8, seed=7),
+            strict=True,
+        )
+    ]
     others = np.arange(5) != slot
     for others_length in (0, 1, page, 4 * page):
         length_B = np.where(others, others_length, lengths(page))
@@ -147,12 +161,14 @@ def test_write_token(kernel):
     write = functools.partial(write_token, kernel)
     with pltpu.force_tpu_interpret_mode():
         after = jax.jit(write)(*before, k_BKA, v_BKA, jnp.asarray(page_B), jnp.asarray(row_B))
-    for new, old, x_BKA in zip(after, before, (k_BKA, v_BKA), strict=True):
-        assert new.dtype == jnp.bfloat16 and new.shape == old.shape
-        want = pages_first(kernel, old).copy()
+    assert [p.dtype for p in after] == [jnp.bfloat16] * 2
+    assert [p.shape for p in after] == [p.shape for p in before]
+    both = zip(in_order(kernel, *after), in_order(kernel, *before), (k_BKA, v_BKA), strict=True)
+    for new, old, x_BKA in both:
+        want = old.copy()
         for at, row, x_KA in zip(page_B, row_B, x_BKA.astype(jnp.bfloat16), strict=True):
             want[at, :, row] = x_KA
-        np.testing.assert_array_equal(pages_first(kernel, new)[1:], want[1:])
+        np.testing.assert_array_equal(new[1:], want[1:])
 
 
 @pytest.mark.parametrize(("kernel", "count"), [*product(KERNELS, [1, 4]), ("gpu", 3), ("tpu", 0)])
@@ -161,34 +177,38 @@ def test_write_prompt(kernel, count):
     K, page, A = 2, 4, 8
     width = head_width(kernel, A)
     assert width == (128 if kernel == "tpu" else A)
-    pool, _ = pools(kernel, K, page, width, "bfloat16")
+    before = pools(kernel, K, page, width, "bfloat16")
     page_N = np.array([7, 2, 11, 5])
-    x_LTKA = jax.random.normal(jax.random.key(1), (LAYERS, 4 * page, K, A))
+    both_LTKA = jax.random.normal(jax.random.key(1), (2, LAYERS, 4 * page, K, A))
     write = jax.jit(functools.partial(write_prompt, kernel), static_argnames="pages")
-    got = write(pool, x_LTKA, jnp.asarray(page_N), jnp.int32(count), pages=PAGES)
-    assert got.dtype == jnp.bfloat16
-    want = pages_first(kernel, pool).copy()
-    rounded = np.asarray(x_LTKA.astype(jnp.bfloat16), np.float32)
-    for layer in range(LAYERS):
-        for n in range(count):
-            rows = rounded[layer, n * page : (n + 1) * page]
-            want[layer * PAGES + page_N[n]] = 0  # behind a head that is not so wide
-            want[layer * PAGES + page_N[n], ..., :A] = rows.swapaxes(0, 1)
-    np.testing.assert_array_equal(pages_first(kernel, got), want)
+    after = write(*before, *both_LTKA, jnp.asarray(page_N), jnp.int32(count), pages=PAGES)
+    assert [p.dtype for p in after] == [jnp.bfloat16] * 2
+    rounded = np.asarray(both_LTKA.astype(jnp.bfloat16), np.float32)
+    orders = zip(in_order(kernel, *after), in_order(kernel, *before), rounded, strict=True)
+    for got, want, x_LTKA in orders:
+        want = want.copy()
+        for layer in range(LAYERS):
+            for n in range(count):
+                rows = x_LTKA[layer, n * page : (n + 1) * page]
+                want[layer * PAGES + page_N[n]] = 0  # behind a head that is not so wide
+                want[layer * PAGES + page_N[n], ..., :A] = rows.swapaxes(0, 1)
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize(("kernel", "count"), [*product(KERNELS, [3]), ("gpu", 1), ("plain", 0)])
 def test_copy_pages(kernel, count):
     """The first `count` pairs, in every layer; one page may be copied to several."""
-    pool, _ = pools(kernel, 2, 4, 8)
+    before = pools(kernel, 2, 4, head_width(kernel, 8))
     from_N, to_N = np.array([7, 7, 2, 4]), np.array([1, 9, 11, 5])
     run = jax.jit(functools.partial(copy_pages, kernel), static_argnames="layers")
-    got = run(pool, jnp.asarray(from_N), jnp.asarray(to_N), jnp.int32(count), layers=LAYERS)
-    want = pages_first(kernel, pool).copy()
-    for layer in range(LAYERS):
-        for source, to in zip(from_N[:count], to_N, strict=False):
-            want[layer * PAGES + to] = want[layer * PAGES + source]
-    np.testing.assert_array_equal(pages_first(kernel, got), want)
+    args = jnp.asarray(from_N), jnp.asarray(to_N), jnp.int32(count)
+    after = [run(pool, *args, layers=LAYERS) for pool in before]
+    for got, want in zip(in_order(kernel, *after), in_order(kernel, *before), strict=True):
+        want = want.copy()
+        for layer in range(LAYERS):
+            for source, to in zip(from_N[:count], to_N, strict=False):
+                want[layer * PAGES + to] = want[layer * PAGES + source]
+        np.testing.assert_array_equal(got, want)
 
 
 FORM = {

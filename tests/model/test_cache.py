@@ -182,8 +182,9 @@ def test_slots_that_are_not_live_leave_no_trace():
             for first in (0, PAGES)
             for p, r in zip(page_b, prompts[live_B] % PAGE, strict=True)
         }
-        for new, old in zip((paged.cache.k, paged.cache.v), before, strict=True):
-            different = np.argwhere((np.asarray(new) != old).any((1, 3)))
+        after = paged.cache.k, paged.cache.v
+        for new, old, other_axes in zip(after, before, ((1, 2), (1, 3)), strict=True):
+            different = np.argwhere((np.asarray(new) != old).any(other_axes))
             assert {(p, r) for p, r in different if p % PAGES} == written
     np.testing.assert_array_equal(states[0][live_B], states[1][live_B])
     assert np.isfinite(states).all()
@@ -221,8 +222,9 @@ def test_a_mesh_decodes_as_one_device(axes, heads, kv_heads, cached, local):
     with jax.set_mesh(mesh):
         model = nnx.merge(graphdef, jax.device_put(params, shardings))
         paged = Paged(model, np.array(table_BJ))
-        assert paged.cache.k.shape == (shards * 2 * PAGES, cached, PAGE, 8)
-        assert paged.cache.k.addressable_shards[0].data.shape == (2 * PAGES, local, PAGE, 8)
+        assert paged.cache.v.shape == (shards * 2 * PAGES, cached, PAGE, 8)
+        assert paged.cache.v.addressable_shards[0].data.shape == (2 * PAGES, local, PAGE, 8)
+        assert paged.cache.k.addressable_shards[0].data.shape == (2 * PAGES, local, 8, PAGE)
         x_NTD = paged.prefill(tokens[::2], lengths, pages_NSJ[:, 0])
         paged.cache = copied(paged.cache, from_B, to_B, 2 * partial)
         paged.length_B[:] = np.repeat(lengths, 2)
