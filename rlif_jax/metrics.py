@@ -5,10 +5,8 @@ so that every key is present and finite at every step; a non-finite input shows 
 refused by the run log.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,8 +26,6 @@ published: this one is ours, so compare runs with one another and not with the p
 
 REPETITION_NGRAM = 4
 """Words in the n-grams of the repetition ratio. The paper's n is not published."""
-
-BOOTSTRAP_RESAMPLES = 10_000
 
 _THINK_TAG = re.compile(r"</?think>")
 _MARKER = re.compile(
@@ -183,71 +179,3 @@ def execution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
         if verdict is not Verdict.SANDBOX_ERROR:  # that one is raised, never an outcome
             metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
     return metrics
-
-
-@dataclass(frozen=True)
-class EvalScores:
-    """Accuracy on a problem set of `problems` problems with `n` samples each.
-
-    `avg_at_n` is the mean share of correct samples, `interval` its 95% confidence bounds over
-    problems, `pass_at_k` the chance that one of `k` samples or more is correct. All in [0, 1].
-    """
-
-    avg_at_n: float
-    interval: tuple[float, float]
-    pass_at_k: float
-    n: int
-    k: int
-    problems: int
-
-
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Unbiased 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), section 2.1.
-
-    Computed as one minus a product of factors in [0, 1], so no binomial coefficient overflows.
-    Raises `UserError` unless 1 <= k <= n.
-    """
-    if not 1 <= k <= n:
-        raise UserError(
-            f"pass@{k} cannot be estimated from {n} samples per problem: k must be between 1 and "
-            "the number of samples. Lower eval.pass_at or raise eval.samples_per_problem."
-        )
-    if n - correct < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - correct + 1, n + 1))
-
-
-def avg_at_n_and_pass_at_k(correct: ArrayLike, k: int, seed: int = 0) -> EvalScores:
-    """avg@n with its confidence interval and pass@k, from `correct` bool [problems, n].
-
-    The interval is the percentile bootstrap over problems (samples of one problem are not
-    independent); `seed` fixes its resampling. It has no width when all problems score the same.
-    Raises `UserError` when there is no problem or k is not between 1 and n.
-    """
-    correct = np.asarray(correct, bool)
-    if correct.ndim != 2 or correct.size == 0:
-        raise UserError(
-            f"No accuracy can be computed from results of shape {correct.shape}: at least one "
-            "problem with one sample is needed. Check the problem set and eval.max_problems."
-        )
-    problems, n = correct.shape
-    share = correct.mean(axis=1)
-    random = np.random.default_rng(seed)
-    means = [
-        share[random.integers(0, problems, problems)].mean() for _ in range(BOOTSTRAP_RESAMPLES)
-    ]
-    low, high = np.quantile(means, (0.025, 0.975))
-    chance = [pass_at_k(n, int(c), k) for c in correct.sum(axis=1)]
-    return EvalScores(_mean(share), (float(low), float(high)), _mean(chance), n, k, problems)
-
-
-def eval_metrics(dataset: str, scores: EvalScores, response_length: float) -> dict[str, float]:
-    """The `eval/<dataset>/` metrics: avg@n, avg@n_low, avg@n_high, pass@k, response_length."""
-    average = f"eval/{dataset}/avg@{scores.n}"
-    return {
-        average: scores.avg_at_n,
-        f"{average}_low": scores.interval[0],
-        f"{average}_high": scores.interval[1],
-        f"eval/{dataset}/pass@{scores.k}": scores.pass_at_k,
-        f"eval/{dataset}/response_length": response_length,
-    }

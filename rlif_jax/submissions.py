@@ -1,7 +1,7 @@
 """Completions on their way through the judge."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Submissions:
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows
         self._futures: dict[int, Future[Outcome]] = {}
+        self._ungiven: dict[Future[Outcome], int] = {}
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
         """Decode these rows, extract their programs and hand them to the judge."""
@@ -48,10 +49,22 @@ class Submissions:
             self.texts[row] = text
             self.codes[row] = extract_code(text, self._thinking_open[n])
             if self._judge is not None:
-                self._futures[row] = self._judge.submit(self.problems[n], self.codes[row])
+                future = self._judge.submit(self.problems[n], self.codes[row])
+                self._futures[row], self._ungiven[future] = future, row
         self._seen += len(texts)
         if self._notice is not None:
             self._notice("sampling", self._seen, len(self.texts))
+
+    def judged(self, wait_s: float | None = None) -> list[tuple[int, Outcome]]:
+        """Rows whose outcomes are there and were not given before, in the order of their end.
+
+        With `wait_s` it waits so long for one; nothing comes when none is left. Raises what the
+        judge raises.
+        """
+        if wait_s is not None and self._ungiven:
+            wait(self._ungiven, wait_s, FIRST_COMPLETED)
+        done = [future for future in self._ungiven if future.done()]
+        return [(self._ungiven.pop(future), future.result()) for future in done]
 
     def outcomes(self) -> tuple[Outcome, ...] | None:
         """Outcomes in row order, once all are there; None without a judge.

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,21 +17,22 @@ from flax import nnx
 from rlif_jax.batch import Evidence, TrainState
 from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
-from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.pipeline import fitting, of_difficulty, problem_batches, without_errata
+from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, encode_prompt
+from rlif_jax.data.sample_file import Place
+from rlif_jax.data.training import go_on, position_of, training_problems
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.evaluate import held_out, make_evaluate
+from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.model.source import open_model
-from rlif_jax.problem import Problem
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
 from rlif_jax.provenance import check_same_config, recorded_source
+from rlif_jax.results import metrics_of
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.runlog import RunLog, completion_records
 from rlif_jax.sampler.batching import Usage
@@ -76,12 +76,17 @@ def train(cfg: Config) -> None:
         opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
         progress.note(f"model: {opened.summary()}")
         stop = stack.enter_context(StopRequest(progress.note))
-        progress.phase(f"preparing the {cfg.data.name} problems")
+        sets = ", ".join(name for name, _ in cfg.data.mix) or cfg.data.name
+        progress.phase(f"preparing the {sets} problems")
         options, tokenizer = PromptOptions.of(cfg.data), opened.tokenizer
-        data = training_data(
-            cfg, functools.partial(encode_prompt, tokenizer, options=options), progress
+        unseen = held_out_problems(cfg, tokenizer, options, progress)
+        mixture = training_problems(
+            cfg.data,
+            functools.partial(encode_prompt, tokenizer, options=options),
+            [] if unseen is None else unseen.problems,
+            progress.note,
         )
-        unseen = held_out_problems(cfg, tokenizer, options)
+        data = problem_batches(mixture, cfg.data.prompts_per_step, cfg.seed)
         G = cfg.sampling.samples_per_prompt
 
         # ---- devices, parameters, programs
@@ -98,19 +103,20 @@ def train(cfg: Config) -> None:
         model = opened.load(*how, loading) if needed else opened.shapes(*how)
         graphdef, params = nnx.split(model)
         programs = make_programs(cfg, graphdef, tokenizer)
-        evaluate = evaluation(cfg, graphdef, tokenizer, unseen, options)
+        evaluate = evaluation(cfg, graphdef, tokenizer, unseen)
 
         # ---- state: from scratch, or from the newest checkpoint
         reference = params if cfg.loss.kl_coef else None
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, position = checkpoints.restore(state_shapes(params, programs.optimizer))
-            data.set_state(position)
+            go_on(data, mixture, position)
         else:
             params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
             state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
         del model, params
-        eval_key, position, saved = jax.random.fold_in(key, 0), data.get_state(), start
+        eval_key, saved = jax.random.fold_in(key, 0), start
+        position = position_of(data, mixture)
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
@@ -140,7 +146,7 @@ def train(cfg: Config) -> None:
                 state, values, records = train_step(
                     cfg, programs, state, reference, prompts, step_key, submissions, notice
                 )
-                position = data.get_state()
+                position = position_of(data, mixture)
                 if evaluate and (step % cfg.eval.every == 0 or step == cfg.steps):
                     values |= evaluate(programs.sync(state.params), eval_key, judge, progress.phase)
                 log.rollouts(step, records)
@@ -270,62 +276,55 @@ def all_tests(cfg: Config) -> bool:
     return cfg.execution.run_all_tests or needs_all_tests(cfg.reward)
 
 
-def training_data(cfg: Config, encode: Callable[[Problem], list[int]], progress: Progress) -> Any:
-    """The iterator over batches of problems whose prompts fit and whose tests can be trusted."""
-    source = of_difficulty(problem_source(cfg.data.name, "train"), cfg.data.difficulties)
-    if not cfg.data.keep_errata:
-        source, unsound = without_errata(source)
-        if unsound:
-            progress.note(
-                f"{unsound} problems are in LiveCodeBench's errata and are left out; "
-                "--data.keep-errata uses them"
-            )
-    source, dropped = fitting(source, encode, cfg.data.max_prompt_tokens)
-    if dropped:
-        progress.note(
-            f"{dropped} problems have prompts of more than data.max_prompt_tokens="
-            f"{cfg.data.max_prompt_tokens} tokens and are left out"
-        )
-    return problem_batches(source, cfg.data.prompts_per_step, cfg.seed)
-
-
-def held_out_problems(cfg: Config, tokenizer: Any, options: PromptOptions) -> list[Problem]:
-    """The problems of the evaluation; none when it is off."""
+def held_out_problems(
+    cfg: Config, tokenizer: Any, options: PromptOptions, progress: Progress
+) -> HeldOut | None:
+    """The problems of the evaluation; None when it is off."""
     if not cfg.eval.every:
-        return []
+        return None
     return held_out(
-        cfg.data.name,
+        cfg.eval.data or cfg.data.name,
         tokenizer,
         cfg.data.max_prompt_tokens,
-        cfg.eval.max_problems,
-        cfg.data.keep_errata,
         options,
+        limit=cfg.eval.max_problems,
+        keep_errata=cfg.data.keep_errata,
+        skip_bad=cfg.data.skip_bad,
+        prefix="data.",
+        notice=progress.note,
     )
 
 
 def evaluation(
-    cfg: Config,
-    graphdef: Any,
-    tokenizer: Any,
-    problems: Sequence[Problem],
-    options: PromptOptions,
-) -> Callable[..., dict] | None:
-    """The evaluation on the held-out problems, or None when it is off."""
-    if not cfg.eval.every:
+    cfg: Config, graphdef: Any, tokenizer: Any, unseen: HeldOut | None
+) -> Callable[..., dict[str, float]] | None:
+    """`evaluate(params, key, judge, notice) -> metrics` on held-out problems; None when it is off.
+
+    It has keys of its own and leaves the training stream alone.
+    """
+    if unseen is None:
         return None
-    return make_evaluate(
+    sample = make_evaluation(
         graphdef,
         tokenizer,
-        problems,
-        dataset=Path(cfg.data.name).stem,
+        unseen,
         samples_per_problem=cfg.eval.samples_per_problem,
         temperature=cfg.eval.temperature,
         max_new_tokens=cfg.sampling.max_new_tokens,
-        pass_at=cfg.eval.pass_at,
         batching=Batching.of(cfg.sampling),
-        options=options,
         filters=Filters.of(cfg.eval),
     )
+
+    def evaluate(params: Any, key: jax.Array, judge: Judge, notice: Callable[..., None]):
+        rows: dict[Place, dict[str, Any]] = {}
+
+        def keep(row: dict[str, Any]) -> None:
+            rows[row["problem"], row["sample"]] = row
+
+        sample(params, key, judge, keep, notice=notice)
+        return metrics_of(unseen, rows, cfg.eval.samples_per_problem, cfg.eval.pass_at)
+
+    return evaluate
 
 
 def main(argv: Sequence[str] | None = None) -> None:

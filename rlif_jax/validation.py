@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from rlif_jax.config import CacheDtype, Config, PromptStyle, Thinking
+from rlif_jax.config import CacheDtype, Config, Data, PromptStyle, Thinking
 from rlif_jax.errors import UserError
 
 
@@ -17,7 +17,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     """
     problems = [
         *_sizes(config),
-        *_ranges(config),
+        *range_problems(config),
         *_names(config),
         *_reward_terms(config, known_rewards),
     ]
@@ -71,7 +71,7 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def _ranges(c: Config) -> Iterator[str]:
+def range_problems(c: Config) -> Iterator[str]:
     """Whether each number lies where it makes sense."""
     for name, value, least in _least(c):
         if value < least:
@@ -97,8 +97,30 @@ def _ranges(c: Config) -> Iterator[str]:
         yield from sampling_problems(
             "eval.", c.eval, "samples_per_problem", c.eval.samples_per_problem
         )
+    yield from _mixture(c.data)
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
+
+
+def _mixture(data: Data) -> Iterator[str]:
+    """Whether the sets to train on can be mixed and filtered as asked."""
+    names = [name for name, _ in data.mix]
+    for name, weight in data.mix:
+        if not (math.isfinite(weight) and weight > 0):
+            yield f"data.mix gives {name!r} the weight {weight}, which must be positive"
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        yield f"data.mix names {', '.join(map(repr, repeated))} twice; give each set one weight"
+    for field in ("platforms", "difficulties"):
+        if "" in getattr(data, field):
+            yield f"data.{field} has an empty name; leave it out"
+    low, high = data.pass_rates
+    if not 0 <= low <= high <= 1:
+        yield f"data.pass_rates={low} {high} must be two numbers in [0, 1], the lower one first"
+    if data.pass_rates != (0.0, 1.0) and not data.graded:
+        yield (
+            f"data.pass_rates={low} {high} needs data.graded, the file that rlif_jax.grade wrote "
+            "for samples on the problems"
+        )
 
 
 def _names(c: Config) -> Iterator[str]:
@@ -136,6 +158,7 @@ def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
     return (
         ("steps", c.steps, 1),
         ("seed", c.seed, 0),
+        ("data.min_tests", c.data.min_tests, 0),
         ("data.prompts_per_step", c.data.prompts_per_step, 1),
         ("data.max_prompt_tokens", c.data.max_prompt_tokens, 1),
         ("data.prompt_bucket", c.data.prompt_bucket, 1),

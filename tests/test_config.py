@@ -182,6 +182,11 @@ def test_all_problems_are_reported_at_once():
         (Config(sampling=Sampling(cache_gib=-1.0)), "sampling.cache_gib=-1.0 must be at least 0"),
         (Config(sampling=Sampling(bucket=0)), "sampling.bucket=0 must be at least 1"),
         (Config(sampling=Sampling(cache_dtype="int8")), "sampling.cache_dtype='int8' is none of"),
+        (Config(data=Data(mix=(("starter", 0.0),))), "gives 'starter' the weight 0.0, which must"),
+        (Config(data=Data(mix=(("a", 1.0), ("a", 2.0)))), "data.mix names 'a' twice"),
+        (Config(data=Data(graded="g", pass_rates=(0.9, 0.1))), "pass_rates=0.9 0.1 must be two"),
+        (Config(data=Data(pass_rates=(0.1, 0.9))), "data.pass_rates=0.1 0.9 needs data.graded"),
+        (Config(data=Data(min_tests=-1)), "data.min_tests=-1 must be at least 0"),
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (

@@ -1,102 +1,318 @@
-"""Evaluation: what it writes, one run of continuous batching, repeatability, refusals."""
+"""Evaluation: what it writes, going on after a kill, several processes, repeatability, refusals."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from tiny import write_problems
 
-from rlif_jax.config import Execution
-from rlif_jax.data.prompts import encode_prompt, pad_prompts
+from rlif_jax.config import Execution, Mesh
+from rlif_jax.data.prompts import DEFAULT_OPTIONS, pad_prompts
 from rlif_jax.errors import UserError
-from rlif_jax.evaluate import Arguments, held_out, main, make_evaluate, run
+from rlif_jax.evaluate import Arguments, Processes, evaluate, main
+from rlif_jax.evaluation import held_out, make_evaluation
 from rlif_jax.execution.pool import Judge
+from rlif_jax.model.source import open_model
+from rlif_jax.results import metrics_of
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.sample import make_sample
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 def arguments(tiny_path, tmp_path, monkeypatch):
     monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     problems = write_problems(tmp_path / "adding.jsonl")
-    return {"model": str(tiny_path), "data": str(problems), "max_new_tokens": 8, "n": 2, "k": 2}
+    return Arguments(
+        model=str(tiny_path),
+        data=str(problems),
+        max_new_tokens=8,
+        n=2,
+        k=2,
+        execution=Execution(workers=1),
+    )
 
 
-def test_the_file_has_the_metrics_and_what_made_them(arguments, tmp_path, monkeypatch):
-    out = tmp_path / "result.json"
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in arguments.items()]
-    monkeypatch.setattr("sys.argv", ["evaluate", *flags, f"--out={out}"])
-    main()
-    result = json.loads(out.read_text())
-    assert result["arguments"]["n"] == 2
+def flags(arguments: Arguments) -> list[str]:
+    """The arguments that differ from the defaults, as a person gives them."""
+    names = ("model", "data", "max_new_tokens", "n", "k", "out", "slots", "page", "temperature")
+    given = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
+    return [*given, "--execution.workers=1", "--execution.time-limit-s=2"]
+
+
+def test_the_files_have_the_scores_and_what_made_them(arguments, tmp_path, capsys):
+    asked = replace(arguments, out="result.json", lcb_out="lcb.json")
+    main([*flags(asked), "--lcb-out=lcb.json"])
+    result = json.loads(Path("result.json").read_text())
+    assert result["arguments"]["n"] == 2 and result["data"]["problems"] == 2
     metrics = result["metrics"]
-    names = ("avg@2", "avg@2_low", "avg@2_high", "pass@2", "response_length")
+    names = ("avg@2", "avg@2_low", "avg@2_high", "pass@1", "pass@2", "response_length")
     assert metrics.keys() == {f"eval/adding/{name}" for name in names}
     assert metrics["eval/adding/avg@2"] == 0  # a random model solves nothing
     assert 1 <= metrics["eval/adding/response_length"] <= 8
+    about, *rows = map(json.loads, Path("result.samples.jsonl").read_text().splitlines())
+    assert about["problems"] == 2 and about["n"] == 2
+    assert [(row["problem"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    lengths = [problem["length"] for problem in result["problems"]]
+    assert lengths == [[rows[0]["length"], rows[1]["length"]], [r["length"] for r in rows[2:]]]
+    assert metrics["eval/adding/response_length"] == pytest.approx(np.mean(lengths))
+    for row in rows:
+        assert -np.log(len(row["completion"].encode()) + 300) < row["rewards"]["token_entropy"] < 0
+        assert 0 < row["rewards"]["probability_disparity"] < 1
+    official = json.loads(Path("lcb.json").read_text())
+    assert [one["question_id"] for one in official] == sorted(p["id"] for p in result["problems"])
+    assert all(one["graded_list"] == [False, False] for one in official)
+    assert all(len(one["code_list"]) == len(one["output_list"]) == 2 for one in official)
+    assert Path("result.certainty.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "avg@2" in printed and "wrote result.json" in printed
+    # once more: nothing is sampled, and the same is written
+    before = Path("result.json").read_bytes()
+    main([*flags(asked), "--lcb-out=lcb.json"])
+    assert Path("result.json").read_bytes() == before
+    assert "evaluating" not in capsys.readouterr().out
 
 
 def test_it_repeats_with_its_seed(arguments):
-    assert run(Arguments(**arguments)) == run(Arguments(**arguments))
-    assert run(Arguments(**arguments)) != run(Arguments(**{**arguments, "seed": 1}))
+    first = evaluate(arguments).json()
+    assert evaluate(arguments).json() == first
+    assert evaluate(replace(arguments, seed=1)).json()["problems"] != first["problems"]
 
 
 def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
-    """Six of three problems through two slots: each is counted and told once, as it ends."""
+    """Six of three problems through two slots: each is judged and told once, as it ends."""
     graphdef, params, tokenizer = tiny
-    problems = held_out(arguments["data"], tokenizer, 400)
-    three = [*problems, problems[0]]
+    two = held_out(arguments.data, tokenizer, 400, DEFAULT_OPTIONS)
+    three = replace(
+        two, problems=[*two.problems, two.problems[0]], prompts=[*two.prompts, two.prompts[0]]
+    )
 
-    def evaluate(slots):
-        told = []
-        program = make_evaluate(
+    def run(slots):
+        told, rows = [], {}
+        program = make_evaluation(
             graphdef,
             tokenizer,
             three,
-            dataset="d",
             samples_per_problem=2,
             temperature=1.0,
             max_new_tokens=30,
-            pass_at=1,
             batching=Batching(slots=slots, page=8),
         )
+
+        def keep(row):
+            assert (row["problem"], row["sample"]) not in rows
+            rows[row["problem"], row["sample"]] = row
+
         with Judge(Execution()) as judge:
             notice = lambda text, done, total: told.append((text, done, total))
-            return program(params, jax.random.key(0), judge, notice), told
+            program(params, jax.random.key(0), judge, keep, notice=notice)
+        return rows, told
 
-    metrics, told = evaluate(slots=2)
-    assert {(text, total) for text, _, total in told} == {("evaluating d", 6)}
+    rows, told = run(slots=2)
+    assert {(text, total) for text, _, total in told} == {(f"evaluating {three.name}", 6)}
     done = [count for _, count, _ in told]
-    assert done[0] == 0 and done[-1] == 6 and done == sorted(set(done)) and len(done) > 3
-    prompts = pad_prompts([encode_prompt(tokenizer, problem) for problem in three], 2, 1)
+    assert done[0] == 0 and done[-1] == 6 and done == sorted(done) and len(set(done)) > 3
+    prompts = pad_prompts([prompt.tokens for prompt in three.prompts], 2, 1)
     rollout = make_sample(
         graphdef, samples_per_prompt=2, temperature=1.0, max_new_tokens=30, pad_id=2
     )(params, prompts, jax.random.key(0))
-    assert metrics["eval/d/response_length"] == pytest.approx(float(np.mean(rollout.length)))
+    assert [rows[divmod(i, 2)]["length"] for i in range(6)] == rollout.length.tolist()
     assert len(set(rollout.length.tolist())) > 1
-    assert evaluate(slots=64)[0] == metrics
+    length = metrics_of(three, rows, 2, 1)["eval/adding/response_length"]
+    assert length == pytest.approx(float(np.mean(rollout.length)))
+    again, _ = run(slots=64)
+    assert {place: row["completion"] for place, row in again.items()} == {
+        place: row["completion"] for place, row in rows.items()
+    }
 
 
 def test_stop_strings_shorten_completions(arguments):
     """Every letter that the tokenizer has a token of its own for ends a completion."""
     letters = tuple(map(chr, range(32, 127)))
-    whole = run(Arguments(**{**arguments, "max_new_tokens": 30}))
-    stopped = run(Arguments(**{**arguments, "max_new_tokens": 30, "stop": letters}))
-    name = "eval/adding/response_length"
-    assert 1 <= stopped[name] < 10 < whole[name]
-    with pytest.raises(UserError, match="--stop has an empty string"):
-        run(Arguments(**arguments, stop=("a", "")))
+    arguments = replace(arguments, max_new_tokens=30)
+    whole, stopped = (
+        evaluate(one).json()["metrics"]["eval/adding/response_length"]
+        for one in (arguments, replace(arguments, stop=letters))
+    )
+    assert 1 <= stopped < 10 < whole
 
 
-def test_bad_input_is_refused(arguments, tmp_path, monkeypatch, capsys):
-    with pytest.raises(UserError, match="--k 3 must be between 1 and --n, which is 2"):
-        run(Arguments(**{**arguments, "k": 3}))
-    with pytest.raises(UserError, match="no held-out problem"):
-        run(Arguments(**{**arguments, "max_prompt_tokens": 3}))
-    flags = [f"--{k.replace('_', '-')}={v}" for k, v in arguments.items()]
-    monkeypatch.setattr("sys.argv", ["evaluate", *flags, f"--out={tmp_path}/no/such.json"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2
-    assert "such.json cannot be written" in capsys.readouterr().err
+LONG = {"n": 40, "k": 1, "max_new_tokens": 200, "slots": 4}
+
+
+def start(arguments, folder, *more):
+    """The command in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CI": "1"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlif_jax.evaluate", *flags(arguments), *more],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process, status=0) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+def wait_for_lines(path, count, process):
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+FILES = ("result.json", "result.samples.jsonl")
+
+
+@pytest.fixture
+def whole(arguments, tmp_path):
+    """The bytes that a run without interruptions leaves."""
+    finished(start(replace(arguments, out="result.json", **LONG), tmp_path / "whole"))
+    return [(tmp_path / "whole" / name).read_bytes() for name in FILES]
+
+
+def test_killed_and_gone_on_it_leaves_the_same_bytes(arguments, tmp_path, whole):
+    """SIGKILL, then SIGTERM, at any point; no finished sample is drawn again."""
+    asked, folder = replace(arguments, out="result.json", **LONG), tmp_path / "killed"
+    samples = folder / "result.samples.jsonl"
+    process = start(asked, folder)
+    wait_for_lines(samples, 6, process)
+    process.send_signal(signal.SIGKILL)
+    finished(process, -signal.SIGKILL)
+    left = samples.read_bytes().splitlines()
+    assert len(left) < 1 + 2 * LONG["n"] and not (folder / "result.json").exists()
+    process = start(asked, folder)
+    wait_for_lines(samples, len(left) + 5, process)
+    process.send_signal(signal.SIGTERM)
+    output = finished(process, 130)
+    assert "stopped; the same command goes on from result.samples.jsonl" in output
+    between = samples.read_bytes().splitlines()
+    assert between[: len(left) - 1] == left[: len(left) - 1]
+    output = finished(start(asked, folder))
+    assert f"going on after {len(between) - 1}" in output
+    assert [(folder / name).read_bytes() for name in FILES] == whole
+
+
+def test_two_processes_on_a_mesh_find_the_same(arguments, tmp_path, whole):
+    """Rows over data, heads over tensor; the first process writes, the second only helps."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    mesh = ["--mesh.data=2", "--mesh.tensor=2", "--processes.count=2"]
+    mesh.append(f"--processes.coordinator={address}")
+    asked = replace(arguments, out="result.json", **LONG)
+    folders = [tmp_path / str(i) for i in range(2)]
+    pair = [start(asked, folders[i], *mesh, f"--processes.index={i}") for i in range(2)]
+    for process in pair:
+        finished(process)
+    assert not list(folders[1].iterdir())
+    rows = [
+        [json.loads(line) for line in text.splitlines()[1:]]
+        for text in ((folders[0] / "result.samples.jsonl").read_text(), whole[1].decode())
+    ]
+    assert len(rows[0]) == len(rows[1]) == 80
+    # Sums that are split over devices round differently: a draw could flip, none does.
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours["rewards"] == pytest.approx(theirs["rewards"], rel=1e-4, abs=1e-4)
+        assert ours | {"rewards": 0} == theirs | {"rewards": 0}
+
+
+def test_bad_input_is_refused(arguments, tmp_path, capsys):
+    undated = str(write_problems(tmp_path / "undated.jsonl", contest_date=""))
+    for changes, message in (
+        ({"k": 3}, "--k 3 must be between 1 and --n, which is 2"),
+        ({"stop": ("a", "")}, "--stop has an empty string"),
+        ({"max_prompt_tokens": 3}, "max_prompt_tokens"),
+        ({"temperature": 0.0}, "--temperature=0 is greedy"),
+        ({"processes": Processes(index=1)}, "--processes.index 1 is not among"),
+        ({"mesh": Mesh(data=4), "slots": 2}, "--slots 2 are fewer than"),
+        ({"mesh": Mesh(data=64)}, "mesh.data=64 "),
+        ({"mesh": Mesh(data=0)}, "mesh.data=0 must be at least 1"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"execution": Execution(time_limit_s=-1.0)}, "execution.time_limit_s=-1.0 must be pos"),
+        ({"execution": Execution(workers=0)}, "execution.workers=0 must be at least 1"),
+        ({"max_problems": -1}, "--max-problems -1 must be at least 0"),
+        ({"max_new_tokens": 0, "page": 0}, "--max-new-tokens 0 must .* --page 0 must"),
+        ({"cache_gib": float("nan")}, "--cache-gib nan must be at least 0"),
+        ({"out": "no/such.json"}, "--out no/such.json: there is no folder no"),
+        ({"out": "."}, "--out . is a folder"),
+        ({"out": "a.json", "lcb_out": "a.json"}, "are both a.json"),
+        ({"lcb_out": "a.json", "data": undated}, "read contest dates, and problems of .* have none"),
+        ({"data": "starte"}, "starte"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(replace(arguments, **changes))
+    assert not list(Path().glob("a.*"))
+    evaluate(replace(arguments, out="result.json"))
+    with pytest.raises(UserError, match="seed is 1 and was 0"):
+        evaluate(replace(arguments, out="result.json", seed=1))
+    for text in ("no json", "[" * 100_000):
+        Path("none.json").write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            main(["--compare", "result.json", "none.json"])
+        assert stop.value.code == 2
+        assert "none.json is not a result that can be read" in capsys.readouterr().err
+
+
+def test_a_model_whose_numbers_overflow_is_named(arguments, tiny_path, monkeypatch):
+    opened = open_model(str(tiny_path))
+    load = type(opened).load
+
+    def overflowing(self, *args, **kwargs):
+        model = load(self, *args, **kwargs)
+        model.final_norm[...] = model.final_norm[...] * np.nan
+        return model
+
+    monkeypatch.setattr(type(opened), "load", overflowing)
+    with pytest.raises(UserError, match=r"numbers that are none: self_certainty nan"):
+        evaluate(replace(arguments, out="result.json"))
+
+
+def test_one_process_that_cannot_go_on_ends_all(arguments, tmp_path):
+    """A samples file of others on process 0, which the second cannot know."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    asked = replace(arguments, out="result.json")
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+    (tmp_path / "0" / "result.samples.jsonl").write_text("[]\n")
+    more = ["--mesh.data=2", "--processes.count=2", f"--processes.coordinator={address}"]
+    pair = [start(asked, tmp_path / str(i), *more, f"--processes.index={i}") for i in range(2)]
+    assert "holds the samples of another evaluation" in finished(pair[0], 2)
+    pair[1].communicate(timeout=300)
+    assert pair[1].returncode != 0
+
+
+def test_a_result_compared_with_itself(arguments, capsys):
+    main(flags(replace(arguments, out="a.json")))
+    capsys.readouterr()
+    main(["--compare", "a.json", "a.json"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.endswith("1.0000")]
+    assert len(rows) == 12 and sum("avg@2" in row for row in rows) == 3
+    assert all("+0.0 (+0.0 to +0.0)" in row.replace("0.000", "0.0") for row in rows)
+    fewer = replace(arguments, max_problems=1, out="b.json")
+    main([*flags(fewer), "--max-problems=1"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--compare", "a.json", "b.json"])
+    assert "1 common ones by --common" in capsys.readouterr().err
+    main(["--compare", "a.json", "b.json", "--common"])
+    assert "avg@2" in capsys.readouterr().out

@@ -167,8 +167,8 @@ def test_file_that_changes_meanwhile(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([1], "a row must be a JSON object of strings, not [1]"),
-        ({"id": "a"}, "field question_id is missing"),
+        ([1], "a row must be a JSON object, not [1]"),
+        ({"id": "a"}, "(id 'a'): a row of no known schema"),
         ({"input_output": "{}"}, "field id is None; give each problem an id"),
         (sample(7, ("1", "1")), "field id is 7; give each problem an id, as text"),
         (sample("", ("1", "1")), "field id is ''"),

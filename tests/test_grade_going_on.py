@@ -15,13 +15,15 @@ from grading import ECHO, GOOD, ROOT, Grading, sample
 from rich.console import Console
 
 from rlif_jax import grade as grade_module
+from rlif_jax.config import own_limits
 from rlif_jax.data.graded_file import GradedFile, graded_row, skipped_row
 from rlif_jax.data.grading_files import (
     Completion,
 )
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge, SandboxError
-from rlif_jax.grade import Report, Tally
+from rlif_jax.grade import Tally
+from rlif_jax.meter import Meter
 from rlif_jax.problem import Outcome, Verdict
 
 
@@ -248,11 +250,11 @@ def test_summary_of_two_problems():
 def progress_of(console, seconds_each, total, done=0):
     """What the console shows of `total` rows that take so long each by an injected clock."""
     now, tally = [0.0], Tally()
-    with Report(done, total, console, lambda: now[0]) as report:
+    with Meter("grading", "programs", done, total, console, lambda: now[0]) as meter:
         for _ in range(total - done):
             now[0] += seconds_each
             tally.add({"id": "a", "passed": True, "verdict": "passed"})
-            report.count(tally)
+            meter.count(tally.passed)
         console.print("", end="")
     return console.file.getvalue()
 
@@ -290,6 +292,6 @@ def test_unknown_or_bad_flags(grading):
 
 
 def test_default_workers_are_the_processors_of_this_process():
-    execution = grade_module._execution()
+    execution = own_limits()
     assert execution.workers == len(os.sched_getaffinity(0))
     assert execution.memory_mb == 1024

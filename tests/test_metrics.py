@@ -1,23 +1,17 @@
 """Metrics against hand-worked values."""
 
-import itertools
 import math
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.errors import UserError
 from rlif_jax.metrics import (
     REASONING_MARKERS,
-    avg_at_n_and_pass_at_k,
     count_reasoning_markers,
-    eval_metrics,
     execution_metrics,
-    pass_at_k,
     repetition_ratio,
     reward_metrics,
     rollout_metrics,
@@ -180,56 +174,3 @@ def test_execution_metrics():
     assert sum(shares) == pytest.approx(1.0)
     assert "exec/sandbox_error" not in metrics  # it is raised, never an outcome
     assert set(execution_metrics([]).values()) == {0.0}
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
-)
-def test_pass_at_k_equals_drawing_every_subset(case):
-    n, c, k = case
-    draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
-    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
-
-
-def test_pass_at_k_of_many_samples_stays_exact():
-    exact = 1 - math.comb(1990, 500) / math.comb(2000, 500)
-    assert pass_at_k(2000, 10, 500) == pytest.approx(exact, rel=1e-12)
-    assert 0.0 == pass_at_k(2000, 0, 2000) < pass_at_k(2000, 1, 2000) == 1.0
-
-
-@pytest.mark.parametrize("k", [0, 5])
-def test_k_outside_the_samples_is_refused(k):
-    with pytest.raises(UserError, match=rf"pass@{k} .* 4 samples"):
-        avg_at_n_and_pass_at_k(np.ones((2, 4), bool), k)
-
-
-def test_no_problems_are_refused():
-    with pytest.raises(UserError, match=r"\(0, 4\)"):
-        avg_at_n_and_pass_at_k(np.ones((0, 4), bool), 1)
-
-
-def test_eval_scores():
-    correct = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
-    scores = avg_at_n_and_pass_at_k(correct, k=2)
-    assert scores.avg_at_n == pytest.approx(7 / 16)
-    assert scores.pass_at_k == pytest.approx((5 / 6 + 0 + 1 + 1 / 2) / 4)
-    assert (scores.n, scores.k, scores.problems) == (4, 2, 4)
-    assert 0.0 <= scores.interval[0] < scores.avg_at_n < scores.interval[1] <= 1.0
-    assert scores == avg_at_n_and_pass_at_k(correct, k=2)
-    assert eval_metrics("starter", scores, 61.5) == {
-        "eval/starter/avg@4": scores.avg_at_n,
-        "eval/starter/avg@4_low": scores.interval[0],
-        "eval/starter/avg@4_high": scores.interval[1],
-        "eval/starter/pass@2": scores.pass_at_k,
-        "eval/starter/response_length": 61.5,
-    }
-
-
-def test_the_interval_matches_the_normal_approximation_over_problems():
-    share = np.repeat([0, 1, 2, 3, 4], 60)  # 300 problems; correct samples of 4
-    correct = np.arange(4)[None, :] < share[:, None]
-    scores = avg_at_n_and_pass_at_k(correct, k=1)
-    half = 1.96 * (share / 4).std() / math.sqrt(300)
-    assert scores.interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.002)
-    assert avg_at_n_and_pass_at_k(np.ones((9, 2), bool), 1).interval == (1.0, 1.0)

@@ -9,6 +9,9 @@ import pytest
 
 from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.config import load
+from rlif_jax.data.check import main as check_problems
+from rlif_jax.data.pipeline import problem_batches
+from rlif_jax.data.training import training_problems
 from rlif_jax.model.config import kv_bytes_per_token, param_count
 from rlif_jax.model.files import LocalFiles
 from rlif_jax.model.hf_config import read_hf_config
@@ -68,6 +71,32 @@ def test_flags_in_the_examples_exist():
         arguments = line.split()
         arguments[0] = arguments[0].replace("configs/", f"{ROOT}/configs/")
         validate(load(arguments), known_rewards())
+
+
+def test_the_example_problem_is_mixed_into_training(tmp_path, monkeypatch):
+    """The row of "Problem sets", and the command that trains on three of mine for each other."""
+    section = README.split("## Problem sets")[1].split("## Evaluating")[0]
+    (row,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
+    monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("mine.jsonl").write_text(row)
+    with pytest.raises(SystemExit) as end:
+        check_problems(["mine.jsonl", "--against", "starter"])
+    assert end.value.code in (0, None)
+    commands = re.findall(r"python -m rlif_jax\.train (.*)", section)
+    configs = [
+        load(line.replace("configs/", f"{ROOT}/configs/").partition(" #")[0].split())
+        for line in commands
+    ]
+    for config in configs:
+        validate(config, known_rewards())
+    mixed, dated, graded = configs
+    batches = problem_batches(
+        training_problems(mixed.data, lambda problem: problem.prompt.split(), [], print), 4, 0
+    )
+    assert [p.id for p in next(batches)].count("double") == 3
+    assert dated.data.name == "livecodebench" and dated.eval.data == "livecodebench_v5"
+    assert graded.data.pass_rates == (0.1, 0.9)
 
 
 def test_the_table_of_models_is_computed():

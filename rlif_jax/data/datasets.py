@@ -1,161 +1,160 @@
-"""Problem sets on disk: JSONL rows, built once into ArrayRecord files by TFDS and read by index.
+"""Problem sets by name, built once (`rlif_jax.data.built`) and read by index."""
 
-TensorFlow is not needed: TFDS writes and reads ArrayRecord without it.
-"""
-
-import contextlib
-import hashlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
-from rlif_jax.data.rows import ROW_FIELDS, problem_from_row, read_rows
+from rlif_jax.data.built import (
+    SPLITS,
+    BuiltSet,
+    Content,
+    Entry,
+    built_set,
+    jsonl_content,
+    listed_content,
+)
+from rlif_jax.data.dates import Window, in_window
+from rlif_jax.data.formats import problem_from_any
+from rlif_jax.data.humaneval import humaneval_problems
+from rlif_jax.data.livecodebench import is_livecodebench, parse_name, read_release_row
+from rlif_jax.data.release_files import release_files
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
-from rlif_jax.user_cache import cache_folder
 
 DATASETS: Mapping[str, Path] = {"starter": Path(__file__).parent / "starter" / "problems.jsonl"}
-SPLITS = ("train", "validation")
-
-
-class CodeProblems(tfds.core.GeneratorBasedBuilder):
-    """LiveCodeBench rows of one JSONL file, in its order; each row also names its `split`."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, *, path: Path, splits: Sequence[str] = (), data_dir: Path):
-        self._path = path
-        self._written_splits = splits
-        super().__init__(data_dir=data_dir, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {name: tfds.features.Text() for name in ROW_FIELDS}
-        return self.dataset_info_from_configs(
-            description="Programming problems with tests, as LiveCodeBench rows.",
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # order is the pipeline's business
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split) for split in self._written_splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
-        for index, (_, row) in enumerate(read_rows(self._path)):
-            if row["split"] == split:
-                yield index, {name: row.get(name, "") for name in ROW_FIELDS}
 
 
 class ProblemSource:
-    """Random access to the problems of one split, in the order of the JSONL file."""
+    """Random access to the problems of a set, in the order of its files.
 
-    def __init__(self, records: Sequence[Mapping[str, bytes]], name: str):
-        self._records = records
-        self._name = name
+    `name` names it in messages; `skipped` holds a message for each row that was left out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[BuiltSet],
+        picks: Sequence[tuple[int, int]],
+        skipped: Sequence[str] = (),
+    ):
+        self.name = name
+        self.skipped = tuple(skipped)
+        self._parts = tuple(parts)
+        self._picks = tuple(picks)  # part and record of each problem
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._picks)
 
     def __getitem__(self, index: int) -> Problem:
-        record = self._records[index]
-        row = {field: value.decode() for field, value in record.items()}
-        return problem_from_row(row, f"{self._name} record {index}")
+        part, record = self._picks[index]
+        return self._parts[part].problem(record, f"{self.name} problem {index}")
+
+    def entry(self, index: int) -> Entry:
+        """What describes a problem, without reading its tests, which may be many megabytes."""
+        part, record = self._picks[index]
+        return self._parts[part].entries[record]
 
 
-def problem_source(name: str, split: str) -> ProblemSource:
-    """Open a split of a problem set: a name in `DATASETS`, or the path of a .jsonl file of rows.
+def problem_source(
+    name: str,
+    role: str = "train",
+    *,
+    skip_bad: bool = False,
+    notice: Callable[[str], Any] | None = None,
+) -> ProblemSource:
+    """Open a problem set for training or validation, built first if it is not.
 
-    The first use checks every row and builds the ArrayRecord files under `cache_folder()`, in a
-    folder named after the SHA-256 of the JSONL file, so an edited file is built anew. Any number of
-    processes may do so at once.
+    Names are `starter`, `humaneval`, `livecodebench` with what `livecodebench.parse_name` knows,
+    and `jsonl:PATH`, or a path that ends in .jsonl. Of a set whose rows name a split, only the
+    problems of `role` are there; of others all, in either role.
 
-    Raises UserError for an unknown name or split, a bad row, a repeated id, or a cache that cannot
-    be written.
+    `notice` is told before a large file is built and, with `skip_bad`, of each row that is left out
+    because it cannot be used. Without `skip_bad` the first such row is refused.
+
+    Raises UserError for an unknown name or role, a file that is missing or cannot be read, a bad
+    row, a repeated id, a set or role without problems, and a cache that cannot be written.
     """
-    path = _path_of(name)
-    folder = cache_folder() / "datasets" / f"{path.stem}-{_digest(path)[:16]}"
-    try:
-        builder = _built(path, folder)
-    except (OSError, RuntimeError) as error:  # ArrayRecord reports a full disk as RuntimeError
-        raise UserError(
-            f"Cannot keep the problem set {name!r} in {folder}: {error}. Free some space, or point "
-            "the environment variable RLIF_CACHE to a folder that can be written."
-        ) from error
-    if split not in builder.info.splits:
-        raise UserError(
-            f"The problem set {name!r} has no split {split!r}, only "
-            f"{', '.join(builder.info.splits)}."
-        )
-    return ProblemSource(builder.as_data_source(split), f"{name}/{split}")
+    if role not in SPLITS:
+        raise UserError(f"A problem set is opened for {' or '.join(SPLITS)}, not for {role!r}.")
+    contents, window = _contents(name)
+    parts = [built_set(content, skip_bad, notice) for content in contents]
+    skipped = [message for part in parts for message in part.skipped]
+    picks = list(_distinct(parts, None if not skip_bad else skipped))
+    if skipped and notice is not None:
+        notice(f"{len(skipped)} rows of {name} cannot be used and are left out:")
+        for message in skipped:
+            notice(message)
+    return ProblemSource(
+        f"{name}/{role}", parts, _picked(parts, picks, name, role, window), skipped
+    )
 
 
-def _path_of(name: str) -> Path:
+def _contents(name: str) -> tuple[list[Content], Window | None]:
+    """What a set is built from, and the window of contest days that its name asks for."""
     if name in DATASETS:
-        return DATASETS[name]
-    if not name.endswith(".jsonl"):
-        raise UserError(
-            f"Unknown problem set {name!r}. Known: {', '.join(DATASETS)}; or give the path of a "
-            ".jsonl file of LiveCodeBench rows."
-        )
-    return Path(name)
+        return [jsonl_content(DATASETS[name], _read_row)], None
+    if name == "humaneval":
+        return [listed_content(name, list(humaneval_problems()))], None
+    if name.startswith("jsonl:") or name.endswith(".jsonl"):
+        path = Path(name.removeprefix("jsonl:")).expanduser()
+        return [jsonl_content(path, _read_row)], None
+    if is_livecodebench(name):
+        asked = parse_name(name)
+        paths = release_files(asked.location, asked.files, asked.remedy)
+        return [jsonl_content(path, read_release_row) for path in paths], asked.window
+    raise UserError(
+        f"Unknown problem set {name!r}. Known: {', '.join(DATASETS)}, humaneval, livecodebench and "
+        "livecodebench_v5; or give jsonl:PATH, or the path of a .jsonl file."
+    )
 
 
-def _digest(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"Cannot read the problems in {path}: {error.strerror}. Check the path and its "
-            "permissions."
-        ) from error
+def _read_row(row: Any, where: str) -> tuple[Problem, Any]:
+    problem = problem_from_any(row, where)
+    return problem, row.get("split")
 
 
-def _built(path: Path, folder: Path) -> CodeProblems:
-    """The builder of `path` with its files in `folder`; OSError or RuntimeError if it cannot be."""
-    builder = CodeProblems(path=path, data_dir=folder)
-    if builder.data_path.exists():
-        return builder
-    builder = CodeProblems(path=path, splits=_checked_splits(path), data_dir=folder)
-    try:
-        with _silence():
-            builder.download_and_prepare()
-    except OSError:
-        # TFDS writes to a folder of its own and renames it; the rename fails when another process
-        # was first.
-        if not builder.data_path.exists():
-            raise
-    return CodeProblems(path=path, data_dir=folder)
-
-
-def _checked_splits(path: Path) -> list[str]:
-    """The splits named in the file, after a check of every row, so that no run meets a bad one."""
+def _distinct(parts: Sequence[BuiltSet], skipped: list[str] | None) -> Iterator[tuple[int, int]]:
+    """Part and record of each problem; one whose id an earlier part has is refused or skipped."""
     places: dict[str, str] = {}
-    splits = set()
-    for where, row in read_rows(path):
-        problem = problem_from_row(row, where)
-        if row.get("split") not in SPLITS:
-            raise UserError(
-                f"{where} (question_id {problem.id!r}): field split is {row.get('split')!r}; set "
-                f"it to {' or '.join(repr(s) for s in SPLITS)}, which keeps the problems that are "
-                "trained on apart from those that measure progress."
+    for number, part in enumerate(parts):
+        for record, entry in enumerate(part.entries):
+            if entry.id not in places:
+                places[entry.id] = entry.place
+                yield number, record
+                continue
+            message = (
+                f"{entry.place}: the id {entry.id!r} was already used at {places[entry.id]}; give "
+                "each problem an id of its own."
             )
-        if problem.id in places:
-            raise UserError(
-                f"{where}: question_id {problem.id!r} was already used at {places[problem.id]}; "
-                "give each problem an id of its own."
-            )
-        places[problem.id] = where
-        splits.add(row["split"])
-    if not splits:
-        raise UserError(f"{path} holds no problems; add one row per line.")
-    return [split for split in SPLITS if split in splits]
+            if skipped is None:
+                raise UserError(message)
+            skipped.append(message)
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep TFDS's announcements and progress bars, written to both streams, off the terminal."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def _picked(
+    parts: Sequence[BuiltSet],
+    picks: Sequence[tuple[int, int]],
+    name: str,
+    role: str,
+    window: Window | None,
+) -> list[tuple[int, int]]:
+    """Those of the picks that are in the role and in the window."""
+    entries = [parts[part].entries[record] for part, record in picks]
+    splits = {entry.split for entry in entries} - {""}
+    if splits and role not in splits:
+        raise UserError(f"The problem set {name!r} has no split {role!r}, only {min(splits)}.")
+    if window is None:
+        dated = [True] * len(entries)
+    else:
+        dated = [in_window(entry.contest_date, window) for entry in entries]
+        if not any(dated):
+            days = sorted(entry.contest_date for entry in entries)
+            raise UserError(
+                f"The problem set {name!r} is empty: its {len(days)} problems are of contests from "
+                f"{days[0]} to {days[-1]}. Choose other days."
+            )
+    return [
+        pick
+        for pick, entry, is_dated in zip(picks, entries, dated, strict=True)
+        if is_dated and entry.split in ("", role)
+    ]

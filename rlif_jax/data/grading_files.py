@@ -4,7 +4,6 @@ Neither is ever held in memory: problems are found again by their place in the f
 """
 
 import functools
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from rlif_jax.data.errata import erratum_reason
 from rlif_jax.data.extract import extract_code
+from rlif_jax.data.formats import problem_from_any, schema_of
+from rlif_jax.data.judgeable import check_judgeable
 from rlif_jax.data.rows import (
     DESCRIPTIVE_FIELDS,
     check_unicode,
@@ -19,7 +20,6 @@ from rlif_jax.data.rows import (
     json_field,
     parse_line,
     positive_seconds,
-    problem_from_row,
     read_lines,
     read_rows,
     shorten,
@@ -33,13 +33,15 @@ CACHED_PROBLEMS = 16
 class ProblemFile:
     """The problems of a JSONL file by id; all rows are checked first, then read when asked for.
 
-    A row is an evaluation sample (`problem_from_sample`) or, without `input_output`, a dataset row
-    of LiveCodeBench (`rows.problem_from_row`); rows without a time limit of their own get
-    `time_limit_s`, in seconds per test. Ids and offsets stay in memory, and the problems that were
-    used last.
+    A row is of any schema that problem sets have (`formats.problem_from_any`), or else, with
+    `input_output`, an evaluation sample (`problem_from_sample`). Its id is the problem's, as it is
+    in training and evaluation, and completions repeat that: "mbpp/7" for the `task_id` 7 of MBPP,
+    "apps/12" for the `problem_id` 12 of APPS (`contest_rows.problem_from_contest` tells those of
+    sets without ids). Rows without a time limit of their own get `time_limit_s`, in seconds per
+    test. Ids and offsets stay in memory, and the problems that were used last.
 
     Raises UserError when the file is not a regular one or holds no problem, when a row is bad, when
-    a functional test is not JSON, or when an id comes twice.
+    its tests cannot be judged (`judgeable.check_judgeable`), or when an id comes twice.
     """
 
     def __init__(self, path: Path, time_limit_s: float = Problem.time_limit_s):
@@ -94,10 +96,10 @@ class ProblemFile:
 
     def _problem(self, line: bytes, where: str) -> Problem:
         row = parse_line(line, where)
-        from_sample = isinstance(row, dict) and "input_output" in row
-        read = problem_from_sample if from_sample else problem_from_row
-        problem = read(row, where, self._time_limit_s)
-        _check_functional_tests(problem, where)
+        if not (isinstance(row, dict) and "input_output" in row and schema_of(row) is None):
+            return problem_from_any(row, where, self._time_limit_s)
+        problem = problem_from_sample(row, where, self._time_limit_s)
+        check_judgeable(problem, f"{where} (id {problem.id!r})")
         return problem
 
 
@@ -225,20 +227,3 @@ def _text(value: Any, name: str, where: str, lines: bool = True) -> str:
         )
     check_unicode(value, f"input_output, {name}", where)
     return value
-
-
-def _check_functional_tests(problem: Problem, where: str) -> None:
-    """Refuse functional tests that no program could be judged by, before one is run."""
-    if problem.entry_point is None:
-        return
-    for number, test in enumerate(problem.tests, start=1):
-        for text in (*filter(str.strip, test.input.split("\n")), test.output):
-            try:
-                # Numbers stay text: only their form matters, and int() refuses very long ones.
-                json.loads(text, parse_int=str)
-            except (ValueError, RecursionError) as error:
-                raise UserError(
-                    f"{where} (id {problem.id!r}): test {number} of the function "
-                    f"{problem.entry_point!r} has {shorten(text)}, which is not JSON ({error}); "
-                    "arguments are one JSON value per line, a result is one JSON value."
-                ) from error

@@ -5,16 +5,16 @@ A row is a flat mapping of strings; some of them hold JSON (format of
 skeleton of a function ("" for programs that read standard input), `public_test_cases` and
 `private_test_cases` JSON lists of {input, output, testtype}, `metadata` a JSON object whose
 `func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))).
+The testtype "assert" and all of `metadata` but `func_name` are ours.
 """
 
-import base64
 import json
-import pickletools
-import zlib
+import keyword
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlif_jax.data.packed import unpack
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
@@ -38,10 +38,11 @@ def problem_from_row(
 ) -> Problem:
     """The `Problem` of a dataset row: public tests first, then private ones.
 
-    The function's name comes from `metadata.func_name`, and its presence alone decides the kind of
-    all tests, as in the official checker; `metadata.time_limit_s` (seconds per test) is ours, and
-    `time_limit_s` holds for rows without one. Fields that only describe the problem and all other
-    keys of `metadata` go to `Problem.metadata`.
+    The function's name comes from `metadata.func_name`, and its presence alone decides whether the
+    tests are stdin ones, as in the official checker; with it they are functional, or all of them
+    assert. `metadata.time_limit_s` (seconds per test) is ours, and `time_limit_s` holds for rows
+    without one. Fields that only describe the problem and all other keys of `metadata` go to
+    `Problem.metadata`.
 
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
     or not text, when its JSON is bad or of the wrong shape, or when there is no test.
@@ -60,9 +61,9 @@ def problem_from_row(
     time_limit_s = positive_seconds(
         metadata.pop("time_limit_s", time_limit_s), "field metadata has time_limit_s", where
     )
-    kind = "stdin" if entry_point is None else "functional"
     public = json_field(fields["public_test_cases"], "public_test_cases", list, where)
     private = _private_tests(fields["private_test_cases"], where)
+    kind = _kind([*public, *private], entry_point)
     tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
     if not tests:
         raise UserError(
@@ -81,8 +82,15 @@ def problem_from_row(
 
 
 def row_from_problem(problem: Problem) -> dict[str, str]:
-    """The dataset row of a problem, private tests as plain JSON: undoes `problem_from_row`."""
-    metadata = {k: v for k, v in problem.metadata.items() if k not in DESCRIPTIVE_FIELDS}
+    """The dataset row of a problem, private tests as plain JSON: undoes `problem_from_row`.
+
+    What describes the problem without being text stays in `metadata`, where any JSON value can be.
+    Raises UserError for a problem that a row cannot express.
+    """
+    _check_expressible(problem)
+    texts = {name: problem.metadata.get(name) for name in DESCRIPTIVE_FIELDS}
+    texts = {name: text for name, text in texts.items() if text and isinstance(text, str)}
+    metadata = {name: value for name, value in problem.metadata.items() if name not in texts}
     if problem.entry_point is not None:
         metadata["func_name"] = problem.entry_point
     if problem.time_limit_s != _DEFAULT_TIME_LIMIT_S:
@@ -93,8 +101,9 @@ def row_from_problem(problem: Problem) -> dict[str, str]:
         "starter_code": problem.starter_code,
         "public_test_cases": _test_cases(t for t in problem.tests if not t.private),
         "private_test_cases": _test_cases(t for t in problem.tests if t.private),
-        "metadata": json.dumps(metadata, ensure_ascii=False),
-    } | {name: problem.metadata.get(name, "") for name in DESCRIPTIVE_FIELDS}
+        # JSON may spell out half a character, which only its ASCII form can store.
+        "metadata": json.dumps(metadata),
+    } | {name: texts.get(name, "") for name in DESCRIPTIVE_FIELDS}
 
 
 def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]]:
@@ -154,7 +163,9 @@ def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
 
 def function_name(value: Any, what: str, where: str) -> str | None:
     """The name of the function that tests call, None for stdin; UserError when it is no name."""
-    if value is None or (isinstance(value, str) and value.isidentifier()):
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value):
         return value
     raise UserError(
         f"{where}: {what} {shorten(value)}, which is not the name of a function; give the name "
@@ -202,42 +213,16 @@ def _private_tests(text: str, where: str) -> list:
     # Base64 of a zlib stream starts with "e" (0x78) and JSON of a list with "[": never both.
     if text.lstrip().startswith(("[", "{", '"')):
         return json_field(text, "private_test_cases", list, where)
-    try:
-        packed = zlib.decompress(base64.b64decode(text, validate=True))
-    except (ValueError, zlib.error) as error:
-        raise UserError(
-            f"{where}: field private_test_cases is neither JSON nor base64 of zlib data ({error}); "
-            f"it starts with {text[:40]!r}."
-        ) from error
-    try:
-        unpacked = _pickled_text(packed)
-    except ValueError as error:
-        raise UserError(
-            f"{where}: field private_test_cases holds a pickle that is refused: {error}. Only the "
-            "pickle of one text is opened, because others can run code; store the tests as plain "
-            "JSON."
-        ) from error
+    unpacked = unpack(text, "private_test_cases", where)
     return json_field(unpacked, "private_test_cases", list, where)
 
 
-_TEXT_OPCODES = ("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
-_IDLE_OPCODES = ("PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP")
-
-
-def _pickled_text(data: bytes) -> str:
-    """The str in a pickle of one str, read off its opcodes: nothing is executed or imported.
-
-    Raises ValueError for any other pickle, naming the opcode that is not allowed.
-    """
-    texts = []
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in _TEXT_OPCODES:
-            texts.append(argument)
-        elif opcode.name not in _IDLE_OPCODES:
-            raise ValueError(f"it is not a text (opcode {opcode.name})")
-    if len(texts) != 1:
-        raise ValueError(f"it holds {len(texts)} texts instead of one")
-    return texts[0]
+def _kind(cases: list, entry_point: str | None) -> str:
+    """The kind of a row's tests; that of the first tells a function's two kinds apart."""
+    if entry_point is None:
+        return "stdin"
+    first = cases[0] if cases and isinstance(cases[0], dict) else {}
+    return "assert" if first.get("testtype") == "assert" else "functional"
 
 
 def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...]:
@@ -247,6 +232,13 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
         place = f"{where}: field {name}, test {number}"
         if not isinstance(case, dict):
             raise UserError(f"{place} is {shorten(case)}, not an object with input and output.")
+        if kind == "assert":
+            case = {"output": ""} | case
+            if case["output"]:
+                raise UserError(
+                    f"{place} has output {shorten(case['output'])}, but its input asserts what it "
+                    "expects; leave the output out."
+                )
         for key in ("input", "output"):
             if not isinstance(case.get(key), str):
                 raise UserError(
@@ -255,13 +247,32 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
                 )
             check_unicode(case[key], f"{name}, test {number}, {key}", where)
         if case.get("testtype", kind) != kind:
+            reason = {
+                "stdin": "its metadata names no func_name",
+                "functional": "its metadata names a func_name",
+                "assert": "its first test is, and a problem has tests of one kind",
+            }[kind]
             raise UserError(
-                f"{place} has testtype {case['testtype']!r}, but the row is {kind} because its "
-                f"metadata {'names no' if kind == 'stdin' else 'names a'} func_name; correct one "
-                "of the two."
+                f"{place} has testtype {shorten(case['testtype'])}, but the row is {kind} because "
+                f"{reason}; correct one of the two."
             )
         tests.append(Test(case["input"], case["output"], kind, private))
     return tuple(tests)
+
+
+def _check_expressible(problem: Problem) -> None:
+    if kept := {"func_name", "time_limit_s"} & set(problem.metadata):
+        raise UserError(
+            f"Problem {problem.id!r} has {min(kept)!r} in its metadata, where rows keep something "
+            "else under that name; rename it."
+        )
+    kinds = {test.kind for test in problem.tests}
+    if kinds not in (({"stdin"},) if problem.entry_point is None else ({"functional"}, {"assert"})):
+        raise UserError(
+            f"Problem {problem.id!r} has tests of kind {' and '.join(sorted(kinds)) or 'none'} and "
+            f"the entry point {problem.entry_point!r}; stdin tests need none, functional ones or "
+            "asserting ones a function's name, and a problem has tests of one kind."
+        )
 
 
 def _test_cases(tests: Iterator[Test]) -> str:

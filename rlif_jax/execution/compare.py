@@ -2,8 +2,8 @@
 
 The rules are LiveCodeBench's (commit 28fef95, `lcb_runner/evaluation/testing_util.py`); there is no
 special judge, so a problem with several right answers has one. Answers may be hostile: nothing here
-writes out an exponent, follows nesting by recursion, or takes more than linear time in the length
-of a number.
+writes out an exponent, takes more than linear time in the length of a number, or follows nesting by
+recursion, except that plain data nested too deeply for that has no key.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterator
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any
+
+from rlif_jax.execution.sandbox.plain_data import UNREADABLE
 
 _INT_DIGITS = 4000  # CPython refuses to convert integers of more than 4300 digits
 _TOLERANCE_DIGITS = 50
@@ -83,6 +85,36 @@ def answer_key(kind: str, text: str) -> str:
     for piece in pieces:
         digest.update(piece.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+class AnswersKey:
+    """The key of what a program answered in a sequence of calls: equal for equal answers.
+
+    Answers are plain data (`sandbox.plain_data`), equal when Python holds them equal, except that
+    NaN agrees with NaN. An exception is known by its class. What a call has left in its arguments
+    counts where the function returned None.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._readable = True
+
+    def add(self, kind: str, text: str) -> None:
+        """Take one more answer: "result" or "raised", and the JSON text that came with it."""
+        try:
+            first, *more = load_json(text)
+            pieces = [kind, _canonical_plain(first)]
+            if kind == "result" and first is None:
+                pieces += map(_canonical_plain, more)
+        except UNREADABLE:
+            self._readable = False
+            return
+        for piece in pieces:
+            self._digest.update(f"{piece};".encode("utf-8", "surrogatepass"))
+
+    def digest(self) -> str | None:
+        """32 hexadecimal digits; None when an answer was no plain data."""
+        return self._digest.hexdigest() if self._readable else None
 
 
 def load_json(text: str) -> Any:
@@ -208,3 +240,39 @@ def _canonical_number(number: float | Decimal) -> str:
         number = int(number)
     # A Decimal is an integer of more digits than any int here has, and is written as digits, too.
     return str(number) if isinstance(number, Decimal) else str(int(number))
+
+
+def _canonical_plain(tree: Any) -> str:
+    """A text that two trees of plain data share when, and only when, their values are equal.
+
+    Raises one of UNREADABLE for a tree that has none.
+    """
+    if tree is None or isinstance(tree, str):
+        return "".join(_canonical_value(tree))
+    if isinstance(tree, list):
+        return f"list {len(tree)};{''.join(map(_canonical_plain, tree))}"
+    if not isinstance(tree, dict):
+        return f"number {_canonical_whole(tree)};"
+    ((kind, content),) = tree.items()
+    if kind == "int":
+        return f"number {hex(int(content, 16))};"
+    if kind == "complex":
+        real, imaginary = content
+        if imaginary == 0:
+            return _canonical_plain(real)
+    if kind == "bytes":
+        return f"bytes {content};"
+    parts = [_canonical_plain(item) for item in content]
+    if kind in ("dict", "set", "frozenset"):
+        kind = kind.removeprefix("frozen")
+        parts.sort()
+    return f"{kind} {len(parts)};{''.join(parts)}"
+
+
+def _canonical_whole(number: float | Decimal) -> str:
+    """The value of a number, hexadecimal digits if it is whole; one too long for `int` as it is."""
+    if isinstance(number, Decimal):
+        return str(number)
+    if isinstance(number, float) and not number.is_integer():
+        return "nan" if math.isnan(number) else number.hex()
+    return hex(int(number))

@@ -4,6 +4,7 @@ import contextlib
 import signal
 from dataclasses import dataclass
 
+from rlif_jax.execution.asserted import ANSWERS, Asserted
 from rlif_jax.execution.compare import answer_key, functional_equal, load_json, stdout_equal
 from rlif_jax.execution.program import Run
 from rlif_jax.execution.sandbox.terms import OUT_OF_MEMORY
@@ -29,6 +30,65 @@ def decide(
     How the process ended comes first: a right answer followed by a crash, a signal or a non-zero
     status of os._exit is a runtime error. SANDBOX_ERROR says that the program was never reached.
     """
+    if (bad := _bad_end(run, cpu_s)) is not None:
+        return bad
+    if test.kind == "stdin":
+        return _compare_stdout(test, run, tolerance, with_answer)
+    return _compare_value(test, run, tolerance, with_answer)
+
+
+def decide_asserted(test: Test, asserted: Asserted, cpu_s: float) -> Decision:
+    """Return the verdict on a test of kind "assert".
+
+    What went wrong in the program's process comes first. Whatever makes the test's source end
+    otherwise than normally is a failure of the program, as in plain Python.
+    """
+    run = asserted.program
+    if run is not None:
+        if (bad := _bad_end(run, cpu_s)) is not None:
+            return bad
+        if run.claim is None:
+            return Decision(Verdict.RUNTIME_ERROR, "ended before the function returned")
+        kind, payload = run.claim
+        if kind not in ANSWERS:
+            why = f"returned no plain data: {_plain(payload[:300])}"
+            return Decision(Verdict.WRONG_ANSWER, why)
+    if (bad := _bad_end(asserted.source, cpu_s)) is not None:
+        blamed = bad.verdict in (Verdict.RUNTIME_ERROR, Verdict.COMPILE_ERROR)
+        verdict = Verdict.WRONG_ANSWER if blamed else bad.verdict
+        return Decision(verdict, f"the test's source: {bad.why}")
+    verdict, why, answered = _end_of_source(test, asserted.source)
+    if verdict is Verdict.PASSED and run is None:
+        return Decision(Verdict.WRONG_ANSWER, "the test's source never called the function")
+    return Decision(verdict, why, asserted.answer if answered else None)
+
+
+def _end_of_source(test: Test, run: Run) -> tuple[Verdict, str, bool]:
+    """Return verdict and reason as a test's source tells them, and whether all was answered."""
+    if run.claim is None:
+        return Verdict.WRONG_ANSWER, "the test's source ended early", False
+    kind, payload = run.claim
+    try:
+        what = load_json(payload)
+        if kind == "passed":
+            return Verdict.PASSED, "", True
+        if kind == "raised":
+            name, message = what
+            return Verdict.RUNTIME_ERROR, _plain(f"the function raised {name}: {message}"), False
+        if kind == "refused":
+            return Verdict.WRONG_ANSWER, _plain(str(what)[:300]), False
+        line, name, message, *more = what
+        text = (["", *test.input.splitlines()][line : line + 1] or [""])[0].strip()
+    except (TypeError, ValueError):
+        return Verdict.WRONG_ANSWER, "the test's source wrote to the judge's descriptor", False
+    how = "failed" if kind == "failed" else f"raised {name}"
+    said = f": {message}" if message else ""
+    why = _plain(f"line {line} of the test, {shorten(text)}, {how}{said}")
+    return Verdict.WRONG_ANSWER, why, True not in more
+
+
+def _bad_end(run: Run, cpu_s: float) -> Decision | None:
+    """Return the decision on a process that ran into a limit or ended badly, None for no such."""
     if not run.started:
         tail = run.stderr.decode(errors="replace")
         return Decision(
@@ -52,9 +112,7 @@ def decide(
         return Decision(Verdict.RUNTIME_ERROR, "wrote to the judge's descriptor")
     if run.exit_code:
         return Decision(Verdict.RUNTIME_ERROR, _status(run))
-    if test.kind == "stdin":
-        return _compare_stdout(test, run, tolerance, with_answer)
-    return _compare_value(test, run, tolerance, with_answer)
+    return None
 
 
 def _compare_stdout(test: Test, run: Run, tolerance: float, with_answer: bool) -> Decision:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from rlif_jax import config
 from rlif_jax.errors import UserError
-from rlif_jax.execution.compare import load_json
-from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, shorten
-from rlif_jax.execution.process import Job
-from rlif_jax.execution.program import Program
+from rlif_jax.execution.asserted import run_asserted
+from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, decide_asserted
+from rlif_jax.execution.judgeable import check_problem, preamble
+from rlif_jax.execution.process import Job, Left
+from rlif_jax.execution.program import Program, Run
 from rlif_jax.execution.reader import Reader
+from rlif_jax.execution.slot import Slot
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
@@ -48,13 +50,13 @@ class Judge:
         self._scratch = Path(tempfile.mkdtemp(prefix="rlif_judge_"))
         self._scratch.chmod(0o711)  # programs may run as another user, who must pass through
         memory_bytes = execution.memory_mb << 20
-        self._slots: list[_Slot] = []
-        self._idle: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self._slots: list[Slot] = []
+        self._idle: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._executor = ThreadPoolExecutor(execution.workers, thread_name_prefix="judge")
         self._reader = Reader(self._scratch, memory_bytes)
         try:
             for _ in range(execution.workers):
-                self._slots.append(_Slot(self._scratch, memory_bytes))
+                self._slots.append(Slot(self._scratch, memory_bytes))
                 self._idle.put(self._slots[-1])
             self.isolation: Mapping[str, str] = self._slots[0].isolation()
             """How far programs are shut in, in words, by the first worker's own report."""
@@ -76,8 +78,10 @@ class Judge:
         A program that reads standard input is run once a test, in a process of its own unless its
         text shows that it can carry nothing over; it passes a test when it ends normally with the
         expected output. One that defines a function is loaded once and called with one test after
-        another. CPU time a test is limited to the smaller of the problem's and the configuration's
-        limit, wall-clock time to five times that.
+        another; the source of an assert test runs in a process of its own, from which the calls
+        come as plain data (`sandbox.plain_data`), so that arguments and results are copies, and a
+        result that is no plain data fails. CPU time a test is limited to the smaller of the
+        problem's and the configuration's limit, wall-clock time to five times that.
         No code, or blank code, is NO_CODE at once. The future raises SandboxError when the
         machinery failed twice. Raises UserError when the problem cannot be judged.
         """
@@ -142,9 +146,7 @@ class Judge:
             tuple(d.answer for d in decisions) if self._all else (),
         )
 
-    def _run_tests(
-        self, slot: "_Slot", problem: Problem, code: str, retried: bool
-    ) -> list[Decision]:
+    def _run_tests(self, slot: Slot, problem: Problem, code: str, retried: bool) -> list[Decision]:
         """Return a decision for each test, to the first failure or for all.
 
         Raises ZygoteLost or SandboxError when the machinery fails.
@@ -156,13 +158,17 @@ class Judge:
             for test, following in zip(problem.tests, (*problem.tests[1:], None), strict=True):
                 if program is None:
                     program = stack.enter_context(self._program(slot, problem, test, code, cpu_s))
-                decision, fresh = self._decide(program, test, cpu_s, retried, following)
+                if test.kind == "assert":
+                    decision = self._decide_asserted(slot, program, problem, test, cpu_s, retried)
+                    fresh = True
+                else:
+                    decision, fresh = self._decide(program, test, cpu_s, retried, following)
                 if decision.verdict is not Verdict.PASSED and not fresh and test.kind == "stdin":
                     # whatever goes wrong in a process that has run before is not its doing
                     program.end()
                     decision, _ = self._decide(program, test, cpu_s, retried)
                 decisions.append(decision)
-                if slot.worker.spent:
+                if slot.spent:
                     stack.close()
                     slot.restart()
                     program = None
@@ -183,20 +189,49 @@ class Judge:
         """Run one test; return its decision and whether its process was fresh."""
         ahead = None if following is None else following.input
         run = program.test(test.input, self._output_bytes(test), ahead)
-        if not retried and run.killed_by_a_stranger and run.cpu_s < cpu_s:
-            raise SandboxError("the program was killed from outside")
         decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
-        if decision.verdict is Verdict.SANDBOX_ERROR:
-            raise SandboxError(decision.why)
-        return decision, run.fresh
+        return _believed(decision, run, cpu_s, retried), run.fresh
+
+    def _decide_asserted(
+        self,
+        slot: Slot,
+        program: Program,
+        problem: Problem,
+        test: Test,
+        cpu_s: float,
+        retried: bool,
+    ) -> Decision:
+        """Run the source of one assert test against the program; return its decision."""
+        left = Left(cpu_s, WALL_FACTOR * cpu_s)
+        job = Job(
+            kind="test",
+            code=test.input,
+            entry_point=problem.entry_point,
+            cpu_s=left.cpu_s,
+            wall_s=left.wall_s,
+            memory_bytes=self._execution.memory_mb << 20,
+            calls=1,
+            preamble=preamble(problem),
+            all_assertions=self._all,
+        )
+        self._check_isolation(slot.source_worker)
+        with Program(slot.source_worker, job) as source:
+            asserted = run_asserted(program, source, left, self._output_bytes(test), self._all)
+        decision = decide_asserted(test, asserted, cpu_s)
+        for run in filter(None, (asserted.program, asserted.source)):
+            _believed(decision, run, cpu_s, retried)
+        return decision
+
+    def _check_isolation(self, worker: Worker) -> None:
+        if worker.isolation != self.isolation:  # what was checked and recorded must hold
+            raise SandboxError(
+                f"a worker came up otherwise isolated: {described(worker.isolation)}"
+            )
 
     def _program(
-        self, slot: "_Slot", problem: Problem, test: Test, code: str, cpu_s: float
+        self, slot: Slot, problem: Problem, test: Test, code: str, cpu_s: float
     ) -> Program:
-        if slot.worker.isolation != self.isolation:  # what was checked and recorded must hold
-            raise SandboxError(
-                f"a worker came up otherwise isolated: {described(slot.worker.isolation)}"
-            )
+        self._check_isolation(slot.worker)
         job = Job(
             kind=test.kind,
             code=code,
@@ -209,6 +244,7 @@ class Judge:
             and len(problem.tests) > 1
             and self._reader.carries_nothing_over(code),
             own_files="/dev/" in code or "/proc" in code,
+            preamble=preamble(problem) if test.kind == "assert" else "",
         )
         return Program(slot.worker, job)
 
@@ -217,44 +253,13 @@ class Judge:
         return max(self._execution.output_kb << 10, 2 * len(test.output.encode()) + 4096)
 
 
-class _Slot:
-    """A place for one worker, refilled when it breaks."""
-
-    def __init__(self, scratch: Path, memory_bytes: int):
-        self._start = lambda: Worker(scratch, memory_bytes)
-        self.worker = self._start()
-
-    def isolation(self) -> Mapping[str, str]:
-        """The worker's isolation; once more with a fresh one when it does not start.
-
-        Raises SandboxError when that does not start either.
-        """
-        try:
-            return self.worker.isolation
-        except ZygoteLost:
-            self.restart()
-        try:
-            return self.worker.isolation
-        except ZygoteLost as error:
-            raise SandboxError(str(error)) from error
-
-    @property
-    def reachable(self) -> bool:
-        """Whether programs of this worker share a process namespace with its zygote's."""
-        try:
-            return self.worker.isolation["namespaces"].startswith("none")
-        except ZygoteLost:
-            return False
-
-    def hang_up(self) -> None:
-        self.worker.hang_up()
-
-    def close(self) -> None:
-        self.worker.close()
-
-    def restart(self) -> None:
-        broken, self.worker = self.worker, self._start()
-        broken.close()
+def _believed(decision: Decision, run: Run, cpu_s: float, retried: bool) -> Decision:
+    """Return the decision; raise SandboxError when the machinery failed, or may have."""
+    if not retried and run.killed_by_a_stranger and run.cpu_s < cpu_s:
+        raise SandboxError("the program was killed from outside")
+    if decision.verdict is Verdict.SANDBOX_ERROR:
+        raise SandboxError(decision.why)
+    return decision
 
 
 def weaknesses(isolation: Mapping[str, str]) -> list[str]:
@@ -287,28 +292,3 @@ def _refuse_weak(isolation: Mapping[str, str]) -> None:
             "their own; or, where nothing here is worth protecting, pass "
             "--execution.allow-weak-isolation."
         )
-
-
-def check_problem(problem: Problem) -> None:
-    """Raise UserError when the problem has no tests or one that cannot be judged."""
-
-    def refuse(what: str) -> UserError:
-        return UserError(
-            f"Problem {problem.id!r} cannot be judged: {what}. Correct the row or drop the problem."
-        )
-
-    if not problem.tests:
-        raise refuse("it has no tests")
-    if len({test.kind for test in problem.tests}) > 1:
-        raise refuse("it mixes tests of kind 'stdin' and 'functional'")
-    for number, test in enumerate(problem.tests, 1):
-        if test.kind not in ("stdin", "functional"):
-            raise refuse(f"test {number} is of kind {test.kind!r}, not 'stdin' or 'functional'")
-        if test.kind == "functional":
-            if not problem.entry_point:
-                raise refuse(f"test {number} is functional, and there is no entry_point")
-            for text in (*filter(str.strip, test.input.split("\n")), test.output):
-                try:
-                    load_json(text)
-                except ValueError:
-                    raise refuse(f"test {number} has {shorten(text)}, which is not JSON") from None

@@ -21,9 +21,11 @@ SLICE_S = 0.1  # longest wait between two looks at the clock
 class Job:
     """One program and its limits. It holds nothing of any expected output.
 
-    `calls` is how many inputs it may be given, `again` whether a whole program may be given them in
-    one process, `own_files` whether it may look into its own folder of /proc (where /dev/stdin
-    leads), which takes time to open.
+    `kind` is a test's ("stdin", "functional", "assert"), or "test" for the source of an assert
+    test, which is run like a program; `all_assertions` has it go on after one that fails.
+    `preamble` is run before `code`. `calls` is how many inputs it may be given, `again` whether a
+    whole program may be given them in one process, `own_files` whether it may look into its own
+    folder of /proc (where /dev/stdin leads), which takes time to open.
     """
 
     kind: str
@@ -33,8 +35,18 @@ class Job:
     wall_s: float
     memory_bytes: int
     calls: int
-    again: bool
-    own_files: bool
+    again: bool = False
+    own_files: bool = False
+    preamble: str = ""
+    all_assertions: bool = False
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of the time for a test, in seconds."""
+
+    cpu_s: float
+    wall_s: float
 
 
 class Process:
@@ -44,7 +56,7 @@ class Process:
     """
 
     def __init__(self, worker: Worker, job: Job, code: int, streams: list[int]):
-        """Have it forked, with the program in the file `code`; raises ZygoteLost."""
+        """Have it forked, with preamble and program in the file `code`; raises ZygoteLost."""
         self._worker, self._job = worker, job
         self._received, self._unsent = bytearray(), bytearray()
         self._pid, self._open = 0, True
@@ -65,6 +77,8 @@ class Process:
             "calls": job.calls,
             "again": job.again,
             "own_files": job.own_files,
+            "preamble": len(job.preamble),
+            "all_assertions": job.all_assertions,
         }
         with contextlib.ExitStack() as stack:
             self._channel, theirs = socket.socketpair()
@@ -92,13 +106,15 @@ class Process:
         self._unsent += data
         self._send(fds)
 
-    def hear(self, limit: int) -> bytes | None:
+    def hear(self, limit: int, left: Left | None = None) -> bytes | None:
         """Return its next line; None when it has ended, or has reached a limit.
 
-        `limit` is in bytes; `limit` and `ending` tell which. Raises ZygoteLost.
+        `limit` is in bytes; time is limited to what is `left`, else as the job says. `limit` and
+        `ending` tell which. Raises ZygoteLost.
         """
-        wall_end = time.monotonic() + self._job.wall_s
-        cpu_end_s = self.used_s + self._job.cpu_s
+        left = left or Left(self._job.cpu_s, self._job.wall_s)
+        wall_end = time.monotonic() + left.wall_s
+        cpu_end_s = self.used_s + left.cpu_s
         poll = select.poll()
         poll.register(self._worker, select.POLLIN)
         if self._open:

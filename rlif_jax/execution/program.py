@@ -6,7 +6,7 @@ import secrets
 import signal
 from dataclasses import dataclass
 
-from rlif_jax.execution.process import Job, Process, memory_file
+from rlif_jax.execution.process import Job, Left, Process, memory_file
 from rlif_jax.execution.sandbox.terms import NONCE
 from rlif_jax.execution.worker import Worker
 
@@ -53,7 +53,7 @@ class Program:
         self._worker, self._job = worker, job
         _ = worker.isolation  # waits until it can take a job
         self._stack = contextlib.ExitStack()
-        self._code = memory_file(self._stack, job.code)
+        self._code = memory_file(self._stack, job.preamble + job.code)
         self._process: Process | None = None
         self._ahead: _Input | None = None
 
@@ -76,6 +76,11 @@ class Program:
             self._ahead.files.close()
             self._ahead = None
 
+    def prepare(self) -> None:
+        """Have the process of a function made, while there is something else to do."""
+        if self._process is None:
+            self._process = Process(self._worker, self._job, self._code, [])
+
     def test(self, text: str, output_bytes: int, following: str | None = None) -> Run:
         """Run the program on one input, or call its function with the arguments in `text`.
 
@@ -83,7 +88,7 @@ class Program:
         Raises ZygoteLost or SandboxError when the machinery fails.
         """
         if self._job.kind == "functional":
-            return self._call(text, output_bytes)
+            return self.ask(text, output_bytes)
         given = self._ahead or _Input(text)
         fresh, sent = self._process is None, self._ahead is not None
         self._ahead = None
@@ -107,15 +112,20 @@ class Program:
             found["cpu_s"] = 0.0
         return Run(**vars(run) | found)
 
-    def _call(self, text: str, output_bytes: int) -> Run:
-        fresh = self._process is None
-        if self._process is None:
-            self._process = Process(self._worker, self._job, self._code, [])
+    def ask(self, text: str, output_bytes: int, left: Left | None = None) -> Run:
+        """Say one thing to a process that answers on its channel, and hear what it says to that.
+
+        `left` is the time for it where that is not what the job says. Raises ZygoteLost or
+        SandboxError when the machinery fails.
+        """
+        self.prepare()
+        assert self._process is not None
+        fresh = not self._process.started
         early = not fresh and self._process.spoke_unasked()
         nonce, data = _new_nonce(), text.encode("utf-8", "surrogatepass")
         self._process.say(b"%s%d\n%s" % (nonce, len(data), data), [])
         before_s = self._process.used_s
-        line = self._process.hear(output_bytes + 4096)
+        line = self._process.hear(output_bytes + 4096, left)
         more = line is not None and self._process.said_more
         return self._run(nonce, line, fresh, before_s, foreign=early or more)
 

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 import rlif_jax
-from rlif_jax.data.datasets import CodeProblems, problem_source
+from rlif_jax.data.built import CodeProblems
+from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.humaneval import humaneval_problems
 from rlif_jax.data.rows import problem_from_row
 from rlif_jax.errors import UserError
+
+SHARED_CACHE = os.environ.get("RLIF_CACHE", "")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +61,7 @@ def test_second_use_reads_what_the_first_built(tmp_path, rows, cache):
     name = write(tmp_path / "set.jsonl", rows)
     first = problems(name, "train")
     files = {f: f.stat().st_mtime_ns for f in cache.rglob("*array_record*")}
-    assert len(files) == 2
+    assert len(files) == 1
     assert problems(name, "train") == first
     assert {f: f.stat().st_mtime_ns for f in cache.rglob("*array_record*")} == files
 
@@ -78,15 +82,15 @@ def test_process_that_comes_second_uses_the_files_of_the_first(tmp_path, rows, m
     generate = CodeProblems._generate_examples
     overtaken = []
 
-    def overtake(self, split):
+    def overtake(self):
         if not overtaken:
-            overtaken.append(split)
+            overtaken.append(True)
             assert len(problems(name, "train")) == 6
-        return generate(self, split)
+        return generate(self)
 
     monkeypatch.setattr(CodeProblems, "_generate_examples", overtake)
     assert len(problems(name, "train")) == 6
-    assert overtaken == ["train"]
+    assert overtaken == [True]
     assert len(problems(name, "validation")) == 4
 
 
@@ -134,31 +138,150 @@ def test_processes_at_once_offline_and_silent(tmp_path, rows, cache):
 def test_leftovers_of_a_killed_build_do_no_harm(tmp_path, rows, cache):
     name = write(tmp_path / "set.jsonl", rows)
     expected = problems(name, "train")
-    (built,) = cache.rglob("1.0.0")
-    built.rename(built.with_name("incomplete.ABC123_1.0.0"))
+    (built,) = cache.rglob("2.0.0")
+    built.rename(built.with_name("incomplete.ABC123_2.0.0"))
     assert problems(name, "train") == expected
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"public_test_cases": "[]", "private_test_cases": "[]"}, "line 3.*no tests"),
-        ({"split": "test"}, "line 3.*split is 'test'; set it to 'train' or 'validation'"),
-        ({"question_id": "p0"}, r"line 3: question_id 'p0' was already used at .*line 1"),
-    ],
-)
-def test_bad_row_is_refused_and_nothing_is_written(tmp_path, rows, cache, change, message):
+BAD = {
+    "no tests": ({"public_test_cases": "[]", "private_test_cases": "[]"}, "no tests"),
+    "split": ({"split": "test"}, "split is 'test'; set it to 'train' or 'validation'"),
+    "no split": ({"split": None}, "split is None; set it to 'train' or 'validation'"),
+    "id": ({"question_id": "p0"}, r"the id 'p0' was already used at .*set\.jsonl line 1;"),
+    "date": ({"contest_date": "3 May"}, r"\(id 'p4'\): contest_date is '3 May'.* write 2024-08-01"),
+    "other schema": ({"question_content": 5}, "question_content is 5, not text"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_row_is_refused_and_nothing_is_written(tmp_path, rows, cache, name):
+    change, message = BAD[name]
     rows[2] |= change
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"set\.jsonl line 3.*{message}"):
         problem_source(write(tmp_path / "set.jsonl", rows), "train")
-    assert not cache.exists()
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_bad_rows_are_left_out_and_listed_each_time(tmp_path, rows):
+    expected = [problem_from_row(rows[i]) for i in (0, 6, 9)]
+    rows[1]["metadata"] = "{"
+    rows[3]["question_id"] = "p0"
+    rows[8]["split"] = "test"
+    told: list[list[str]] = [[], []]
+    name = write(tmp_path / "set.jsonl", rows)
+    for notices in told:
+        source = problem_source(name, "validation", skip_bad=True, notice=notices.append)
+        assert [source[i] for i in range(len(source))] == expected
+        assert source.skipped == tuple(notices[1:])
+    assert told[0] == told[1]
+    assert told[0][0] == f"3 rows of {name} cannot be used and are left out:"
+    assert [message.split(" (")[0].split(":")[0] for message in told[0][1:]] == [
+        f"{name} line {number}" for number in (2, 4, 9)
+    ]
+    assert f"already used at {name} line 1" in told[0][2]
+    with pytest.raises(UserError, match=r"line 2.*metadata is not JSON"):
+        problem_source(name, "validation")
+    # A copy elsewhere is the same set, and its messages name the copy.
+    (tmp_path / "copy").mkdir()
+    copy = write(tmp_path / "copy" / "set.jsonl", rows)
+    moved = problem_source(copy, "validation", skip_bad=True)
+    assert moved.skipped == tuple(message.replace(name, copy) for message in told[0][1:])
+    assert moved.entry(1).place == f"{copy} line 7"
+
+
+def test_file_without_a_row_that_can_be_used(tmp_path, rows):
+    name = write(tmp_path / "set.jsonl", [row | {"metadata": ""} for row in rows])
+    with pytest.raises(UserError, match=r"holds 10 rows and none .*the first: .*line 1 .*metadata"):
+        problem_source(name, "train", skip_bad=True)
+
+
+def test_set_without_splits_is_there_in_either_role(tmp_path, rows):
+    for row in rows:
+        del row["split"]
+    name = f"jsonl:{write(tmp_path / 'set.data', rows)}"
+    expected = [problem_from_row(row) for row in rows]
+    assert problems(name, "train") == problems(name, "validation") == expected
+    mixed = write(tmp_path / "mixed.jsonl", [*rows[:4], rows[5] | {"split": "train"}])
+    with pytest.raises(UserError, match=r"line 5.*split is 'train', but rows before it name no"):
+        problem_source(mixed, "train")
+
+
+def test_everything_of_a_problem_is_kept(tmp_path, make_row):
+    test = {"input": "def check(f):\n    assert f(1, 2) == 3\ncheck(add)", "testtype": "assert"}
+    known = {
+        "func_name": "add",
+        "time_limit_s": 2.5,
+        "solution": "def add(a, b):\n    return a + b\n",
+        "tags": ["math", {"é": None}],
+        "difficulty": 1200,
+        "half": "\ud83d",
+    }
+    row = make_row("f", metadata=json.dumps(known), difficulty="", private_test_cases="[]")
+    row["public_test_cases"] = json.dumps([test])
+    (problem,) = problems(write(tmp_path / "set.jsonl", [row]), "train")
+    assert problem == problem_from_row(row)
+    assert problem.metadata["tags"] == ["math", {"é": None}]
+    assert (problem.metadata["difficulty"], problem.metadata["half"]) == (1200, "\ud83d")
+    assert (problem.tests[0].kind, problem.tests[0].output) == ("assert", "")
+
+
+def test_entries_describe_problems_without_their_records(tmp_path, rows, cache):
+    name = write(tmp_path / "set.jsonl", rows)
+    source = problem_source(name, "train")
+    for index in range(len(source)):
+        problem, entry = source[index], source.entry(index)
+        assert (entry.id, entry.tests, entry.split) == (problem.id, len(problem.tests), "train")
+        described = (entry.question_title, entry.platform, entry.difficulty, entry.contest_date)
+        assert described == ("Sum", "example", "easy", "2025-01-01T00:00:00")
+    (records,) = cache.rglob("*array_record*")
+    records.unlink()
+    source = problem_source(name, "validation")
+    assert [source.entry(i).place for i in range(2)] == [f"{name} line 1", f"{name} line 4"]
+
+
+def test_file_that_grows_while_it_is_read(tmp_path, rows, cache, monkeypatch):
+    name = write(tmp_path / "set.jsonl", rows)
+    generate = CodeProblems._generate_examples
+
+    def grow(self):
+        with open(name, "a") as file:
+            file.write(json.dumps(rows[0] | {"question_id": "late"}) + "\n")
+        return generate(self)
+
+    monkeypatch.setattr(CodeProblems, "_generate_examples", grow)
+    with pytest.raises(UserError, match=r"set\.jsonl was written to while it was read"):
+        problem_source(name, "train")
+    monkeypatch.undo()
+    monkeypatch.setenv("RLIF_CACHE", str(cache))
+    assert problems(name, "validation")[-1].id == "late"
+
+
+def test_large_file_is_announced_once(tmp_path, rows, cache, monkeypatch):
+    monkeypatch.setattr("rlif_jax.data.built.LARGE_BYTES", 1000)
+    name = write(tmp_path / "set.jsonl", rows)
+    told: list[str] = []
+    for _ in range(2):
+        problem_source(name, "train", notice=told.append)
+    (announcement,) = told
+    assert announcement.startswith(f"preparing {name} (0 MB), once, in {cache}")
+
+
+def test_humaneval_is_served_in_either_role(monkeypatch):
+    monkeypatch.setenv("RLIF_CACHE", SHARED_CACHE)
+    expected = [problem for _, problem in humaneval_problems()]
+    assert len(expected) == 164
+    assert problems("humaneval", "validation") == problems("humaneval", "train") == expected
 
 
 def test_unknown_names_and_splits(tmp_path, rows):
-    with pytest.raises(UserError, match=r"Unknown problem set 'leetcode'\. Known: starter; or"):
+    with pytest.raises(UserError, match=r"Unknown problem set 'leetcode'\. Known: starter, human"):
         problem_source("leetcode", "train")
+    with pytest.raises(UserError, match="opened for train or validation, not for 'test'"):
+        problem_source("starter", "test")
     with pytest.raises(UserError, match=r"Cannot read .*none\.jsonl: No such file"):
         problem_source(str(tmp_path / "none.jsonl"), "train")
+    with pytest.raises(UserError, match=f"Cannot read .*{tmp_path.name}: it is a folder"):
+        problem_source(f"jsonl:{tmp_path}", "train")
     name = write(tmp_path / "set.jsonl", [row for row in rows if row["split"] == "train"])
     with pytest.raises(UserError, match="no split 'validation', only train"):
         problem_source(name, "validation")
@@ -169,7 +292,7 @@ def test_unknown_names_and_splits(tmp_path, rows):
 def test_cache_that_cannot_be_written(tmp_path, rows, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"Cannot keep the problem set.*RLIF_CACHE"):
+    with pytest.raises(UserError, match=r"Cannot keep the problems of .*RLIF_CACHE"):
         problem_source(write(tmp_path / "set.jsonl", rows), "train")
 
 

@@ -10,12 +10,14 @@ from rich.console import Console
 
 from rlif_jax.config import Config, Data, Eval
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
-from rlif_jax.data.pipeline import without_errata
-from rlif_jax.data.prompts import PromptOptions, encode_prompt
+from rlif_jax.data.filters import errata_filter, select
+from rlif_jax.data.pipeline import problem_batches
+from rlif_jax.data.prompts import DEFAULT_OPTIONS, encode_prompt
 from rlif_jax.data.rows import problem_from_row
-from rlif_jax.evaluate import held_out
+from rlif_jax.data.training import training_problems
+from rlif_jax.evaluation import held_out
 from rlif_jax.progress import Progress
-from rlif_jax.train import held_out_problems, training_data
+from rlif_jax.train import held_out_problems
 
 
 def official(make_row, question_id, title="Sum", platform="atcoder", **fields):
@@ -70,9 +72,9 @@ def test_the_list_has_all_three_groups():
 def test_a_source_without_them_keeps_order(make_row):
     ids = ["abc1_a", "abc337_e", "abc1_b", "abc350_c", "abc311_c", "abc1_c"]
     source = [official(make_row, name) for name in ids]
-    kept, dropped = without_errata(source)
+    kept, removed = select(source, [errata_filter()])
     assert [kept[i].id for i in range(len(kept))] == ["abc1_a", "abc1_b", "abc1_c"]
-    assert dropped == 3
+    assert [count for _, count in removed] == [3]
 
 
 def problem_set(make_row, path):
@@ -96,7 +98,8 @@ def official_set(make_row, tmp_path, monkeypatch):
 
 def test_held_out_problems_are_sound_unless_asked_otherwise(official_set, tokenizer):
     def ids(**options):
-        return [p.id for p in held_out(official_set, tokenizer, 10_000, **options)]
+        found = held_out(official_set, tokenizer, 10_000, DEFAULT_OPTIONS, **options)
+        return [problem.id for problem in found.problems]
 
     assert ids() == ["abc1_b"]
     assert ids(keep_errata=True) == ["abc1_b", "arc189_a"]
@@ -105,17 +108,12 @@ def test_held_out_problems_are_sound_unless_asked_otherwise(official_set, tokeni
 @pytest.mark.parametrize("keep", [False, True])
 def test_training_leaves_them_out_and_says_so(official_set, tiny, keep):
     encode = functools.partial(encode_prompt, tiny[2])
-    base = Config()
-    data = replace(base.data, name=official_set, prompts_per_step=2, keep_errata=keep)
-    data = replace(data, max_prompt_tokens=10_000)
-    cfg = replace(base, data=data)
-    shown = io.StringIO()
-    progress = Progress(1, console=Console(file=shown, width=200))
-    batches = training_data(cfg, encode, progress)
+    data = Data(name=official_set, keep_errata=keep, max_prompt_tokens=10_000)
+    notes = []
+    batches = problem_batches(training_problems(data, encode, [], notes.append), 2, seed=0)
     seen = {problem.id for _ in range(3) for problem in next(batches)}
     assert seen == ({"abc1_a", "abc337_e"} if keep else {"abc1_a"})
-    note = "1 problems are in LiveCodeBench's errata and are left out"
-    assert (note in shown.getvalue()) is not keep
+    assert any("left out: 1 in LiveCodeBench's errata" in note for note in notes) is not keep
 
 
 def test_evaluation_while_training_uses_the_same_choice(official_set, tiny):
@@ -123,6 +121,9 @@ def test_evaluation_while_training_uses_the_same_choice(official_set, tiny):
     for keep in (False, True):
         data = Data(name=official_set, max_prompt_tokens=10_000, keep_errata=keep)
         cfg = replace(Config(), data=data, eval=Eval(samples_per_problem=1, pass_at=1))
-        problems = held_out_problems(cfg, tiny[2], PromptOptions())
-        chosen[keep] = [problem.id for problem in problems]
+        shown = io.StringIO()
+        progress = Progress(1, console=Console(file=shown, width=200))
+        unseen = held_out_problems(cfg, tiny[2], DEFAULT_OPTIONS, progress)
+        chosen[keep] = [problem.id for problem in unseen.problems]
+        assert ("left out of" in shown.getvalue()) is not keep
     assert chosen == {False: ["abc1_b"], True: ["abc1_b", "arc189_a"]}

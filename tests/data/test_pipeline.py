@@ -1,13 +1,16 @@
-"""Order, epochs, shards and resumption of the batches."""
+"""Order, epochs, shares, shards and resumption of the batches."""
 
 import itertools
 import json
+import math
+from collections import Counter
+from fractions import Fraction
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rlif_jax.data.pipeline import fitting, problem_batches
+from rlif_jax.data.pipeline import Mixture, Share, Subset, problem_batches
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
@@ -119,12 +122,180 @@ def test_state_moves_an_iterator_back():
     assert ids(batches, 5) == first
 
 
-def test_fitting_keeps_order_and_counts_the_others():
-    """Problem i has a prompt of i characters, here one token each."""
-    kept, dropped = fitting(source_of(9), lambda p: list(p.prompt.encode()), max_tokens=6)
-    assert [int(kept[i].id) for i in range(len(kept))] == [0, 1, 2, 3, 4, 5, 6]
-    assert dropped == 2
-    assert sorted(flat(problem_batches(kept, 4, seed=0, epochs=1))) == [0, 1, 2, 3, 4, 5, 6]
+def mixture_of(weights, size: int = 500) -> Mixture:
+    """Source n, counted from 0, has n problems more than `size`, with ids from 1000 n on.
+
+    Grain's shuffling takes 65536 / size steps a problem when there are fewer than 65536.
+    """
+    shares = []
+    for n, weight in enumerate(weights):
+        problems = [Problem(str(1000 * n + i), "", ()) for i in range(size + n)]
+        shares.append(Share(f"source {n}", problems, weight))
+    return Mixture(shares)
+
+
+def test_a_mixture_of_one_source_is_read_as_the_source():
+    one = Mixture([Share("a", source_of(30), 0.2)])
+    assert ids(problem_batches(one, 7, seed=4), 20) == ids(
+        problem_batches(source_of(30), 7, seed=4), 20
+    )
+    assert flat(problem_batches(one, 7, seed=4, epochs=2)) == flat(
+        problem_batches(source_of(30), 7, seed=4, epochs=2)
+    )
+
+
+weights = st.lists(
+    st.one_of(
+        st.integers(1, 20),
+        st.decimals("0.01", 5, places=2).map(float),
+        st.floats(1e-3, 1e3, allow_subnormal=False),
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(weights, st.integers(0, 2**32))
+@example([1, 1], 0)
+@example([0.7, 0.2, 0.1], 0)
+@example([1, 1.009], 0)  # Grain's own mixing makes these equal
+@example([1, 1, 1, 1, 1e-3], 0)
+def test_shares_are_those_of_the_weights(weights, seed):
+    """A source is off its share by fewer problems than there are sources, and after whole rounds
+    of the weights by none.
+    """
+    mixture = mixture_of(weights)
+    exact = [Fraction(str(weight)) for weight in weights]
+    parts = [weight / sum(exact) for weight in exact]
+    turns = math.lcm(*(part.denominator for part in parts))
+    count = min(300, turns)
+    seen = Counter()
+    for k, name in enumerate(flat(problem_batches(mixture, count, seed), 1), start=1):
+        seen[name // 1000] += 1
+        assert all(abs(seen[n] - k * part) < len(parts) for n, part in enumerate(parts))
+    if count == turns:
+        assert [seen[n] for n in range(len(parts))] == [turns * part for part in parts]
+
+
+def test_long_stretches_have_exact_shares():
+    mixture = mixture_of([0.75, 0.2, 0.05])
+    stream = flat(problem_batches(mixture, 64, seed=1), 125)
+    assert Counter(name // 1000 for name in stream) == {0: 6000, 1: 1600, 2: 400}
+
+
+@settings(deadline=None, max_examples=10)
+@given(weights, st.integers(0, 2**32))
+def test_each_source_is_read_in_permutations_of_its_own(weights, seed):
+    mixture = mixture_of(weights, 20)
+    stream = flat(problem_batches(mixture, 100, seed), 2)
+    for n, share in enumerate(mixture.shares):
+        own, size = [name for name in stream if name // 1000 == n], len(share.source)
+        for start in range(0, len(own), size):
+            epoch = own[start : start + size]
+            assert len(set(epoch)) == len(epoch)
+            assert set(epoch) <= {1000 * n + i for i in range(size)}
+
+
+def test_sources_of_the_same_size_are_shuffled_apart():
+    shares = [Share(name, source_of(40)) for name in ("a", "b")]
+    stream = flat(problem_batches(Mixture(shares), 80, seed=0), 1)
+    assert sorted(stream[0::2]) == sorted(stream[1::2]) == list(range(40))
+    assert stream[0::2] != stream[1::2]
+
+
+def test_order_of_a_mixture_is_the_same_everywhere():
+    """A stored order, as for a single source; the weights are 2 : 1 : 1."""
+    assert flat(problem_batches(mixture_of([0.5, 0.25, 0.25], 4), 8, seed=0), 2) == [
+        *(2, 1002, 3, 2001, 1, 1003, 0, 2002),
+        *(3, 1000, 2, 2000, 0, 1001, 1, 2004),
+    ]
+
+
+@settings(deadline=None, max_examples=15)
+@given(weights, st.integers(1, 4), st.integers(0, 9))
+def test_processes_share_one_stream_of_a_mixture(weights, processes, seed):
+    mixture = mixture_of(weights)
+    whole = flat(problem_batches(mixture, 12, seed), 5)
+    parts = [
+        flat(problem_batches(mixture, 12 // processes, seed, p, processes), 5)
+        for p in range(processes)
+    ]
+    assert all(part == whole[p::processes] for p, part in enumerate(parts))
+
+
+@settings(deadline=None, max_examples=15)
+@given(weights, st.integers(1, 5), st.integers(0, 9), st.integers(1, 3))
+def test_a_mixture_resumes_at_any_position(weights, batch_size, before, processes):
+    mixture = mixture_of(weights)
+
+    def start():
+        return problem_batches(mixture, batch_size, 5, processes - 1, processes)
+
+    uninterrupted = ids(start(), before + 4)
+    first = start()
+    ids(first, before)
+    resumed = start()
+    next(resumed)  # what was read ahead before is forgotten
+    resumed.set_state(json.loads(json.dumps(first.get_state())))
+    assert ids(resumed, 4) == uninterrupted[before:]
+
+
+class Unreadable(list):
+    """Problems, of which one cannot be decoded."""
+
+    def __getitem__(self, index):
+        problem = super().__getitem__(index)
+        if problem.id == "3":
+            raise UserError("problem 3 is broken")
+        return problem
+
+
+def test_an_error_read_ahead_is_raised_in_its_turn():
+    order = flat(problem_batches(source_of(8), 1, seed=0), 8)
+    batches = problem_batches(Unreadable(source_of(8)), 1, seed=0)
+    assert flat(batches, order.index(3)) == order[: order.index(3)]
+    with pytest.raises(UserError, match="problem 3 is broken"):
+        next(batches)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([], "at least one problem set"),
+        ([1.0, 0.0], r"the weight 0\.0 for 'source 1'; weights are positive"),
+        ([-1, -2.5], r"the weight -1 for 'source 0', the weight -2\.5 for 'source 1'"),
+        ([math.nan], "the weight nan for 'source 0'"),
+        ([math.inf], "the weight inf for 'source 0'"),
+    ],
+)
+def test_bad_weights(weights, message):
+    with pytest.raises(UserError, match=message):
+        mixture_of(weights)
+
+
+def test_repeated_names():
+    shares = [Share(name, source_of(2)) for name in ("a", "b", "a", "c", "c")]
+    with pytest.raises(UserError, match="names 'a', 'c' more than once"):
+        Mixture(shares)
+
+
+def test_an_empty_source_of_a_mixture():
+    mixture = Mixture([Share("full", source_of(2)), Share("empty", [])])
+    with pytest.raises(UserError, match="no problems of 'empty' to train on"):
+        problem_batches(mixture, 2, seed=0)
+
+
+def test_a_mixture_has_no_epochs():
+    with pytest.raises(UserError, match="2 problem sets has no common epoch, so epochs=3"):
+        problem_batches(mixture_of([1, 1]), 2, seed=0, epochs=3)
+
+
+def test_a_subset_has_its_own_order_and_epochs():
+    subset = Subset(source_of(9), [7, 0, 3])
+    assert len(subset) == 3
+    assert [subset[i].id for i in range(3)] == ["7", "0", "3"]
+    assert sorted(flat(problem_batches(subset, 2, seed=0, epochs=1))) == [0, 3, 7]
 
 
 @pytest.mark.parametrize(

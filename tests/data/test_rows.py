@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pickle
+import tracemalloc
 import zlib
 
 import pytest
@@ -48,6 +49,18 @@ def test_function_row(make_row):
     ]
 
 
+def test_row_with_tests_that_assert(make_row):
+    checks = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
+    row = make_row(
+        func_name="add",
+        public_test_cases=json.dumps([{"input": checks[0], "testtype": "assert"}]),
+        private_test_cases=json.dumps([{"input": checks[1], "output": "", "testtype": "assert"}]),
+    )
+    problem = problem_from_row(row)
+    assert problem.tests == (Test(checks[0], "", "assert"), Test(checks[1], "", "assert", True))
+    assert problem_from_row(row_from_problem(problem)) == problem
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_packed_private_tests(make_row, protocol):
     tests = [{"input": "é\n" * 300, "output": "1", "testtype": "stdin"}]
@@ -87,6 +100,35 @@ def test_damaged_pickle_is_refused(make_row, cut):
         problem_from_row(row)
 
 
+@pytest.mark.parametrize("cut", [1, 4, 10])
+def test_damaged_zlib_data_is_refused(make_row, cut):
+    data = base64.b64encode(zlib.compress(pickle.dumps("[]"))[:-cut]).decode()
+    with pytest.raises(UserError, match="neither JSON nor base64 of zlib data .its end is missing"):
+        problem_from_row(make_row(private_test_cases=data))
+
+
+def test_what_unpacks_to_more_than_the_largest_field_is_refused_before_it_is_unpacked(
+    make_row, monkeypatch
+):
+    text = json.dumps([TEST | {"input": "0" * 5000}])
+    row = make_row(private_test_cases=packed(text))
+    monkeypatch.setattr("rlif_jax.data.packed.LARGEST_BYTES", len(pickle.dumps(text, 4)))
+    assert problem_from_row(row).tests[1].input == "0" * 5000
+    monkeypatch.setattr("rlif_jax.data.packed.LARGEST_BYTES", len(pickle.dumps(text, 4)) - 1)
+    with pytest.raises(
+        UserError, match=r"^f line 2 .*'p0'.*private_test_cases .* more than 50\d\d bytes; split the"
+    ):
+        problem_from_row(row, "f line 2")
+    bomb = base64.b64encode(zlib.compress(bytes(1 << 26))).decode()
+    monkeypatch.setattr("rlif_jax.data.packed.LARGEST_BYTES", 1 << 16)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="more than 65536 bytes"):
+        problem_from_row(make_row(private_test_cases=bomb))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22
+
+
 TEST = {"input": "1", "output": "1", "testtype": "stdin"}
 BAD = {
     "no id": ({"question_id": None}, "field question_id is missing"),
@@ -123,7 +165,35 @@ BAD = {
         {"metadata": '{"func_name": "f"}'},
         "testtype 'stdin', but the row is functional because its metadata names a func_name",
     ),
+    "assert without a function": (
+        {"public_test_cases": json.dumps([TEST | {"testtype": "assert"}])},
+        "test 1 has testtype 'assert', but the row is stdin because its metadata names no func_nam",
+    ),
+    "assert with an output": (
+        {
+            "metadata": '{"func_name": "f"}',
+            "public_test_cases": json.dumps([TEST | {"testtype": "assert"}]),
+        },
+        "test 1 has output '1', but its input asserts what it expects; leave the output out",
+    ),
+    "two kinds, assert first": (
+        {
+            "metadata": '{"func_name": "f"}',
+            "public_test_cases": '[{"input": "assert f(1)", "testtype": "assert"}]',
+            "private_test_cases": '[{"input": "1", "output": "", "testtype": "functional"}]',
+        },
+        "private_test_cases, test 1 has testtype 'functional', but the row is assert because its f",
+    ),
+    "two kinds, functional first": (
+        {
+            "metadata": '{"func_name": "f"}',
+            "public_test_cases": json.dumps([TEST | {"testtype": "functional"}]),
+            "private_test_cases": '[{"input": "assert f(1)", "output": "", "testtype": "assert"}]',
+        },
+        "testtype 'assert', but the row is functional because its metadata names a func_name",
+    ),
     "name of no function": ({"metadata": '{"func_name": "f()"}'}, r"func_name 'f\(\)'"),
+    "keyword": ({"metadata": '{"func_name": "class"}'}, "'class', which is not the name of a func"),
     "zero time": ({"metadata": '{"time_limit_s": 0}'}, "time_limit_s 0, not a positive number"),
     "endless time": ({"metadata": '{"time_limit_s": 1e999}'}, "time_limit_s inf"),
     "time in words": ({"metadata": '{"time_limit_s": "6"}'}, "time_limit_s '6'"),
@@ -155,14 +225,23 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 NAME = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
 
 
+# Halves of characters, too: JSON can spell them, and what describes a problem is not judged.
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+
 @st.composite
 def problems(draw) -> Problem:
     entry_point = draw(st.none() | NAME)
-    kind = "stdin" if entry_point is None else "functional"
-    pairs = draw(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
+    kind = "stdin" if entry_point is None else draw(st.sampled_from(["functional", "assert"]))
+    expected = st.just("") if kind == "assert" else TEXT
+    pairs = draw(st.lists(st.tuples(TEXT, expected), min_size=1, max_size=5))
     public = draw(st.integers(0, len(pairs)))
-    known = st.dictionaries(st.sampled_from(["difficulty", "platform"]), TEXT.filter(bool))
-    others = st.dictionaries(NAME.filter(lambda n: n != "func_name"), TEXT | st.integers())
+    known = st.dictionaries(st.sampled_from(["difficulty", "platform", "solution"]), JSON)
+    others = st.dictionaries(NAME.filter(lambda n: n != "func_name"), JSON)
     return Problem(
         id=draw(TEXT.filter(bool)),
         prompt=draw(TEXT),
@@ -179,7 +258,31 @@ def problems(draw) -> Problem:
 def test_round_trip(problem):
     row = row_from_problem(problem)
     assert all(isinstance(value, str) for value in row.values())
+    assert all(value.encode().decode() == value for value in row.values())
     assert problem_from_row(json.loads(json.dumps(row))) == problem
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (Problem("p", "", ()), "'p' has tests of kind none and the entry point None"),
+        (Problem("p", "", (Test("1", "1", "functional"),)), "kind functional and .* point None"),
+        (Problem("p", "", (Test("1", "1", "stdin"),), entry_point="f"), "kind stdin and .* 'f'"),
+        (
+            Problem(
+                "p", "", (Test("1", "1", "functional"), Test("", "", "assert")), entry_point="f"
+            ),
+            "kind assert and functional and the entry point 'f'",
+        ),
+        (
+            Problem("p", "", (Test("1", "1", "stdin"),), metadata={"func_name": "f"}),
+            "'func_name' in its metadata, where rows keep something else",
+        ),
+    ],
+)
+def test_problem_that_no_row_can_hold(problem, message):
+    with pytest.raises(UserError, match=message):
+        row_from_problem(problem)
 
 
 def test_read_rows_names_file_and_line(tmp_path):

@@ -13,3 +13,8 @@ def stdin_problem(*pairs: tuple[str, str]) -> Problem:
 def function_problem(name: str, *pairs: tuple[str, str]) -> Problem:
     tests = tuple(Test(i, o, "functional") for i, o in pairs)
     return Problem("function", "", tests, entry_point=name)
+
+
+def assert_problem(name: str, *sources: str, starter_code: str = "") -> Problem:
+    tests = tuple(Test(source, "", "assert") for source in sources)
+    return Problem("assert", "", tests, starter_code, entry_point=name)

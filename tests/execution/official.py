@@ -3,7 +3,7 @@
 A row holds `id`, `input_output` (the official evaluation sample, a JSON text), `time_limit_s` and
 `code`. Cases add what the checker at commit 28fef95 said under Python 3.11: `expected` (its list of
 results: true, or a code or false at the first failure), `error_code` (null: passed) and `tags`.
-Attacks add `category` and `what` they try.
+Attacks add `category` and `what` they try. A `kind` is that of tests which are not the checker's.
 """
 
 import json
@@ -25,7 +25,7 @@ def problem_of(row: dict[str, Any]) -> Problem:
     """The problem of a row; one without inputs has no tests."""
     sample = json.loads(row["input_output"])
     entry_point = sample.get("fn_name")
-    kind = "functional" if entry_point else "stdin"
+    kind = row.get("kind") or ("functional" if entry_point else "stdin")
     pairs = zip(sample.get("inputs", []), sample.get("outputs", []), strict=True)
     return Problem(
         id=row["id"],

@@ -25,6 +25,7 @@ from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
 PR_SET_CHILD_SUBREAPER = 36
 SLOW_ECHO = "import time\ntime.sleep(0.3)\nprint(input())"
+SLOW_ANSWER = "import time\ndef f(x):\n    time.sleep(1)\n    return x"
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ class Session:
     """The programs of one request, judged one after another."""
 
     def __init__(self, request: dict):
-        from judging import stdin_problem  # only now: an import may start threads
+        from judging import assert_problem, stdin_problem  # only now: an import may start threads
         from official import problem_of
 
         from rlif_jax import config
@@ -47,6 +48,7 @@ class Session:
 
         self.request, self.pool, self.problem_of = request, pool, problem_of
         self.echo = stdin_problem(("7", "7"))
+        self.asserted = assert_problem("f", "assert f(7) == 7")
         self.execution = config.Execution(
             workers=2,
             time_limit_s=6.0,
@@ -78,7 +80,10 @@ class Session:
         return answer
 
     def warm_up(self) -> None:
-        for future in [self.judge.submit(self.echo, SLOW_ECHO) for _ in range(2)]:
+        pairs = [(self.echo, SLOW_ECHO)] * 2
+        if any(row.get("kind") == "assert" for _, row, _, _ in self.request["programs"]):
+            pairs = [(self.asserted, SLOW_ANSWER)] * 2 + pairs  # also the workers for sources
+        for future in [self.judge.submit(*pair) for pair in pairs]:
             assert future.result(timeout=120).passed
 
     def judge_one(self, problem, code: str, accompanied: bool) -> dict:

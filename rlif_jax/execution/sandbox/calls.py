@@ -4,16 +4,17 @@ Everything that runs after the program has been loaded is kept in local names be
 program may have replaced any module's.
 """
 
-import contextlib
+import builtins
 import json
-import numbers
 import os
 import types
 from collections import UserList
-from decimal import Decimal
-from fractions import Fraction
 
+from rlif_jax.execution.sandbox import plain_data
+from rlif_jax.execution.sandbox.plain_data import as_number
 from rlif_jax.execution.sandbox.terms import CHANNEL_FD
+
+BUILTINS = builtins.__dict__.copy()
 
 
 def serve_calls(program: types.CodeType, namespace: dict, name: str, hook) -> None:
@@ -23,23 +24,78 @@ def serve_calls(program: types.CodeType, namespace: dict, name: str, hook) -> No
     `hook` reports an exception and gives the exit status. Never returns.
     """
     leave, send = os._exit, write_all
-    requests = receive_requests(os.read, json.loads)
-    encode = json.dumps
+    requests = receive_requests(os.read)
+    loads, encode = json.loads, json.dumps
     try:
-        nonce, arguments = next(requests)
+        nonce, text = next(requests)
         exec(program, namespace)
         function = find_function(namespace, name)
         while True:
-            value = function(*arguments)
+            value = function(*[loads(line) for line in text.split("\n") if line.strip()])
             try:
                 kind, text = "result", encode(plain(value), default=as_number)
             except (TypeError, ValueError, RecursionError) as error:
                 reason = f"{type(value).__name__}: {type(error).__name__}"[:300]
                 kind, text = "unsupported", encode(reason)
             send(f"{nonce} {kind} {text}\n".encode())
-            nonce, arguments = next(requests)
+            nonce, text = next(requests)
     except BaseException as error:
         leave(hook(error))
+
+
+def serve_plain_calls(
+    programs: list[types.CodeType], namespace: dict, name: str, hook, own=BUILTINS
+) -> None:
+    """Load what there is to load, then call the function for each request of a test's source.
+
+    A request is [arguments, keywords] as plain data. The answer is "result" with [value], to which
+    the arguments are added where the call has changed them; or "raised", with the name of the
+    nearest builtin exception and the message. What is no `Exception` ends the process, as does
+    MemoryError: `hook` reports it and gives the exit status. `own` are the builtins as they were
+    before the program could replace them. Never returns.
+    """
+    leave, send = os._exit, write_all
+    requests = receive_requests(os.read)
+    loads, dumps, decode, encode = json.loads, json.dumps, plain_data.decode, plain_data.encode
+    try:
+        nonce, text = next(requests)
+        for program in programs:
+            exec(program, namespace)
+        function = find_function(namespace, name)
+        while True:
+            given = decode(loads(text))
+            try:
+                value = function(*given[0], **given[1])
+            except MemoryError:
+                raise
+            except Exception as error:
+                kind, answer = "raised", [exception_name(error, own), message_of(error)]
+            else:
+                try:
+                    kind, answer, after = "result", [encode(value)], encode(given)
+                    answer += [after] * (dumps(after) != text)
+                except (TypeError, ValueError, RecursionError) as error:
+                    kind, answer = "unsupported", f"{type(value).__name__}: {error}"[:300]
+            send(f"{nonce} {kind} {dumps(answer)}\n".encode())
+            nonce, text = next(requests)
+    except BaseException as error:
+        leave(hook(error))
+
+
+def exception_name(error: Exception, own: dict) -> str:
+    """Return the name of the first class of an exception's that is a builtin one."""
+    for kind in type(error).__mro__:
+        if own.get(kind.__name__) is kind:
+            return kind.__name__
+    return "Exception"
+
+
+def message_of(error: Exception) -> str:
+    """Return what an exception says, "" when it cannot."""
+    try:
+        return str(error)[:300]
+    except Exception:
+        return ""
 
 
 def write_all(data: bytes, write=os.write) -> None:
@@ -47,8 +103,8 @@ def write_all(data: bytes, write=os.write) -> None:
         data = data[write(CHANNEL_FD, data) :]
 
 
-def receive_requests(read, loads):
-    """Yield (nonce, arguments) as they come; end the process at the end of the channel."""
+def receive_requests(read):
+    """Yield (nonce, text) as they come; end the process at the end of the channel."""
     held = b""
     while True:
         while b"\n" not in held:
@@ -64,8 +120,7 @@ def receive_requests(read, loads):
             pieces.append(read(CHANNEL_FD, min(missing, 1 << 20)))
             missing -= len(pieces[-1])
         held = b""
-        text = b"".join(pieces).decode("utf-8", "surrogatepass")
-        yield nonce, [loads(line) for line in text.split("\n") if line.strip()]
+        yield nonce, b"".join(pieces).decode("utf-8", "surrogatepass")
 
 
 def find_function(namespace: dict, name: str):
@@ -81,17 +136,3 @@ def find_function(namespace: dict, name: str):
 def plain(value):
     """Return the list that a UserList equals; anything else as it is."""
     return list(value) if isinstance(value, UserList) else value
-
-
-def as_number(value):
-    """Encode the exact numbers that Python holds equal to an int or a float as that."""
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    if isinstance(value, complex) and value.imag == 0:
-        return value.real
-    if isinstance(value, (Decimal, Fraction, numbers.Integral)):
-        with contextlib.suppress(OverflowError):
-            for exact in (int(value), float(value)):
-                if exact == value:
-                    return exact
-    raise TypeError(f"{type(value).__name__} is no JSON value")

@@ -5,7 +5,8 @@ program does not compile. A program that reads standard input then runs once, wi
 or on one input after another, when its text shows that it can carry nothing over from one to the
 next. One that defines a function is loaded once and called with one test's arguments after another.
 What such a child writes, `NONCE KIND JSON`, is a claim of the candidate's own process: the judge
-believes no more than that this value was returned.
+believes no more than that this value was returned. The source of an assert test is run like a
+program, but never in a program's process nor below the same zygote.
 """
 
 import atexit
@@ -23,8 +24,8 @@ import socket
 import sys
 import types
 
-from rlif_jax.execution.sandbox import isolation, seccomp
-from rlif_jax.execution.sandbox.calls import serve_calls
+from rlif_jax.execution.sandbox import asserts, isolation, seccomp
+from rlif_jax.execution.sandbox.calls import serve_calls, serve_plain_calls
 from rlif_jax.execution.sandbox.terms import CHANNEL_FD, NONCE, OUT_OF_MEMORY, PRELUDE_MODULES
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
@@ -35,6 +36,7 @@ PRELUDE += f"import {', '.join(PRELUDE_MODULES)}\nsys.setrecursionlimit({RECURSI
 
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
+NOT_COMPILED = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
 PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
 
@@ -94,18 +96,26 @@ def open_streams() -> None:
 
 def run(job: dict, fds: list[int], prelude: dict) -> None:
     """Run the program of `job` as a process of its own would; never returns."""
-    code = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).decode("utf-8", "surrogatepass")
+    text = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).decode("utf-8", "surrogatepass")
+    preamble, code = text[: job["preamble"]], text[job["preamble"] :]
     confine(job)
     take_descriptors(fds[1:])
     os.write(CHANNEL_FD, b"started\n")
     try:
-        program = compile_program(code, job["kind"])
-    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        if job["kind"] == "test":
+            program = asserts.compile_source(code, job["all_assertions"])
+        else:
+            program = compile_program(code, job["kind"])
+    except NOT_COMPILED as error:
         os.write(CHANNEL_FD, f"syntax {ascii(str(error))[1:-1][:300]}\n".encode())
         os._exit(1)
-    if job["kind"] == "functional":
+    if job["kind"] != "stdin":
         new_module("solution", prelude)
-        serve_calls(program, vars(sys.modules["solution"]), job["entry_point"], report_exception)
+        called = vars(sys.modules["solution"]), job["entry_point"], report_exception
+        if job["kind"] == "functional":
+            serve_calls(program, *called)
+        serve = asserts.serve_test if job["kind"] == "test" else serve_plain_calls
+        serve([*compile_preamble(preamble), program], *called)
     new_module("__main__", prelude)
     if job["again"]:
         serve_inputs(program, prelude)
@@ -132,6 +142,14 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     frame.body[0].body = [node for node in tree.body if node not in imports] or frame.body[0].body
     frame.body[:0] = imports
     return compile(frame, "solution.py", "exec", dont_inherit=True)
+
+
+def compile_preamble(text: str) -> list[types.CodeType]:
+    """Compile what stands before the function in a problem's starter code, if it is Python."""
+    try:
+        return [compile(text, "preamble.py", "exec", dont_inherit=True)]
+    except NOT_COMPILED:
+        return []
 
 
 def confine(job: dict) -> None:

@@ -1,0 +1,282 @@
+"""Every fault in a file of problems: what `python -m rlif_jax.data.check` finds and prints."""
+
+import json
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlif_jax.config import Config, Execution, own_limits
+from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.findings import (
+    Contents,
+    Fault,
+    check_overlap,
+    check_rows,
+    rows_of,
+    usable_problems,
+)
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.execution.pool import Judge, SandboxError
+from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.meter import Meter
+from rlif_jax.problem import Outcome, Problem, Verdict
+from rlif_jax.validation import validate
+
+UNFINISHED_PER_WORKER = 4
+"""Solutions handed to the judge and not yet judged; only these keep their problems in memory."""
+STOP_CHECK_S = 0.2
+SHOWN_TESTS = 5
+"""Failing tests of one solution that its message names."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Find every fault in a file of problems: rows that cannot be read, ids and statements that
+    come twice, tests that a problem's own solution fails, and problems that are, or are like, those
+    of a set to evaluate on.
+
+    Exit status: 0 no fault, 1 faults, 2 the file could not be checked.
+    """
+
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """JSONL file of problems in any form that rlif_jax.data.formats describes."""
+    against: tuple[str, ...] = ()
+    """Problem sets to look for overlap with: livecodebench_v5, humaneval, FILE.jsonl and so on."""
+    run_solutions: bool = True
+    """Run the solutions that rows have against all of their tests."""
+    json_out: Annotated[str, tyro.conf.arg(name="json")] = ""
+    """Write faults and summary to this file, too."""
+    execution: Execution = field(default_factory=own_limits)
+
+
+@dataclass
+class Report:
+    """All that was found in a file; `passed` of its solutions pass, None when they were not run."""
+
+    file: str
+    faults: list[Fault]
+    contents: Contents
+    passed: int | None = None
+    against: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as it is written with --json."""
+        summary = self.contents.summary() | {"solutions_passed": self.passed}
+        return {
+            "file": self.file,
+            "against": list(self.against),
+            "faults": [asdict(fault) for fault in self.faults],
+            "summary": summary,
+        }
+
+
+def check(args: Arguments, console: Console | None = None) -> Report:
+    """Check the file and return what was found, in the order of its lines.
+
+    Progress is shown on `console`, else on standard output.
+
+    Raises:
+        UserError: the file, a set of `against` or the --json file cannot be read or written, or
+            programs cannot be run here.
+        SandboxError: the judge's own failure.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    validate(Config(execution=args.execution), {name for name, _ in Config().reward.terms})
+    path = Path(args.file)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file of problems; name a JSONL file, one row in a line.")
+    if args.json_out and not Path(args.json_out).absolute().parent.is_dir():
+        raise UserError(f"--json {args.json_out}: there is no such folder; create it first.")
+    rows = sum(1 for _ in rows_of(path))
+    if not rows:
+        raise UserError(f"{path} holds no problems; add one row per line.")
+    console = console or standard_console()
+
+    def note(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
+    with StopRequest(note) as stop:
+        against = {n: problem_source(n, "validation", notice=note) for n in args.against}
+        with Meter("reading", "rows", 0, rows, console) as meter:
+            faults, contents = check_rows(path, _counting(meter, stop, "{} faults"))
+        report = Report(args.file, faults, contents, against=tuple(against))
+        if args.run_solutions and contents.solutions:
+            total = contents.solutions
+            with (
+                Judge(args.execution, run_all_tests=True) as judge,
+                Meter("running solutions", "programs", 0, total, console) as meter,
+            ):
+                problems = usable_problems(path, contents.lines)
+                failed = _counting(meter, stop, "{} failed")
+                faults += judge_solutions(
+                    judge, args.execution.workers, problems, failed, stop.check
+                )
+            report.passed = total - sum(fault.kind == "solution" for fault in faults)
+        for name, source in against.items():
+            held_out = (source[index] for index in range(len(source)))
+            with Meter(f"comparing with {name}", "problems", 0, len(contents.lines), console) as m:
+                read = _counting(m, stop, "compared")
+                faults += check_overlap(path, contents.lines, held_out, name, read)
+    faults.sort(key=lambda fault: fault.line)
+    if args.json_out:
+        _write_json(Path(args.json_out), report)
+    return report
+
+
+def _counting(meter: Meter, stop: StopRequest, state: str) -> Callable[..., None]:
+    """What is called for each row: it counts, and ends the check when that was asked for."""
+
+    def count(*values: int) -> None:
+        stop.check()
+        meter.count(state.format(*values))
+
+    return count
+
+
+def _write_json(path: Path, report: Report) -> None:
+    try:
+        path.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"--json {path} cannot be written: {error.strerror}. Check the path and its "
+            "permissions."
+        ) from error
+
+
+def judge_solutions(
+    judge: Judge,
+    workers: int,
+    problems: Iterable[tuple[int, Problem]],
+    done: Callable[[int], Any] = lambda failed: None,
+    check_stop: Callable[[], Any] = lambda: None,
+) -> list[Fault]:
+    """A fault for each solution that fails, of problems and their lines; those without are skipped.
+
+    The judge must run all tests. `done` is told after each how many have failed; `check_stop` is
+    called now and then and may raise. Raises SandboxError when the judge fails.
+    """
+    faults: list[Fault] = []
+    waiting: deque[tuple[int, str, Future[Outcome]]] = deque()
+
+    def finish_to(length: int) -> None:
+        while len(waiting) > length:
+            line, name, future = waiting[0]
+            check_stop()
+            if not wait([future], STOP_CHECK_S).done:
+                continue
+            waiting.popleft()
+            if not (outcome := future.result()).passed:
+                faults.append(Fault(line, name, "solution", failure(outcome)))
+            done(len(faults))
+
+    for line, problem in problems:
+        if "solution" not in problem.metadata:
+            continue
+        finish_to(UNFINISHED_PER_WORKER * workers - 1)
+        try:
+            future = judge.submit(problem, problem.metadata["solution"])
+        except UserError as error:  # of tests that only the judge finds fault with
+            faults.append(Fault(line, problem.id, "solution", str(error)))
+            done(len(faults))
+        else:
+            waiting.append((line, problem.id, future))
+    finish_to(0)
+    return faults
+
+
+def failure(outcome: Outcome) -> str:
+    """Which tests a solution fails, and why the first of them."""
+    failing = [(n, v) for n, v in enumerate(outcome.results, 1) if v is not Verdict.PASSED]
+    if len(outcome.results) < outcome.tests_total:  # it does not compile, say
+        which = f"all {outcome.tests_total} tests"
+    else:
+        named = ", ".join(f"{n} {v}" for n, v in failing[:SHOWN_TESTS])
+        more = f" and {len(failing) - SHOWN_TESTS} more" if len(failing) > SHOWN_TESTS else ""
+        which = f"{len(failing)} of {outcome.tests_total} tests ({named}{more})"
+    return (
+        f"its own solution fails {which}: {outcome.detail or outcome.verdict}; correct the tests "
+        "or the solution."
+    )
+
+
+def standard_console() -> Console:
+    """Standard output; live drawing and tables only where a person watches."""
+    watched = sys.stdout.isatty() and not os.environ.get("CI")
+    return Console(force_interactive=None if watched else False, highlight=False)
+
+
+def show(report: Report, console: Console) -> None:
+    """Print faults, in a table on a terminal and one in a line elsewhere, and the summary."""
+    if report.faults and console.is_interactive:
+        table = Table("line", "fault", box=box.SIMPLE, show_edge=False)
+        table.add_column("problem", overflow="fold")
+        for fault in report.faults:
+            name = [(f"{printable(fault.id)}: ", "bold")] if fault.id else []
+            what = Text.assemble(*name, printable(fault.message))
+            table.add_row(str(fault.line), Text(fault.kind, no_wrap=True), what)
+        console.print(table)
+    else:
+        for fault in report.faults:
+            name = f" (id {fault.id!r})" if fault.id else ""
+            _line(console, f"{report.file} line {fault.line}{name}: {fault.kind}: {fault.message}")
+    for line in summary_lines(report):
+        _line(console, line)
+
+
+def _line(console: Console, text: str) -> None:
+    # soft_wrap: in a pipe a line stays one line, at any length.
+    console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey or an encoding refuse."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def summary_lines(report: Report) -> list[str]:
+    """What the file holds, in lines for people."""
+    contents = report.contents
+    lines = [f"{len(contents.lines)} problems in {contents.rows} rows of {report.file}"]
+    for name, counter in contents.values.items():
+        if set(counter) != {""}:
+            values = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+            lines.append(f"{name}: " + ", ".join(f"{v or 'none'} {n}" for v, n in values))
+    if tests := contents.summary()["tests_per_problem"]:
+        lines.append(
+            f"tests per problem: {tests['min']} to {tests['max']}, median {tests['median']:g}"
+        )
+    passed = "which were not run" if report.passed is None else f"of which {report.passed} pass"
+    lines.append(f"solutions: {contents.solutions}{f', {passed}' if contents.solutions else ''}")
+    kinds = Counter(fault.kind for fault in report.faults)
+    lines += [f"compared with {name}" for name in report.against]
+    found = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common())
+    lines.append(f"faults: {found or 'none'}")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 0 without faults, 1 with, 2 when it could not be checked."""
+    args = tyro.cli(Arguments, args=argv, prog="python -m rlif_jax.data.check")
+    console = standard_console()
+    with exit_on_user_error():
+        try:
+            report = check(args, console)
+            show(report, console)
+        except SandboxError as error:
+            print(f"error: the judge failed, not a solution: {error}.", file=sys.stderr)
+            sys.exit(2)
+        except (Interrupted, KeyboardInterrupt):
+            print("stopped; nothing was written")
+            sys.exit(130)
+    sys.exit(1 if report.faults else 0)

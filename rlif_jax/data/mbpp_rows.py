@@ -1,0 +1,110 @@
+"""MBPP rows to problems.
+
+The schema is that of https://huggingface.co/datasets/google-research-datasets/mbpp: `task_id`,
+`text` (in the sanitized part `prompt`), `code` (a reference program), `test_list` (texts of Python
+that assert), `challenge_test_list`, and what tests need before them, `test_setup_code` (a text) or
+`test_imports` (a list of texts). Rows of evalplus/mbppplus have these fields as well; their field
+`test`, with more inputs, needs NumPy and is not read.
+
+A statement of MBPP often does not name the function. So the prompt goes on as in the paper (Austin
+et al. 2021, arXiv 2108.07732, section 2.1) with "Your code should pass these tests:" and the
+asserts of `test_list`, which are public for that reason; `challenge_test_list` stays private.
+
+A program and its asserts run in two processes with plain data between them (`rlif_jax.data.formats`
+says what that excludes), other than in MBPP's own harness. No program passes a row whose asserts
+call a class or a second function of the program, or get a generator, an array or another object
+from it, even where they make a list of that; `python -m rlif_jax.data.check` names those whose
+`code` fails so.
+"""
+
+import ast
+import builtins
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlif_jax.data.fields import id_field, text_field, texts_field
+from rlif_jax.data.judgeable import parsed
+from rlif_jax.data.rows import function_name, positive_seconds
+from rlif_jax.errors import UserError, shown
+from rlif_jax.problem import Problem, Test
+
+
+def problem_from_mbpp(
+    row: Mapping[str, Any], where: str = "row", time_limit_s: float = Problem.time_limit_s
+) -> Problem:
+    """The `Problem` of an MBPP row: one test of kind "assert" for each text of `test_list`.
+
+    The id of task 601 is "mbpp/601". The function is the one that the asserts call and `code`
+    defines; a field `entry_point` overrides that. `metadata` has the reference in "solution".
+
+    Raises UserError, with `where`, the row's id, the field and the remedy.
+    """
+    task = id_field(row, ("task_id",), where)
+    if task is None:
+        raise UserError(f"{where}: field task_id is missing; number the problems in it.")
+    name = f"mbpp/{task}" if isinstance(task, int) else task
+    where = f"{where} (id {name!r})"
+    statement = _plain(text_field(row, "text" if row.get("text") else "prompt", where, True))
+    code = _plain(text_field(row, "code", where))
+    shown_tests = [_plain(test).strip() for test in texts_field(row, "test_list", where)]
+    if not shown_tests:
+        raise UserError(f"{where}: field test_list has no tests; add one or remove the row.")
+    hidden_tests = [_plain(test).strip() for test in texts_field(row, "challenge_test_list", where)]
+    setup = [*texts_field(row, "test_imports", where), text_field(row, "test_setup_code", where)]
+    before = "".join(f"{_plain(part).strip()}\n" for part in setup if part.strip())
+    entry_point = function_name(row.get("entry_point"), "field entry_point is", where)
+    limit = row.get("time_limit_s")
+    return Problem(
+        id=name,
+        prompt="\n".join(
+            [f"{statement.strip()}\n\nYour code should pass these tests:", *shown_tests]
+        ),
+        tests=(
+            *(Test(before + test, "", "assert") for test in shown_tests),
+            *(Test(before + test, "", "assert", private=True) for test in hidden_tests),
+        ),
+        entry_point=entry_point or _tested_function(code, shown_tests, where),
+        time_limit_s=positive_seconds(
+            time_limit_s if limit is None else limit, "field time_limit_s is", where
+        ),
+        metadata={"solution": code} if code.strip() else {},
+    )
+
+
+def _plain(text: str) -> str:
+    """Lines ended by a newline alone; much of MBPP has a carriage return before it."""
+    return text.replace("\r\n", "\n")
+
+
+def _tested_function(code: str, tests: Sequence[str], where: str) -> str:
+    """The outermost function of the first test that `code` defines, or, without it, no builtin.
+
+    One that every test calls comes before one that only some do.
+    """
+    called = [_called(test, number, where) for number, test in enumerate(tests, start=1)]
+    try:
+        body = parsed(code).body
+    except ValueError:  # Python 2, most likely
+        body = []
+    defined = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    known = [n for n in called[0] if (n in defined if defined else not hasattr(builtins, n))]
+    everywhere = [name for name in known if all(name in names for names in called)]
+    if not known:
+        raise UserError(
+            f"{where}: field test_list, test 1 calls no function that field code defines: "
+            f"{shown(tests[0])}; name the function in a field entry_point."
+        )
+    return (everywhere or known)[0]
+
+
+def _called(test: str, number: int, where: str) -> list[str]:
+    """Names that a test calls, outermost first."""
+    try:
+        tree = parsed(test)
+    except ValueError as error:
+        raise UserError(
+            f"{where}: field test_list, test {number} is no Python: {error}, in {shown(test)}; "
+            "write statements that assert."
+        ) from error
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [call.id for call in calls if isinstance(call, ast.Name)]

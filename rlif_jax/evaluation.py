@@ -1,0 +1,239 @@
+"""Samples of problems and what becomes of them: the same inside training and out of it."""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rlif_jax.certainty import rewards_of
+from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.filters import errata_filter, length_filter, listed, select
+from rlif_jax.data.livecodebench import is_livecodebench
+from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pose
+from rlif_jax.data.sample_file import Place
+from rlif_jax.errors import UserError
+from rlif_jax.execution.pool import Judge
+from rlif_jax.problem import Outcome, Problem
+from rlif_jax.sampler.batching import Sampling, Usage
+from rlif_jax.sampler.budget import Batching, PoolShape, pool_shape
+from rlif_jax.sampler.draw import key_data, row_keys
+from rlif_jax.sampler.filters import NO_FILTERS, Filters
+from rlif_jax.sampler.requests import Finished, Request
+from rlif_jax.sampler.stop import make_stop
+from rlif_jax.submissions import Submissions
+
+_LOOK_EVERY_S = 0.2
+
+FIELDS = ("id", "completion", "code", "passed", "verdict", "length", "truncated", "rewards")
+"""What every row of the samples file has beside its place, and more."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Problems to evaluate on, and how they are put to the model."""
+
+    name: str
+    problems: Sequence[Problem]
+    prompts: Sequence[EncodedPrompt]
+
+    @property
+    def title(self) -> str:
+        """The name as it stands in metrics, without folders."""
+        if is_livecodebench(self.name):
+            return self.name.partition("@")[0]
+        return Path(self.name.removeprefix("jsonl:")).name.removesuffix(".jsonl")
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What tells these prompts, and how their answers are judged, from others."""
+        digest = hashlib.sha256()
+        for problem, prompt in zip(self.problems, self.prompts, strict=True):
+            judged = [problem.entry_point, problem.time_limit_s, problem.starter_code]
+            digest.update(json.dumps([problem.id, prompt.tokens, judged]).encode())
+            for test in problem.tests:
+                digest.update(json.dumps([test.kind, test.input, test.output]).encode())
+        return digest.hexdigest()[:16]
+
+
+def held_out(
+    name: str,
+    tokenizer: Any,
+    max_prompt_tokens: int,
+    options: PromptOptions,
+    *,
+    limit: int = 0,
+    keep_errata: bool = False,
+    skip_bad: bool = False,
+    prefix: str = "",
+    notice: Callable[[str], None] = lambda text: None,
+) -> HeldOut:
+    """The held-out problems of a set whose prompts fit; the first `limit` of them when not 0.
+
+    Problems in LiveCodeBench's errata are left out unless `keep_errata`; `notice` is told how many
+    for what; `prefix` stands before the options that it names. Raises UserError when none is left.
+    """
+    source = problem_source(name, "validation", skip_bad=skip_bad, notice=notice)
+    posed: dict[str, EncodedPrompt] = {}
+
+    def tokens(problem: Problem) -> list[int]:
+        posed[problem.id] = pose(tokenizer, problem, options)
+        return posed[problem.id].tokens
+
+    filters = [] if keep_errata else [errata_filter(f"--{prefix}keep-errata")]
+    filters.append(length_filter(tokens, max_prompt_tokens, f"{prefix}max_prompt_tokens"))
+    chosen, removed = select(source, filters, name)
+    if removed:
+        notice(f"left out of {name}: {listed(removed)}")
+    problems = [chosen[i] for i in range(min(len(chosen), limit or len(chosen)))]
+    return HeldOut(name, problems, [posed[problem.id] for problem in problems])
+
+
+def make_evaluation(
+    graphdef: Any,
+    tokenizer: Any,
+    held_out: HeldOut,
+    *,
+    samples_per_problem: int,
+    temperature: float,
+    max_new_tokens: int,
+    batching: Batching,
+    filters: Filters = NO_FILTERS,
+    stop: Sequence[str] = (),
+):
+    """Build `evaluate(params, key, judge, keep, *, done=(), notice=None, usage=None)`.
+
+    It draws `samples_per_problem` samples of each problem, but for the places in `done`, tests each
+    while others are still being drawn, and gives each to `keep` as a row of the samples file once
+    it is judged. `params` are laid out for sampling (`sampler.sync`). A sample depends on the
+    parameters, its prompt, `key` and its place, and not on `done` where `batching.narrow` is off.
+    `notice(text, done, total)`, told how many were drawn, may raise to stop. A process without a
+    judge only samples, with the others.
+    """
+    n, problems = samples_per_problem, held_out.problems
+    tokens_of = [prompt.tokens for prompt in held_out.prompts]
+    texts = [prompt.text for prompt in held_out.prompts]
+    sampling = Sampling(graphdef, batching=batching, temperature=temperature, filters=filters)
+    stops = make_stop(tokenizer, stop) if stop else None
+    shape: PoolShape | None = None
+
+    def evaluate(
+        params: Any,
+        key: jax.Array,
+        judge: Judge | None,
+        keep: Callable[[dict[str, Any]], None],
+        *,
+        done: Collection[Place] = (),
+        notice: Callable[[str, int, int], None] | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        nonlocal shape
+        if shape is None:  # once: what is free changes, what is compiled must not
+            shape = pool_shape(
+                nnx.merge(graphdef, params).cfg,
+                batching,
+                prompt=max(map(len, tokens_of)),
+                new=max_new_tokens,
+                samples=n,
+                sequences=n * len(problems),
+            )
+        keys = key_data(row_keys(key, n * len(problems)))
+        rows = [row for row in range(n * len(problems)) if divmod(row, n) not in done]
+        requests = [Request(row // n, keys[row], max_new_tokens) for row in rows]
+        submissions = Submissions(problems, texts, n, tokenizer, judge)
+        drawn: dict[int, Finished] = {}
+
+        def keep_judged(wait_s: float | None = None) -> None:
+            for row, outcome in submissions.judged(wait_s):
+                one = drawn.pop(row)
+                keep(
+                    {
+                        "problem": row // n,
+                        "sample": row % n,
+                        "id": problems[row // n].id,
+                        "completion": submissions.texts[row],
+                        "code": submissions.codes[row],
+                        **_judgement(outcome),
+                        "length": len(one.tokens),
+                        "truncated": one.truncated,
+                        "rewards": _rewards(one, max_new_tokens),
+                    }
+                )
+
+        count = 0
+
+        def tell() -> None:
+            if notice is not None:
+                notice(f"evaluating {held_out.name}", count, len(rows))
+
+        tell()
+        for finished in sampling.run(
+            params, tokens_of, requests, shape=shape, stop=stops, usage=usage
+        ):
+            ended = [rows[one.request] for one in finished]
+            drawn.update(zip(ended, finished, strict=True))
+            if finished:
+                submissions.finished(np.asarray(ended), [one.tokens for one in finished])
+            count += len(finished)
+            keep_judged()
+            tell()
+        while judge is not None and drawn:
+            keep_judged(_LOOK_EVERY_S)
+            tell()
+
+    return evaluate
+
+
+def _judgement(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "passed": outcome.passed,
+        "verdict": outcome.verdict.value,
+        "tests": [verdict.value for verdict in outcome.results],
+        "tests_total": outcome.tests_total,
+    }
+
+
+def _rewards(one: Finished, columns: int) -> dict[str, float]:
+    """The certainty rewards of a sample; its columns are as many as any has, for one shape.
+
+    Raises UserError for one that is not a finite number.
+    """
+    wider = columns - len(one.tokens)
+    stats = jax.tree.map(lambda x: np.pad(x, (0, wider))[None], one.stats)
+    mask = np.arange(columns)[None] < len(one.tokens)
+    rewards = {name: float(value[0]) for name, value in rewards_of(stats, mask).items()}
+    if bad := [f"{name} {value}" for name, value in rewards.items() if not math.isfinite(value)]:
+        raise UserError(
+            f"the model gives numbers that are none: {', '.join(bad)}. Its parameters or its "
+            "activations overflow; try dtype=float32, or look at the checkpoint."
+        )
+    return rewards
+
+
+def tables(rows: Mapping[Place, Mapping[str, Any]], problems: int, n: int) -> dict[str, np.ndarray]:
+    """The rows' numbers as arrays [problems, n]: passed, length, truncated."""
+    places = [(p, s) for p in range(problems) for s in range(n)]
+    if missing := [place for place in places if place not in rows]:
+        raise UserError(f"{len(missing)} samples are missing, the first of problem {missing[0][0]}")
+    return {
+        name: np.asarray([rows[place][name] for place in places]).reshape(problems, n)
+        for name in ("passed", "length", "truncated")
+    }
+
+
+def reward_tables(
+    rows: Mapping[Place, Mapping[str, Any]], problems: int, n: int
+) -> dict[str, np.ndarray]:
+    """The certainty rewards of the rows, float64 [problems, n] by name."""
+    places = [(p, s) for p in range(problems) for s in range(n)]
+    return {
+        name: np.asarray([rows[place]["rewards"][name] for place in places]).reshape(problems, n)
+        for name in rows[0, 0]["rewards"]
+    }

@@ -1,0 +1,225 @@
+"""The check of a problem file: every fault with its line, real solutions, overlap, exit status."""
+
+import functools
+import io
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from own_rows import PAIR, SUM, own, write_rows
+from rich.console import Console
+
+from rlif_jax.checking import Report, failure, main, printable, show
+from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.findings import Contents, Fault, check_rows, usable_problems
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Outcome, Verdict
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes rows, or lines as they are, and gives the path of the file."""
+    return functools.partial(write_rows, tmp_path)
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs the command; gives exit status, lines of standard output, and standard error."""
+    monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
+
+    def run_main(*argv: object) -> tuple[int, list[str], str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in argv])
+        printed = capsys.readouterr()
+        return end.value.code, printed.out.splitlines(), printed.err
+
+    return run_main
+
+
+# ---- the command
+
+
+def test_file_without_fault(write, run):
+    asserts = own("e", tests=["assert f(2) == 4"], entry_point="f", solution="f = lambda x: 2 * x")
+    status, lines, error = run(write(own("a", solution=SUM), own("b"), asserts))
+    assert (status, error) == (0, "")
+    assert lines == [
+        f"3 problems in 3 rows of {lines[0].rpartition(' ')[2]}",
+        "kind: stdin 2, assert 1",
+        "tests per problem: 1 to 1, median 1",
+        "solutions: 2, of which 2 pass",
+        "faults: none",
+    ]
+
+
+def test_tests_that_a_solution_fails(write, run, tmp_path):
+    call = [{"input": [n], "output": n} for n in range(9)]
+    path = write(
+        own("right", solution=SUM),
+        own("wrong", tests=[PAIR, PAIR | {"output": "8"}], solution=SUM),
+        own("asserts", tests=["assert f(1)", "assert f(0)"], entry_point="f", solution="f = abs"),
+        own("slow", solution="while True: pass", time_limit_s=0.5),
+        own("syntax", solution="print(", tests=[PAIR] * 3),
+        own("many", tests=call, entry_point="f", solution="def f(x):\n    return 0"),
+        "{",
+    )
+    status, lines, _ = run(path, "--json", tmp_path / "out.json")
+    assert status == 1
+    out = json.loads((tmp_path / "out.json").read_text())
+    faults = {fault["id"]: fault for fault in out["faults"]}
+    assert list(faults) == ["wrong", "asserts", "slow", "syntax", "many", ""]
+    messages = {name: fault["message"] for name, fault in faults.items()}
+    assert "fails 1 of 2 tests (2 wrong_answer): test 2: " in messages["wrong"]
+    assert "fails 1 of 2 tests (2 wrong_answer): test 2: " in messages["asserts"]
+    assert "fails 1 of 1 tests (1 time_limit)" in messages["slow"]
+    assert "fails all 3 tests: test 1: " in messages["syntax"]
+    assert "fails 8 of 9 tests (2 wrong_answer, " in messages["many"]
+    assert "6 wrong_answer and 3 more): test 2: returned '0'" in messages["many"]
+    assert faults["wrong"] == {
+        "line": 2,
+        "id": "wrong",
+        "kind": "solution",
+        "message": messages["wrong"],
+    }
+    assert out["summary"]["solutions_passed"] == 1
+    assert (out["file"], out["against"]) == (str(path), [])
+    assert f"{path} line 2 (id 'wrong'): solution: {messages['wrong']}" in lines
+    assert lines[-2:] == ["solutions: 6, of which 1 pass", "faults: solution 5, bad row 1"]
+
+
+def test_solutions_need_not_be_run(write, run):
+    status, lines, _ = run(write(own("a", solution="print(")), "--no-run-solutions")
+    assert status == 0
+    assert "solutions: 1, which were not run" in lines
+
+
+def test_against_sets_and_files(write, run):
+    other = write(own("b"), name="other.jsonl")
+    path = write(own("a"), own("b"))
+    status, lines, _ = run(path, "--against", "starter", other)
+    assert status == 1
+    assert [line for line in lines if "overlap" in line] == [
+        f"{path} line 2 (id 'b'): overlap: the same id as 'b' of {other}; do not train on it if "
+        "that is evaluated on.",
+        "faults: overlap 1",
+    ]
+    assert [line for line in lines if line.startswith("compared")] == [
+        "compared with starter",
+        f"compared with {other}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["none.jsonl"], "none.jsonl is not a file of problems"),
+        (["."], "is not a file of problems"),
+        (["empty.jsonl"], "empty.jsonl holds no problems"),
+        (["set.jsonl", "--against", "livecodebech"], "Unknown problem set 'livecodebech'"),
+        (["set.jsonl", "--json", "no/such/folder.json"], "there is no such folder"),
+        (["set.jsonl", "--json", "."], "--json . cannot be written"),
+        (["set.jsonl", "--execution.workers", "0"], "workers"),
+    ],
+)
+def test_what_cannot_be_checked(write, run, monkeypatch, tmp_path, argv, message):
+    write(own("a"))
+    write("", name="empty.jsonl")
+    monkeypatch.chdir(tmp_path)
+    status, lines, error = run(*argv)
+    assert status == 2
+    assert error.startswith("error: ") and message in error
+    assert lines == []
+
+
+def test_started_as_a_module(write):
+    path = write(own("a"), own("b", solution="print("))
+    command = [sys.executable, "-m", "rlif_jax.data.check", str(path), "--no-run-solutions"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"2 problems in 2 rows of {path}" in done.stdout.splitlines()
+
+
+def test_signal_stops_it(write, run):
+    def stop(number, frame):
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # not yet at work
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
+    path = write(*(own(f"p{n}", solution="while True: pass") for n in range(50)))
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        status, lines, _ = run(path)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert status == 130
+    assert lines[-1] == "stopped; nothing was written"
+
+
+# ---- what is built from a file
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [own("a"), own("b", tests=[])],
+        [own("a"), own("a", prompt="Another.")],
+        [own("a", split="train"), own("b")],
+        [own("a"), own("b", contest_date="soon")],
+    ],
+)
+def test_what_the_check_refuses_is_no_problem_set(write, run, rows):
+    path = write(*rows)
+    assert check_rows(path)[0]
+    with pytest.raises(UserError, match=r"set\.jsonl line 2"):
+        problem_source(str(path))
+
+
+def test_what_the_check_finds_no_fault_with_is_a_problem_set(write, run, make_row):
+    mbpp = {"task_id": 1, "text": "One.", "code": "", "test_list": ["assert one() == 1"]}
+    path = write(own("a"), make_row("abc1"), mbpp)
+    assert check_rows(path)[0] == []
+    source = problem_source(str(path))
+    assert [source[i] for i in range(3)] == [p for _, p in usable_problems(path, {1, 2, 3})]
+
+
+# ---- what is printed
+
+
+def shown(report: Report, terminal: bool) -> str:
+    console = Console(
+        file=io.StringIO(), force_terminal=terminal, color_system=None, width=70, _environ={}
+    )
+    show(report, console)
+    return console.file.getvalue()
+
+
+def test_table_on_a_terminal_and_lines_elsewhere():
+    faults = [
+        Fault(7, "a[b]", "bad row", "field x is '[red]'; " + "write it otherwise " * 5),
+        Fault(12, "", "bad row", "\x1b[2Jno JSON"),
+    ]
+    report = Report("f.jsonl", faults, Contents(rows=2))
+    plain = shown(report, terminal=False).splitlines()
+    assert plain[0] == f"f.jsonl line 7 (id 'a[b]'): bad row: {faults[0].message}"
+    assert plain[1] == "f.jsonl line 12: bad row: \\x1b[2Jno JSON"
+    assert plain[2:] == ["0 problems in 2 rows of f.jsonl", "solutions: 0", "faults: bad row 2"]
+    table = shown(report, terminal=True)
+    assert "a[b]: " in table and "'[red]'" in table and "\\x1b[2Jno JSON" in table
+    assert max(len(line) for line in table.splitlines()) <= 70
+
+
+def test_printable():
+    assert printable("é\t\x1b[0m\ud800") == "é\\t\\x1b[0m\\ud800"
+
+
+def test_failure_of_a_program_that_says_nothing():
+    results = (Verdict.PASSED, Verdict.RUNTIME_ERROR)
+    outcome = Outcome(Verdict.RUNTIME_ERROR, results, 2, 0.1)
+    assert failure(outcome).startswith(
+        "its own solution fails 1 of 2 tests (2 runtime_error): runtime_error; correct"
+    )
