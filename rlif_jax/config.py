@@ -55,7 +55,8 @@ class Data:
     min_tests: int = 0
     """Train on problems with at least so many tests only."""
     graded: str = ""
-    """What rlif_jax.grade wrote for samples on the problems; trains on those within pass_rates."""
+    """What rlif_jax.grade wrote for samples on the problems, or rlif_jax.evaluate beside its result
+    (NAME.samples.jsonl); trains on the problems within pass_rates."""
     pass_rates: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest share of passing samples in graded, both included."""
     allow_overlap: bool = False

@@ -45,7 +45,7 @@ class Arguments:
     """
 
     problems: str
-    """JSONL file of {id, input_output, time_limit_s?} or of LiveCodeBench dataset rows."""
+    """JSONL file of problems in any form of rlif_jax.data.formats, or of {id, input_output}."""
     completions: str
     """JSONL file of {id, code} or {id, completion}; many may have the same id."""
     out: str

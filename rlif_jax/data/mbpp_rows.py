@@ -10,11 +10,11 @@ A statement of MBPP often does not name the function. So the prompt goes on as i
 et al. 2021, arXiv 2108.07732, section 2.1) with "Your code should pass these tests:" and the
 asserts of `test_list`, which are public for that reason; `challenge_test_list` stays private.
 
-A program and its asserts run in two processes with plain data between them (`rlif_jax.data.formats`
-says what that excludes), other than in MBPP's own harness. No program passes a row whose asserts
-call a class or a second function of the program, or get a generator, an array or another object
-from it, even where they make a list of that; `python -m rlif_jax.data.check` names those whose
-`code` fails so.
+Other than in MBPP's own harness, a program and its asserts run in two processes with plain data
+between them (`rlif_jax.data.formats` says what that is). So a program fails whose function returns
+a generator, an array or another object, even where the assert makes a list of it; and every program
+fails where an assert calls a class or a second function of the program.
+`python -m rlif_jax.data.check` names the rows whose own `code` fails.
 """
 
 import ast

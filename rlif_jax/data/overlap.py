@@ -1,18 +1,18 @@
 """Which problems of a training set are, or are like, problems held out for evaluation.
 
-A statement is normalised to its words: lower case, runs of letters and digits; Chinese and Japanese
-have no spaces between words, so each of their characters counts as one. Two problems overlap by "id" when their ids are the same, by "text" when their words are the same, and by "13-gram" when
-13 words in a row of one stand in the other. That is GPT-3's rule (Brown et al. 2020, arXiv
-2005.14165, appendix C: "a gram as a lowercase, whitespace delimited word with no punctuation"),
-which also ignores 13-grams of many documents, as boilerplate. Shorter statements overlap by their
-whole text only.
+A statement is normalised to its words: lower case, runs of letters and digits; in Chinese and
+Japanese, which have no spaces, each character is a word. Two problems overlap by "id" when their
+ids are the same, by "text" when their words are the same, and by "13-gram" when 13 words in a row
+of one stand in the other. That is GPT-3's rule (Brown et al. 2020, arXiv 2005.14165, appendix C: "a
+gram as a lowercase, whitespace delimited word with no punctuation"), which also ignores 13-grams of
+many documents, as boilerplate. Shorter statements overlap by their whole text only.
 
 Statements of contests have more boilerplate than text at large, in ever new combinations with names
 and bounds. So five words in a row are boilerplate when they stand in several statements held out
 (more than 2 different ones, and more than one in a hundred), and a 13-gram counts only if it has no
 boilerplate in it. "The input is given from standard input in the following format" makes no
-overlap. Variants of one problem, of which one has half of the five-grams of the other and the other
-way round, are not different here, so that a series of problems does not hide itself.
+overlap. Two texts of which each has half of the other's five-grams, or more, are variants of one
+problem and not different here, so that a series of problems does not hide itself.
 """
 
 import functools
@@ -92,8 +92,8 @@ class _Index:
         codes_V = random.integers(1, 2**64 - 1, len(vocabulary), np.uint64)
         self._codes = dict(zip(vocabulary, codes_V.tolist(), strict=True))
         self._factors_G = random.integers(1, 2**64 - 1, GRAM, np.uint64) | np.uint64(1)
-        self._texts_of = self._countable_grams()
-        self._hashes_H = np.array(sorted(self._texts_of), np.uint64)
+        self._numbers_of = self._countable_grams()
+        self._hashes_H = np.array(sorted(self._numbers_of), np.uint64)
 
     def overlaps(self, problem: Problem) -> list[Overlap]:
         """One overlap for each problem held out, in their order, by the first rule that holds."""
@@ -102,39 +102,40 @@ class _Index:
 
         def add(numbers: Iterable[int], how: How, shared: str = "") -> None:
             for number in numbers:
-                found.setdefault(number, Overlap(problem.id, self._ids[number], how, shared))
+                if number not in found:
+                    found[number] = Overlap(problem.id, self._ids[number], how, shared)
 
         add(self._by_id.get(problem.id, ()), "id")
         add(self._by_text.get(text, ()), "text")
-        for words, texts in self._shared_grams(text):
-            for held_out in texts:
-                add(self._by_text[held_out], "13-gram", " ".join(words))
+        for words, numbers in self._shared_grams(text):
+            add(numbers, "13-gram", " ".join(words))
         return [found[number] for number in sorted(found)]
 
-    def _shared_grams(self, text: _Words) -> Iterable[tuple[_Words, list[_Words]]]:
-        """The countable 13-grams of a text, in order, with the texts held out that have them."""
+    def _shared_grams(self, text: _Words) -> Iterable[tuple[_Words, list[int]]]:
+        """The countable 13-grams of a text, in order, with the problems held out that have them."""
         hashes_P = self._hashes(text, GRAM)
         if not len(hashes_P) or not len(self._hashes_H):
             return
         places_P = np.searchsorted(self._hashes_H, hashes_P)
         places_P[places_P == len(self._hashes_H)] = 0
         for start in np.flatnonzero(self._hashes_H[places_P] == hashes_P).tolist():
-            words, texts = self._texts_of[int(hashes_P[start])]
+            words, numbers = self._numbers_of[int(hashes_P[start])]
             if text[start : start + GRAM] == words:
-                yield words, texts
+                yield words, numbers
 
-    def _countable_grams(self) -> dict[int, tuple[_Words, list[_Words]]]:
-        """By hash, the 13-grams without boilerplate in them, and the texts that have them."""
+    def _countable_grams(self) -> dict[int, tuple[_Words, list[int]]]:
+        """By hash, the 13-grams without boilerplate in them, and the problems that have them."""
         phrases = {text: self._hashes(text, PHRASE) for text in self._by_text}
         boilerplate = np.array(_boilerplate(list(phrases.values())), np.uint64)
-        grams: dict[int, tuple[_Words, list[_Words]]] = {}
+        grams: dict[int, tuple[_Words, list[int]]] = {}
         for text, phrases_P in phrases.items():
+            own = self._by_text[text]
             boilerplate_P = np.isin(phrases_P, boilerplate)
             for start, gram in enumerate(self._hashes(text, GRAM).tolist()):
                 if not boilerplate_P[start : start + GRAM - PHRASE + 1].any():
-                    texts = grams.setdefault(gram, (text[start : start + GRAM], []))[1]
-                    if text not in texts:
-                        texts.append(text)
+                    numbers = grams.setdefault(gram, (text[start : start + GRAM], []))[1]
+                    if numbers[-1:] != own[-1:]:  # a text may have a gram twice
+                        numbers += own
         return grams
 
     def _hashes(self, text: _Words, length: int) -> np.ndarray:

@@ -24,7 +24,8 @@ class SampleFile:
     """A JSONL file of samples, new or begun by an earlier run; a context manager.
 
     `about` is what decides the samples: a file of others is refused, as is one whose rows lack a
-    `needed` field. `rows` holds what the file has. A last line that an interruption cut short is removed.
+    `needed` field. `rows` holds what the file has. A last line that an interruption cut short is
+    removed.
 
     Raises UserError when it cannot be written, is in use, or belongs to other samples.
     """

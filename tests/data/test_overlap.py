@@ -35,17 +35,17 @@ def test_words():
 
 
 def test_a_character_is_a_word_where_no_spaces_are():
-    problem = statement("a", "给定n个整数ab，求「最大ｶﾅ」。_データ・々〆〇 한국어 x𠮷y")
+    problem = statement("a", "给定n个整数ab、求「最大ｶﾅ」。_データ・々〆\u3007 한국어 x𠮷y")
     assert words_of(problem) == (
         *("给", "定", "n", "个", "整", "数", "ab", "求", "最", "大", "ｶ", "ﾅ", "デ", "ー", "タ"),
-        *("々", "〆", "〇", "한국어", "x", "𠮷", "y"),
+        *("々", "〆", "\u3007", "한국어", "x", "𠮷", "y"),
     )
 
 
 def test_thirteen_characters_in_a_row_overlap_in_chinese_and_twelve_do_not():
     text = "从上到下遍历这棵树并返回每层节点值之和的最大者"
     for shared, found in ((GRAM - 1, []), (GRAM, [("t", "h", "13-gram")])):
-        train = [statement("t", f"另有题目{text[4 : 4 + shared]}，请作答")]
+        train = [statement("t", f"另有题目{text[4 : 4 + shared]}。请作答")]
         assert pairs(train, [statement("h", text)]) == found
 
 
@@ -130,7 +130,7 @@ def test_a_series_of_held_out_problems_does_not_hide_itself():
 
 @pytest.mark.parametrize(("own_words", "found"), [(10, 3), (11, 0)])
 def test_texts_that_share_half_of_their_five_grams_are_variants(own_words, found):
-    """Of 14 words, with 10 five-grams, that all three have; each has as many others, or one more."""
+    """All three have 14 words, 10 five-grams; each has as many others, or one more."""
     words = story(0, 14)
     texts = [" ".join([*words, *story(i + 1, own_words)]) for i in range(3)]
     held_out = [statement(f"h{i}", text) for i, text in enumerate(texts)]

@@ -103,7 +103,9 @@ def test_damaged_pickle_is_refused(make_row, cut):
 @pytest.mark.parametrize("cut", [1, 4, 10])
 def test_damaged_zlib_data_is_refused(make_row, cut):
     data = base64.b64encode(zlib.compress(pickle.dumps("[]"))[:-cut]).decode()
-    with pytest.raises(UserError, match="neither JSON nor base64 of zlib data .its end is missing"):
+    with pytest.raises(
+        UserError, match=r"neither JSON nor base64 of zlib data \(its end is missing"
+    ):
         problem_from_row(make_row(private_test_cases=data))
 
 
@@ -116,7 +118,7 @@ def test_what_unpacks_to_more_than_the_largest_field_is_refused_before_it_is_unp
     assert problem_from_row(row).tests[1].input == "0" * 5000
     monkeypatch.setattr("rlif_jax.data.packed.LARGEST_BYTES", len(pickle.dumps(text, 4)) - 1)
     with pytest.raises(
-        UserError, match=r"^f line 2 .*'p0'.*private_test_cases .* more than 50\d\d bytes; split the"
+        UserError, match=r"^f line 2 .*'p0'.*private_test_cases .* more than 50\d\d bytes; split"
     ):
         problem_from_row(row, "f line 2")
     bomb = base64.b64encode(zlib.compress(bytes(1 << 26))).decode()

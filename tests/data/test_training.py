@@ -10,7 +10,13 @@ import pytest
 from rlif_jax.config import Data
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.pipeline import problem_batches
-from rlif_jax.data.training import refuse_overlap, training_filters, training_problems
+from rlif_jax.data.training import (
+    go_on,
+    position_of,
+    refuse_overlap,
+    training_filters,
+    training_problems,
+)
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -243,3 +249,25 @@ def test_problems_to_train_on_are_counted_not_pairs(train, held_out, count):
         notes.append,
     )
     assert [int(note.partition(" ")[0]) for note in notes] == [count]
+
+
+def test_a_place_is_gone_on_from_in_the_same_problems_only(write_set):
+    """Two batches are taken, and then the next ones again; an added row is another stream."""
+    rows = {f"p{i}": {} for i in range(5)}
+    data = Data(name=write_set("mine", **rows), max_prompt_tokens=10_000)
+
+    def begun():
+        mixture = training_problems(data, encode, [], print)
+        return problem_batches(mixture, 2, seed=3), mixture
+
+    batches, mixture = begun()
+    for _ in range(2):
+        next(batches)
+    position = json.loads(json.dumps(position_of(batches, mixture)))
+    wanted = [[p.id for p in next(batches)] for _ in range(4)]
+    again, mixture = begun()
+    go_on(again, mixture, position)
+    assert [[p.id for p in next(again)] for _ in range(4)] == wanted
+    write_set("mine", **rows, more={})
+    with pytest.raises(UserError, match="not those that the run began with"):
+        go_on(*begun(), position)
