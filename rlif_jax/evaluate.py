@@ -28,6 +28,7 @@ from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.meter import Meter
 from rlif_jax.model.source import OpenModel, open_model
+from rlif_jax.progress import format_duration
 from rlif_jax.results import Result, compare_files, samples_path
 from rlif_jax.sampler.batching import Usage
 from rlif_jax.sampler.budget import Batching
@@ -170,7 +171,13 @@ def _sample(
             stop.check()
 
     key = jax.random.key(args.seed)
-    run(make_sync(graphdef)(params), key, judge, keep, done=done, notice=notice, usage=usage)
+    params = make_sync(graphdef)(params)
+    waited_s = run(params, key, judge, keep, done=done, notice=notice, usage=usage)
+    if meter:
+        meter.note(
+            f"{usage.useful} tokens in {format_duration(meter.seconds)}, of which {waited_s:.1f} s "
+            "only waited for the judge"
+        )
 
 
 def _plain(fields: Any) -> Any:

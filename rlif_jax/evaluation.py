@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def make_evaluation(
     it is judged. `params` are laid out for sampling (`sampler.sync`). A sample depends on the
     parameters, its prompt, `key` and its place, and not on `done` where `batching.narrow` is off.
     `notice(text, done, total)`, told how many were drawn, may raise to stop. A process without a
-    judge only samples, with the others.
+    judge only samples, with the others. What comes back are the seconds that it waited for the
+    judge when all was drawn.
     """
     n, problems = samples_per_problem, held_out.problems
     tokens_of = [prompt.tokens for prompt in held_out.prompts]
@@ -133,7 +135,7 @@ def make_evaluation(
         done: Collection[Place] = (),
         notice: Callable[[str, int, int], None] | None = None,
         usage: Usage | None = None,
-    ) -> None:
+    ) -> float:
         nonlocal shape
         if shape is None:  # once: what is free changes, what is compiled must not
             shape = pool_shape(
@@ -184,9 +186,11 @@ def make_evaluation(
             count += len(finished)
             keep_judged()
             tell()
+        begun = time.monotonic()
         while judge is not None and drawn:
             keep_judged(_LOOK_EVERY_S)
             tell()
+        return time.monotonic() - begun
 
     return evaluate
 
