@@ -4,11 +4,14 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-PHASES = ("sync", "sample", "score", "execute", "update")
+PHASES = ("data", "sync", "sample", "score", "execute", "update")
 
 
 class Watch:
-    """Wall-clock seconds of one step, by phase. `execute` is only the waiting that nothing hid."""
+    """Wall-clock seconds of one step, by phase.
+
+    `data` is the waiting for problems and prompts, `execute` that for tests which nothing hid.
+    """
 
     def __init__(self):
         self._start = time.perf_counter()

@@ -137,14 +137,16 @@ def train(cfg: Config) -> None:
         # ---- the loop
         try:
             for step in range(start + 1, cfg.steps + 1):
-                problems, step_key = next(data), jax.random.fold_in(key, step)
-                prompts = [programs.pose(problem) for problem in problems]
+                watch, step_key = Watch(), jax.random.fold_in(key, step)
+                with watch("data"):
+                    problems = next(data)
+                    prompts = [programs.pose(problem) for problem in problems]
                 texts = [prompt.text for prompt in prompts]
                 submissions = Submissions(
                     problems, texts, G, tokenizer, judge if tested else None, notice
                 )
                 state, values, records = train_step(
-                    cfg, programs, state, reference, prompts, step_key, submissions, notice
+                    cfg, programs, state, reference, prompts, step_key, submissions, watch, notice
                 )
                 position = position_of(data, mixture)
                 if evaluate and (step % cfg.eval.every == 0 or step == cfg.steps):
@@ -175,13 +177,14 @@ def train_step(
     prompts: Sequence[EncodedPrompt],
     key: jax.Array,
     submissions: Submissions,
+    watch: Watch,
     notice: Callable[..., None],
 ) -> tuple[TrainState, dict[str, float], list[dict[str, Any]]]:
     """Prompts in; new state, metrics and one record per completion out. `state` is used up.
 
     `notice(text, done, total)` is told each phase; it may raise to stop before the state is used.
     """
-    watch, usage = Watch(), Usage()
+    usage = Usage()
     with watch("sync"):
         decode_params = jax.block_until_ready(programs.sync(state.params))
     with watch("sample"):

@@ -105,6 +105,7 @@ def test_every_config_file_trains(path, flags, tmp_path):
         *(
             "grad/norm",
             "drift/sampler_logprob",
+            "time/data",
             "time/sync",
             "time/sample",
             "time/score",
