@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,8 +44,10 @@ class Arguments:
     """Largest safetensors file in GB (10^9 bytes)."""
 
 
-def convert(args: Arguments) -> Path:
+def convert(args: Arguments, check: Callable[[], None] = lambda: None) -> Path:
     """Write the folder and return it; it appears under its name only when it is whole.
+
+    `check` is called before that, and may raise to leave nothing.
 
     Raises:
         UserError: a source that cannot be opened, a folder that is not empty, or no room.
@@ -66,6 +68,7 @@ def convert(args: Arguments) -> Path:
                 _write_orbax(opened, partial, dtype, notice)
             else:
                 write_hf_folder(opened, partial, dtype, int(args.shard_gb * 1e9), notice)
+        check()
         os.replace(partial, out)
     except OSError as error:
         raise UserError(
@@ -157,13 +160,28 @@ def _progress() -> Iterator[Notice]:
 
 
 @contextlib.contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that nothing is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _signals_interrupt() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt; so does what is yielded when one has come.
+
+    An interrupt that falls into a finaliser is lost otherwise: Python drops what these raise.
+    """
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
@@ -171,10 +189,10 @@ def main() -> None:
     args = tyro.cli(Arguments, prog="python -m rlif_jax.convert")
     # Writes that Orbax abandons after an error complain of its closed loop, behind our message.
     sys.unraisablehook = lambda _: None
-    with exit_on_user_error(), _termination_interrupts():
+    with exit_on_user_error(), _signals_interrupt() as check:
         skip_absent_tpu()
         try:
-            out = convert(args)
+            out = convert(args, check)
         except KeyboardInterrupt:
             print(f"stopped; nothing is left in {args.out}: run the same command again")
             sys.exit(130)
