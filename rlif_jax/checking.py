@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlif_jax.config import Config, Execution, own_limits
+from rlif_jax.config import Execution, own_limits
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.findings import (
     Contents,
@@ -31,7 +31,7 @@ from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.meter import Meter
 from rlif_jax.problem import Outcome, Problem, Verdict
-from rlif_jax.validation import validate
+from rlif_jax.validation import validate_execution
 
 UNFINISHED_PER_WORKER = 4
 """Solutions handed to the judge and not yet judged; only these keep their problems in memory."""
@@ -92,7 +92,7 @@ def check(args: Arguments, console: Console | None = None) -> Report:
         SandboxError: the judge's own failure.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    validate(Config(execution=args.execution), {name for name, _ in Config().reward.terms})
+    validate_execution(args.execution)
     path = Path(args.file)
     if not path.is_file():
         raise UserError(f"{path} is not a file of problems; name a JSONL file, one row in a line.")

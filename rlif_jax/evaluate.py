@@ -19,17 +19,18 @@ import tyro
 from flax import nnx
 from jax.experimental import multihost_utils
 
+from rlif_jax.batch import TokenStats
 from rlif_jax.data.prompts import PromptOptions
 from rlif_jax.data.sample_file import Place, SampleFile
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate_arguments import Arguments, Processes, check
-from rlif_jax.evaluation import FIELDS, HeldOut, held_out, make_evaluation
+from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
 from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.meter import Meter
 from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.progress import format_duration
-from rlif_jax.results import Result, compare_files, samples_path
+from rlif_jax.results import FIELDS, Result, compare_files, rewards, samples_path
 from rlif_jax.sampler.batching import Usage
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.filters import Filters
@@ -157,12 +158,14 @@ def _sample(
     )
     passed = sum(row["passed"] for row in rows.values())
 
-    def keep(row: dict[str, Any]) -> None:
+    def keep(row: dict[str, Any], stats: TokenStats) -> None:
         nonlocal passed
-        rows[row["problem"], row["sample"]] = row
+        row |= {"rewards": rewards(stats, args.max_new_tokens)}
         passed += row["passed"]
         if file:
             file.write(row)
+        else:
+            rows[row["problem"], row["sample"]] = row
         speed = usage.useful / meter.seconds
         meter.count(f"{passed / len(rows):.3f} passed  {speed:.0f} tokens/s")
 

@@ -3,9 +3,8 @@
 import functools
 import hashlib
 import json
-import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from rlif_jax.certainty import rewards_of
+from rlif_jax.batch import TokenStats
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.filters import errata_filter, length_filter, listed, select
 from rlif_jax.data.livecodebench import is_livecodebench
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pose
 from rlif_jax.data.sample_file import Place
-from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.sampler.batching import Sampling, Usage
@@ -32,9 +30,6 @@ from rlif_jax.sampler.stop import make_stop
 from rlif_jax.submissions import Submissions
 
 _LOOK_EVERY_S = 0.2
-
-FIELDS = ("id", "completion", "code", "passed", "verdict", "length", "truncated", "rewards")
-"""What every row of the samples file has beside its place, and more."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +107,12 @@ def make_evaluation(
     """Build `evaluate(params, key, judge, keep, *, done=(), notice=None, usage=None)`.
 
     It draws `samples_per_problem` samples of each problem, but for the places in `done`, tests each
-    while others are still being drawn, and gives each to `keep` as a row of the samples file once
-    it is judged. `params` are laid out for sampling (`sampler.sync`). A sample depends on the
-    parameters, its prompt, `key` and its place, and not on `done` where `batching.narrow` is off.
-    `notice(text, done, total)`, told how many were drawn, may raise to stop. A process without a
-    judge only samples, with the others. What comes back are the seconds that it waited for the
-    judge when all was drawn.
+    while others are still being drawn, and gives each to `keep` once it is judged: a row as in the
+    samples file, but for its rewards, and its TokenStats [tokens]. `params` are laid out for
+    sampling (`sampler.sync`). A sample depends on the parameters, its prompt, `key` and its place,
+    and not on `done` where `batching.narrow` is off. `notice(text, done, total)`, told how many
+    were drawn, may raise to stop. A process without a judge only samples, with the others. What
+    comes back are the seconds that it waited for the judge when all was drawn.
     """
     n, problems = samples_per_problem, held_out.problems
     tokens_of = [prompt.tokens for prompt in held_out.prompts]
@@ -130,7 +125,7 @@ def make_evaluation(
         params: Any,
         key: jax.Array,
         judge: Judge | None,
-        keep: Callable[[dict[str, Any]], None],
+        keep: Callable[[dict[str, Any], TokenStats], None],
         *,
         done: Collection[Place] = (),
         notice: Callable[[str, int, int], None] | None = None,
@@ -165,8 +160,8 @@ def make_evaluation(
                         **_judgement(outcome),
                         "length": len(one.tokens),
                         "truncated": one.truncated,
-                        "rewards": _rewards(one, max_new_tokens),
-                    }
+                    },
+                    one.stats,
                 )
 
         count = 0
@@ -201,43 +196,4 @@ def _judgement(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict.value,
         "tests": [verdict.value for verdict in outcome.results],
         "tests_total": outcome.tests_total,
-    }
-
-
-def _rewards(one: Finished, columns: int) -> dict[str, float]:
-    """The certainty rewards of a sample; its columns are as many as any has, for one shape.
-
-    Raises UserError for one that is not a finite number.
-    """
-    wider = columns - len(one.tokens)
-    stats = jax.tree.map(lambda x: np.pad(x, (0, wider))[None], one.stats)
-    mask = np.arange(columns)[None] < len(one.tokens)
-    rewards = {name: float(value[0]) for name, value in rewards_of(stats, mask).items()}
-    if bad := [f"{name} {value}" for name, value in rewards.items() if not math.isfinite(value)]:
-        raise UserError(
-            f"the model gives numbers that are none: {', '.join(bad)}. Its parameters or its "
-            "activations overflow; try dtype=float32, or look at the checkpoint."
-        )
-    return rewards
-
-
-def tables(rows: Mapping[Place, Mapping[str, Any]], problems: int, n: int) -> dict[str, np.ndarray]:
-    """The rows' numbers as arrays [problems, n]: passed, length, truncated."""
-    places = [(p, s) for p in range(problems) for s in range(n)]
-    if missing := [place for place in places if place not in rows]:
-        raise UserError(f"{len(missing)} samples are missing, the first of problem {missing[0][0]}")
-    return {
-        name: np.asarray([rows[place][name] for place in places]).reshape(problems, n)
-        for name in ("passed", "length", "truncated")
-    }
-
-
-def reward_tables(
-    rows: Mapping[Place, Mapping[str, Any]], problems: int, n: int
-) -> dict[str, np.ndarray]:
-    """The certainty rewards of the rows, float64 [problems, n] by name."""
-    places = [(p, s) for p in range(problems) for s in range(n)]
-    return {
-        name: np.asarray([rows[place]["rewards"][name] for place in places]).reshape(problems, n)
-        for name in rows[0, 0]["rewards"]
     }

@@ -17,7 +17,7 @@ from typing import Any
 
 import tyro
 
-from rlif_jax.config import Config, Execution, own_limits
+from rlif_jax.config import Execution, own_limits
 from rlif_jax.data.graded_file import GradedFile, graded_row, skipped_row
 from rlif_jax.data.grading_files import Completion, ProblemFile, read_completions
 from rlif_jax.data.rows import LONGEST_TIME_LIMIT_S
@@ -26,7 +26,7 @@ from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.meter import Meter
 from rlif_jax.problem import Outcome, Problem
-from rlif_jax.validation import validate
+from rlif_jax.validation import validate_execution
 
 UNFINISHED_PER_WORKER = 4
 """Programs handed to the judge and not yet judged; only these keep their problems in memory."""
@@ -112,7 +112,7 @@ def grade(args: Arguments) -> str:
         Interrupted: Ctrl-C or SIGTERM; the rows that were finished in order are written.
     """
     execution, out = args.execution, Path(args.out)
-    validate(Config(execution=execution), {name for name, _ in Config().reward.terms})
+    validate_execution(execution)
     for name in (args.problems, args.completions):
         if out.exists() and Path(name).exists() and out.samefile(name):
             raise UserError(f"--out {out} is also an input; name another file for the results.")

@@ -1,16 +1,25 @@
 """What an evaluation leaves: a result, a figure, LiveCodeBench's form; and two results compared."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from rlif_jax import certainty, scores
+from rlif_jax.batch import TokenStats
 from rlif_jax.data.lcb_output import official_output
 from rlif_jax.data.sample_file import Place, disk_errors, replace_file
 from rlif_jax.errors import UserError
-from rlif_jax.evaluation import HeldOut, reward_tables, tables
+from rlif_jax.evaluation import HeldOut
+
+FIELDS = ("id", "completion", "code", "passed", "verdict", "length", "truncated", "rewards")
+"""What every row of the samples file has beside its place, and more."""
 
 Rows = Mapping[Place, Mapping[str, Any]]
 """The samples of an evaluation by their places, as the samples file has them."""
@@ -26,9 +35,52 @@ def figure_path(out: str) -> Path:
     return Path(f"{out.removesuffix('.json')}.certainty.png")
 
 
+def rewards(stats: TokenStats, columns: int) -> dict[str, float]:
+    """The certainty rewards of a sample; `columns` are as many as any has, for one shape.
+
+    Raises UserError for one that is not a finite number.
+    """
+    tokens = len(stats.logprob)
+    wider = jax.tree.map(lambda x: np.pad(x, (0, columns - tokens))[None], stats)
+    mask = np.arange(columns)[None] < tokens
+    values = {name: float(x[0]) for name, x in certainty.rewards_of(wider, mask).items()}
+    if bad := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
+        raise UserError(
+            f"the model gives numbers that are none: {', '.join(bad)}. Its parameters or its "
+            "activations overflow; try dtype=float32, or look at the checkpoint."
+        )
+    return values
+
+
+def _table(rows: Rows, problems: int, n: int, value: Callable[[Mapping[str, Any]], Any]):
+    """One number of every row as an array [problems, n]."""
+    values = [value(rows[p, s]) for p in range(problems) for s in range(n)]
+    return np.asarray(values).reshape(problems, n)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the rows say, [problems, n] each."""
+
+    passed: np.ndarray
+    length: np.ndarray
+    truncated: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Rows, problems: int, n: int) -> "Tables":
+        """The rows of so many problems with `n` samples each; UserError when some are missing."""
+        missing = [(p, s) for p in range(problems) for s in range(n) if (p, s) not in rows]
+        if missing:
+            first = missing[0][0]
+            raise UserError(f"{len(missing)} samples are missing, the first of problem {first}")
+        names = ("passed", "length", "truncated")
+        return cls(*(_table(rows, problems, n, operator.itemgetter(name)) for name in names))
+
+
 def metrics_of(held_out: HeldOut, rows: Rows, n: int, k: int) -> dict[str, float]:
     """The `eval/` metrics of samples: avg@n with its interval, pass@k and the mean length."""
-    return scores.eval_metrics(held_out.title, _scores(held_out, rows, n, (k,)))
+    tables = Tables.of(rows, len(held_out.problems), n)
+    return scores.eval_metrics(held_out.title, _scores(held_out, tables, (k,)))
 
 
 @dataclass(frozen=True)
@@ -39,6 +91,7 @@ class Result:
     model: Mapping[str, Any]
     held_out: HeldOut
     rows: Rows
+    tables: Tables
     scores: scores.Scores
     certainty: certainty.Analysis
 
@@ -49,22 +102,27 @@ class Result:
         """Score and analyse the samples."""
         n, k, problems = arguments["n"], arguments["k"], len(held_out.problems)
         ks = (*scores.default_ks(n), k)
-        found = tables(rows, problems, n)
-        analysis = certainty.analyse(reward_tables(rows, problems, n), found["passed"])
-        return cls(arguments, model, held_out, rows, _scores(held_out, rows, n, ks), analysis)
+        tables = Tables.of(rows, problems, n)
+        rewards = {
+            name: _table(rows, problems, n, lambda row, name=name: row["rewards"][name])
+            for name in rows[0, 0]["rewards"]
+        }
+        analysis = certainty.analyse(rewards, tables.passed)
+        return cls(
+            arguments, model, held_out, rows, tables, _scores(held_out, tables, ks), analysis
+        )
 
     def json(self) -> dict[str, Any]:
         """The result as its file has it."""
-        problems = self.held_out.problems
-        found = tables(self.rows, len(problems), self.arguments["n"])
+        problems, found = self.held_out.problems, self.tables
         groups = _groups(self.held_out)
         each = [
             {
                 "id": problem.id,
                 **{name: values[p] for name, values in groups.items()},
-                "correct": found["passed"][p].tolist(),
-                "length": found["length"][p].tolist(),
-                "truncated": found["truncated"][p].tolist(),
+                "correct": found.passed[p].tolist(),
+                "length": found.length[p].tolist(),
+                "truncated": found.truncated[p].tolist(),
             }
             for p, problem in enumerate(problems)
         ]
@@ -109,11 +167,8 @@ def _groups(held_out: HeldOut) -> dict[str, list[str]]:
     }
 
 
-def _scores(held_out: HeldOut, rows: Rows, n: int, ks: Sequence[int]) -> scores.Scores:
-    found = tables(rows, len(held_out.problems), n)
-    return scores.summarise(
-        found["passed"], found["length"], found["truncated"], _groups(held_out), ks
-    )
+def _scores(held_out: HeldOut, tables: Tables, ks: Sequence[int]) -> scores.Scores:
+    return scores.summarise(tables.passed, tables.length, tables.truncated, _groups(held_out), ks)
 
 
 def _json(value: Any) -> bytes:

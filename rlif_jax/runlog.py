@@ -23,6 +23,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.provenance import git_revision, resolved, versions
+from rlif_jax.whole_file import write_whole
 
 _ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
 
@@ -42,19 +43,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by way of a temporary one beside it: there is the old or the new, no part."""
-    temporary = path.with_name(path.name + ".tmp")
     with _disk_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        write_whole(path, data)
 
 
 def _json_line(record: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rlif_jax.batch import Evidence, TrainState
+from rlif_jax.batch import Evidence, TokenStats, TrainState
 from rlif_jax.checkpoint import Checkpoints
 from rlif_jax.config import Config, load
 from rlif_jax.data.pipeline import problem_batches
@@ -321,7 +321,7 @@ def evaluation(
     def evaluate(params: Any, key: jax.Array, judge: Judge, notice: Callable[..., None]):
         rows: dict[Place, dict[str, Any]] = {}
 
-        def keep(row: dict[str, Any]) -> None:
+        def keep(row: dict[str, Any], stats: TokenStats) -> None:
             rows[row["problem"], row["sample"]] = row
 
         sample(params, key, judge, keep, notice=notice)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from rlif_jax.config import CacheDtype, Config, Data, PromptStyle, Thinking
+from rlif_jax.config import CacheDtype, Config, Data, Execution, PromptStyle, Thinking
 from rlif_jax.errors import UserError
 
 
@@ -24,6 +24,11 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise UserError(f"the configuration cannot run:\n{lines}")
+
+
+def validate_execution(execution: Execution) -> None:
+    """`validate` of how programs are run, for commands that do nothing else."""
+    validate(Config(execution=execution), [name for name, _ in Config().reward.terms])
 
 
 def _sizes(c: Config) -> Iterator[str]:

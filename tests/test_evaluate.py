@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from tiny import write_problems
+from two_processes import free_address
 
 from rlif_jax.config import Execution, Mesh
 from rlif_jax.data.prompts import DEFAULT_OPTIONS, pad_prompts
@@ -110,7 +110,8 @@ def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
             batching=Batching(slots=slots, page=8),
         )
 
-        def keep(row):
+        def keep(row, stats):
+            assert len(stats.entropy) == row["length"]
             assert (row["problem"], row["sample"]) not in rows
             rows[row["problem"], row["sample"]] = row
 
@@ -222,9 +223,7 @@ def test_killed_and_gone_on_it_leaves_the_same_bytes(long, tmp_path, whole):
 
 def test_two_processes_on_a_mesh_find_the_same(long, tmp_path, whole):
     """Two devices of each share the rows; the first process writes, the second only helps."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    address = free_address()
     mesh = ["--mesh.data=4", "--processes.count=2"]
     mesh.append(f"--processes.coordinator={address}")
     folders = [tmp_path / str(i) for i in range(2)]
@@ -296,9 +295,7 @@ def test_a_model_whose_numbers_overflow_is_named(arguments, tiny_path, monkeypat
 
 def test_one_process_that_cannot_go_on_ends_all(arguments, tmp_path):
     """A samples file of others on process 0, which the second cannot know."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    address = free_address()
     asked = replace(arguments, out="result.json")
     for i in range(2):
         (tmp_path / str(i)).mkdir()

@@ -9,7 +9,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rlif_jax"
 
 LAYERS = (
-    {"errors", "problem", "config", "validation", "batch", "sharding", "user_cache", "pypi"},
+    {
+        "errors",
+        "problem",
+        "config",
+        "validation",
+        "batch",
+        "sharding",
+        "user_cache",
+        "pypi",
+        "whole_file",
+    },
     {"kernels", "execution", "data", "rewards"},
     {"model"},
     {

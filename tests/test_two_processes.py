@@ -2,14 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from two_processes import PROMPTS, C, G, results
+from two_processes import PROMPTS, C, G, free_address, results
 
 from rlif_jax.model.source import open_model
 
@@ -30,9 +29,7 @@ def two(tiny_path, tmp_path_factory):
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "PYTHONPATH": str(HERE.parent),
     }
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    address = free_address()
     processes = [
         subprocess.Popen(
             [

@@ -5,6 +5,7 @@ python tests/two_processes.py ADDRESS RANK MODEL OUT.json
 
 import contextlib
 import json
+import socket
 import sys
 from dataclasses import replace
 
@@ -103,6 +104,13 @@ def results(opened, make_mesh) -> dict:
         "fsdp": on(ROWS_OF_FSDP, sampled, False),
         "tensor": on(MORE_DEVICES_THAN_KV_HEADS, generated),
     }
+
+
+def free_address() -> str:
+    """HOST:PORT of this machine at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return f"localhost:{probe.getsockname()[1]}"
 
 
 def main(address: str, rank: str, model: str, out: str) -> None:

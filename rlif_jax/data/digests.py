@@ -4,12 +4,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from rlif_jax.errors import UserError
-from rlif_jax.user_cache import cache_folder
+from rlif_jax.user_cache import cache_folder, keep_in_cache
 
 REMEMBERED_BYTES = 64 << 20
 """Files from this size on are not read again to find their digest: less is read in no time."""
@@ -49,15 +48,8 @@ def file_digest(path: Path) -> str:
         raise _unreadable(path, error) from error
     if size >= REMEMBERED_BYTES and settled and signature(path) == before:
         with contextlib.suppress(OSError):  # it is a shortcut, so it may fail
-            _write(memory, {"signature": before, "sha256": digest})
+            keep_in_cache(memory, json.dumps({"signature": before, "sha256": digest}).encode())
     return digest
-
-
-def _write(path: Path, value: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False) as file:
-        json.dump(value, file)
-    os.replace(file.name, path)
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

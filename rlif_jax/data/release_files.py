@@ -2,9 +2,7 @@
 
 import hashlib
 import itertools
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from rlif_jax.errors import UserError
-from rlif_jax.user_cache import cache_folder
+from rlif_jax.user_cache import cache_folder, keep_in_cache
 
 HUB_SECONDS = 10.0  # how long the Hub may take to say which commit a revision is
 
@@ -131,7 +129,7 @@ def _of_bucket(location: str, name: str, remedy: str) -> Path:
             raise _missing(location, name, remedy)
         if not _copy(location, name, found).exists():
             found = ts.KvStore.open(spec).result().read(name).result()
-            _write(_copy(location, name, found), found.value)
+            keep_in_cache(_copy(location, name, found), found.value)
         return _copy(location, name, found)
     except ValueError as error:  # what tensorstore raises, whatever went wrong
         raise UserError(
@@ -150,13 +148,6 @@ def _copy(location: str, name: str, found: ts.KvStore.ReadResult) -> Path:
     key = hashlib.sha256(location.rstrip("/").encode()).hexdigest()[:16]
     generation = hashlib.sha256(found.stamp.generation).hexdigest()[:16]
     return cache_folder() / "gs" / key / generation / name
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        Path(folder, path.name).write_bytes(content)
-        os.replace(Path(folder, path.name), path)
 
 
 def _missing(location: str, name: str, remedy: str) -> UserError:

@@ -8,13 +8,13 @@ when it is over the file is put in order, so that an interrupted one leaves the 
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from rlif_jax.data.rows import shorten
 from rlif_jax.errors import UserError
+from rlif_jax.whole_file import write_whole
 
 Place = tuple[int, int]
 """The number of a problem, and that of its sample."""
@@ -87,14 +87,10 @@ class SampleFile:
         whole = self._file.read()
         data = whole[: whole.rfind(b"\n") + 1]
         lines = [self._parsed(line, n) for n, line in enumerate(data.splitlines(), start=1)]
-        if not lines:
-            if whole and not _line(self._about).startswith(whole):
-                raise self._foreign("it is not a file of samples")
-            self._file.truncate(0)
-            self._append(self._about)
-            return
-        if len(lines) == 1 and lines[0].keys() == self._about.keys():
-            # Begun with other arguments, which came to nothing.
+        if not lines and whole and not _line(self._about).startswith(whole):
+            raise self._foreign("it is not a file of samples")
+        # One without samples may have been begun with other arguments, which came to nothing.
+        if not lines or (len(lines) == 1 and lines[0].keys() == self._about.keys()):
             self._file.truncate(0)
             self._append(self._about)
             return
@@ -148,17 +144,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file whole, or leave the one that was there; UserError where that fails."""
-    partial = path.with_name(f".{path.name}.partial")
     with disk_errors(path):
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
