@@ -1,7 +1,10 @@
 """What runs on this machine because of a test."""
 
 import contextlib
+import os
+import re
 import time
+from collections import Counter
 from pathlib import Path
 
 
@@ -18,6 +21,19 @@ def below(root: int) -> set[int]:
     while new:
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new
+    return found
+
+
+def descriptors() -> Counter[str]:
+    """What this process has open, without the numbers that differ from one file to the next.
+
+    Compare two of them with `after <= before`: a collection may close what other tests left open
+    in the meantime, and nothing but the code under test opens anything.
+    """
+    found = Counter()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            found[re.sub(r"\d+", "", os.readlink(entry))] += 1
     return found
 
 

@@ -1,14 +1,15 @@
 """Programs that try to pass a test that is Python source without its answers."""
 
+import gc
 import os
 import time
 
 import pytest
 from confinement import LEVELS, run_at
-from host import below, settles
+from host import below, descriptors, settles
 from judging import assert_problem
 from test_isolation import row, workplace
-from test_own_attacks import descriptors, search_for
+from test_own_attacks import search_for
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge
@@ -162,6 +163,7 @@ ATTACKS = {
 
 @pytest.fixture(scope="module")
 def judge():
+    gc.collect()  # what earlier tests left to it
     execution = config.Execution(workers=1, time_limit_s=0.5, memory_mb=256, output_kb=512)
     with Judge(execution, run_all_tests=True) as judge:
         assert judge.submit(SECRET, RIGHT).result(timeout=120).passed
@@ -191,7 +193,7 @@ def test_attack(judge, idle, name):
     nearly = judge.submit(SECRET, NEARLY).result(timeout=120)
     assert nearly.results == (WRONG, PASSED, WRONG, PASSED)
     assert settles(lambda: len(below(os.getpid())) == idle), below(os.getpid())
-    assert descriptors() == opened
+    assert descriptors() <= opened
 
 
 def test_memory_of_a_program_holds_nothing_of_the_source_of_its_test(judge):

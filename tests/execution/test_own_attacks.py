@@ -1,13 +1,11 @@
 """Attacks on this judge's own design: each gets the right verdict, and nobody feels it after."""
 
-import contextlib
 import ctypes
+import gc
 import os
-import re
-from pathlib import Path
 
 import pytest
-from host import below, settles
+from host import below, descriptors, settles
 from judging import function_problem, stdin_problem
 from own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
 from own_harm import HARM
@@ -27,6 +25,7 @@ def judge():
     """A judge of one worker; what outlives its parents becomes a child of this process."""
     prctl = ctypes.CDLL(None).prctl
     assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    gc.collect()  # what earlier tests left to it
     before = len(below(os.getpid()))
     execution = config.Execution(workers=1, time_limit_s=0.5, memory_mb=256, output_kb=64)
     with Judge(execution, run_all_tests=True) as judge:
@@ -34,15 +33,6 @@ def judge():
         yield judge
     assert settles(lambda: len(below(os.getpid())) <= before), below(os.getpid())
     prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def descriptors() -> list[str]:
-    """What this process has open, without the numbers that differ from one file to the next."""
-    found = []
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the listing's own
-            found.append(re.sub(r"\d+", "", os.readlink(entry)))
-    return sorted(found)
 
 
 def test_attacks_are_many():
@@ -66,7 +56,7 @@ def test_own_attack(judge, name):
         assert after.passed, after
     assert judge.submit(ECHO, "print(int(input()) + 1)").result(timeout=120).verdict != "passed"
     assert settles(lambda: len(below(os.getpid())) == processes), below(os.getpid())
-    assert descriptors() == opened
+    assert descriptors() <= opened
 
 
 SEARCH = """
