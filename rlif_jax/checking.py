@@ -23,6 +23,7 @@ from rlif_jax.data.findings import (
     Fault,
     check_overlap,
     check_rows,
+    failure,
     rows_of,
     usable_problems,
 )
@@ -30,14 +31,12 @@ from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.meter import Meter
-from rlif_jax.problem import Outcome, Problem, Verdict
+from rlif_jax.problem import Outcome, Problem
 from rlif_jax.validation import validate_execution
 
 UNFINISHED_PER_WORKER = 4
 """Solutions handed to the judge and not yet judged; only these keep their problems in memory."""
 STOP_CHECK_S = 0.2
-SHOWN_TESTS = 5
-"""Failing tests of one solution that its message names."""
 
 
 @dataclass(frozen=True)
@@ -167,17 +166,17 @@ def judge_solutions(
     called now and then and may raise. Raises SandboxError when the judge fails.
     """
     faults: list[Fault] = []
-    waiting: deque[tuple[int, str, Future[Outcome]]] = deque()
+    waiting: deque[tuple[int, Problem, Future[Outcome]]] = deque()
 
     def finish_to(length: int) -> None:
         while len(waiting) > length:
-            line, name, future = waiting[0]
+            line, problem, future = waiting[0]
             check_stop()
             if not wait([future], STOP_CHECK_S).done:
                 continue
             waiting.popleft()
             if not (outcome := future.result()).passed:
-                faults.append(Fault(line, name, "solution", failure(outcome)))
+                faults.append(Fault(line, problem.id, "solution", failure(outcome, problem)))
             done(len(faults))
 
     for line, problem in problems:
@@ -190,24 +189,9 @@ def judge_solutions(
             faults.append(Fault(line, problem.id, "solution", str(error)))
             done(len(faults))
         else:
-            waiting.append((line, problem.id, future))
+            waiting.append((line, problem, future))
     finish_to(0)
     return faults
-
-
-def failure(outcome: Outcome) -> str:
-    """Which tests a solution fails, and why the first of them."""
-    failing = [(n, v) for n, v in enumerate(outcome.results, 1) if v is not Verdict.PASSED]
-    if len(outcome.results) < outcome.tests_total:  # it does not compile, say
-        which = f"all {outcome.tests_total} tests"
-    else:
-        named = ", ".join(f"{n} {v}" for n, v in failing[:SHOWN_TESTS])
-        more = f" and {len(failing) - SHOWN_TESTS} more" if len(failing) > SHOWN_TESTS else ""
-        which = f"{len(failing)} of {outcome.tests_total} tests ({named}{more})"
-    return (
-        f"its own solution fails {which}: {outcome.detail or outcome.verdict}; correct the tests "
-        "or the solution."
-    )
 
 
 def standard_console() -> Console:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+_SHOWN = 240
+
 
 class UserError(Exception):
     """Bad input. The message is one paragraph that names the value and the remedy."""
@@ -15,7 +17,8 @@ def shown(value: Any) -> str:
     """A value of a file as a message shows it: in one line, and short however large it is."""
     short = reprlib.Repr()
     short.maxstring = short.maxlong = short.maxother = 80
-    return short.repr(value)
+    text = short.repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 @contextlib.contextmanager

@@ -13,13 +13,19 @@ from typing import Any, Literal
 
 from rlif_jax.data.built import SPLITS
 from rlif_jax.data.formats import problem_from_any
+from rlif_jax.data.judgeable import parsed
 from rlif_jax.data.overlap import overlaps
 from rlif_jax.data.rows import parse_line, read_lines
 from rlif_jax.errors import UserError, shown
-from rlif_jax.problem import Problem
+from rlif_jax.problem import Outcome, Problem, Verdict
 
 _NAMED = re.compile(r""" \((?:id|question_id|task_id) ('[^']*'|"[^"]*")\): """)
 """How messages name the problem of a row; an id may have either quotation mark in it."""
+_MISSING = re.compile(r"line \d+ of the test, .*raised NameError: name '(\w+)' is not defined$")
+"""How the judge tells of a name that the source of a test lacks."""
+
+SHOWN_TESTS = 5
+"""Failing tests of one solution that its message names."""
 
 FaultKind = Literal["bad row", "repeated id", "repeated statement", "solution", "overlap"]
 
@@ -176,6 +182,39 @@ def _id_and_rest(message: str, row: Any) -> tuple[str, str]:
     values = (row.get(name) for name in fields) if isinstance(row, dict) else ()
     guessed = next((str(value) for value in values if isinstance(value, str | int)), "")
     return guessed, message.lstrip(": ")
+
+
+def failure(outcome: Outcome, problem: Problem) -> str:
+    """Which tests a problem's solution fails, why the first of them, and what to do."""
+    failing = [(n, v) for n, v in enumerate(outcome.results, 1) if v is not Verdict.PASSED]
+    if len(outcome.results) < outcome.tests_total:  # it does not compile, say
+        which = f"all {outcome.tests_total} tests"
+    else:
+        named = ", ".join(f"{n} {v}" for n, v in failing[:SHOWN_TESTS])
+        more = f" and {len(failing) - SHOWN_TESTS} more" if len(failing) > SHOWN_TESTS else ""
+        which = f"{len(failing)} of {outcome.tests_total} tests ({named}{more})"
+    remedy = "correct the tests or the solution"
+    missing = _MISSING.search(outcome.detail)
+    if missing and missing[1] in _defined(problem.metadata["solution"]):
+        remedy = (
+            f"a test can call only {problem.entry_point}, and this one also needs {missing[1]} of "
+            "the program: write the tests without it, or remove the row"
+        )
+    return f"its own solution fails {which}: {outcome.detail or outcome.verdict}; {remedy}."
+
+
+def _defined(source: str) -> set[str]:
+    """What a program defines at its top level; what it imports does not count."""
+    try:
+        body = parsed(source).body
+    except ValueError:
+        return set()
+    names = {getattr(node, "name", "") for node in body}  # functions and classes have one
+    for node in body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            found = (child for child in ast.walk(node) if isinstance(child, ast.Name))
+            names |= {name.id for name in found if isinstance(name.ctx, ast.Store)}
+    return names
 
 
 def check_overlap(

@@ -20,16 +20,20 @@ Your own problems are a JSONL file, one JSON object in each line, with these fie
     split         text       optional, in all rows or in none: "train" or "validation"
 
 Tests of Python that asserts cannot ask everything. The program runs in another process, and copies
-pass between it and the test, as plain data: None, booleans, numbers, texts, bytes, and lists,
-tuples, sets, dicts and ranges of these. So
+pass between it and the test, as plain data: None, booleans, numbers, texts, bytes, lists, tuples,
+sets, dicts and ranges of these, and the builtin types of all these (int, not a class of that name).
+So
 
 - a test fails when an argument or a result is anything else: a generator or another iterator (also
   inside `list(...)` in the test), a view of a dict, a deque, an array of NumPy, a Decimal or
   Fraction that equals no int or float, a date, a function, an object of the program's own class;
+- a result may be a match of `re`, but an argument may not, nor anything inside a result: the test
+  can ask whether it is true or None, and it has no method and is equal to nothing of the test's;
 - a test can call entry_point, a function or a method of a class Solution, and nothing else of the
   program: no second function, no class, no method of a result;
 - an instance of a subclass becomes its builtin base (a Counter a dict, a namedtuple a tuple), and
   an exception the nearest builtin one; what `is` says of a result means nothing;
+- the order in which a set is iterated is not kept: `list(f(x))` of one may differ on the two sides;
 - what a call changes in a list, dict or set that it was given, the test sees in that argument, but
   not in another name that the test has for a part of it.
 
@@ -61,6 +65,7 @@ from rlif_jax.data.rows import (
     function_name,
     positive_seconds,
     problem_from_row,
+    shorten,
 )
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem, Test
@@ -90,7 +95,7 @@ def problem_from_any(
     (`rlif_jax.data.judgeable.check_judgeable`).
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: a row must be a JSON object, not {shown(row)}.")
+        raise UserError(f"{where}: a row must be a JSON object, not {shorten(row)}.")
     if (schema := schema_of(row)) is not None:
         problem = schema.read(row, where, time_limit_s)
         check_judgeable(problem, f"{where} (id {problem.id!r})")

@@ -4,7 +4,8 @@ The schema is that of https://huggingface.co/datasets/google-research-datasets/m
 `text` (in the sanitized part `prompt`), `code` (a reference program), `test_list` (texts of Python
 that assert), `challenge_test_list`, and what tests need before them, `test_setup_code` (a text) or
 `test_imports` (a list of texts). Rows of evalplus/mbppplus have these fields as well; their field
-`test`, with more inputs, needs NumPy and is not read.
+`test`, with more inputs, needs NumPy and is not read. Some copies are one JSON array, as
+sanitized-mbpp.json; the message that refuses one has a command that writes a row in each line.
 
 A statement of MBPP often does not name the function. So the prompt goes on as in the paper (Austin
 et al. 2021, arXiv 2108.07732, section 2.1) with "Your code should pass these tests:" and the
@@ -72,8 +73,8 @@ def problem_from_mbpp(
 
 
 def _plain(text: str) -> str:
-    """Lines ended by a newline alone; much of MBPP has a carriage return before it."""
-    return text.replace("\r\n", "\n")
+    """Lines ended by a newline alone; much of MBPP has a carriage return before or instead."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _tested_function(code: str, tests: Sequence[str], where: str) -> str:

@@ -8,8 +8,10 @@ skeleton of a function ("" for programs that read standard input), `public_test_
 The testtype "assert" and all of `metadata` but `func_name` are ours.
 """
 
+import codecs
 import json
 import keyword
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,13 +121,17 @@ def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]
 def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
     """Yield (place, byte offset, line) for each line of a file that is not white space.
 
-    Raises UserError, which calls the file's `content` by its name, when it cannot be read.
+    Raises UserError when the file, called by the name of its `content`, cannot be read, and when it
+    is one JSON array, which its first character tells.
     """
-    offset = 0
+    offset, begun = 0, False
     try:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
+                    if not begun and line.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+                        raise UserError(_one_array(path))
+                    begun = True
                     yield f"{path} line {number}", offset, line
                 offset += len(line)
     except OSError as error:
@@ -133,6 +139,16 @@ def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
             f"Cannot read the {content} in {path}: {error.strerror}. Check the path and its "
             "permissions."
         ) from error
+
+
+def _one_array(path: Path) -> str:
+    source = shlex.quote(str(path))
+    target = shlex.quote(str(path.with_name(f"{path.stem}_rows.jsonl")))
+    return (
+        f"{path} begins with '[': it is one JSON array, not a row in each line. Write each of its "
+        'rows in a line of its own and name the new file: python -c "import json, sys; '
+        f'[print(json.dumps(row)) for row in json.load(sys.stdin.buffer)]" < {source} > {target}'
+    )
 
 
 def parse_line(line: bytes, where: str) -> Any:

@@ -11,11 +11,11 @@ import pytest
 from own_rows import PAIR, SUM, own, write_rows
 from rich.console import Console
 
-from rlif_jax.checking import Report, failure, main, printable, show
+from rlif_jax.checking import Report, main, printable, show
 from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.findings import Contents, Fault, check_rows, usable_problems
+from rlif_jax.data.findings import Contents, Fault, check_rows, failure, usable_problems
 from rlif_jax.errors import UserError
-from rlif_jax.problem import Outcome, Verdict
+from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
 
 @pytest.fixture
@@ -87,6 +87,72 @@ def test_tests_that_a_solution_fails(write, run, tmp_path):
     assert (out["file"], out["against"]) == (str(path), [])
     assert f"{path} line 2 (id 'wrong'): solution: {messages['wrong']}" in lines
     assert lines[-2:] == ["solutions: 6, of which 1 pass", "faults: solution 5, bad row 1"]
+
+
+def test_tests_that_need_more_of_the_solution_than_its_function(write, run):
+    """Their message says so, and that of tests that lack anything else does not."""
+    code = (
+        "import bisect as find\nclass Box:\n    def __init__(self, w): self.w = w\n"
+        "SCALE: int = 2\ndef one(): return Box(1)\ndef area(b): return SCALE * b.w + missing\n"
+    )
+    tests = {
+        "class": ["assert area(Box(3)) == 6"],
+        "setup": ["box = Box(3)\nassert area(box) == 6"],
+        "second": ["assert area(None) == 6 or True", "assert area(one()) == 2"],
+        "value": ["assert area(SCALE)"],
+        "import": ["assert area(find.bisect([], 1))"],
+        "unknown": ["assert area(Bax(3)) == 6"],
+        "inside": ["class Box:\n    w = 3\nassert area([3])"],
+        "raised": ["assert area(3)"],
+        "broken": ["assert area(Box(3)) == 6"],
+    }
+    rows = [own(n, tests=t, entry_point="area", solution=code) for n, t in tests.items()]
+    rows[2]["solution"] = code.replace("return SCALE", "return 0 if b is None else SCALE")
+    rows[-1]["solution"] = "def area(b: return 6\nclass Box: pass"
+    rows[7]["solution"] = "missing = 1\ndel missing\ndef area(b): return missing"
+    path = write(*rows)
+    status, lines, _ = run(path)
+    assert status == 1
+    faults = [line for line in lines if ": solution: " in line]
+    assert len(faults) == len(rows)
+    needed = dict(zip(tests, ["Box", "Box", "one", "SCALE", *[""] * 5], strict=True))
+    for line, name in zip(faults, needed.values(), strict=True):
+        if name:
+            assert f"NameError: name '{name}' is not defined; a test can call only area" in line
+            assert f"also needs {name} of the program: write the tests without it" in line
+            assert line.endswith("or remove the row.")
+        else:
+            assert line.endswith("; correct the tests or the solution.")
+
+
+def test_a_file_that_is_one_array(write, run):
+    rows = [own("a"), own("b", prompt="b" * 500)]
+    for text in (json.dumps(rows), json.dumps(rows, indent=2)):
+        path = write(text, name="rows.json")
+        status, lines, error = run(path)
+        assert (status, lines) == (2, [])
+        assert error.startswith(f"error: {path} begins with '[': it is one JSON array")
+        assert error.count("\n") == 1 and "bbb" not in error
+        for skip in (False, True):
+            with pytest.raises(UserError, match="it is one JSON array, not a row in each line"):
+                problem_source(f"jsonl:{path}", skip_bad=skip)
+
+
+def test_types_and_matches_may_pass(write, run):
+    kinds = {
+        "task_id": 1,
+        "text": "Drop them.",
+        "test_list": ["assert drop((1, 'a'), int) == ['a']"],
+        "code": "def drop(v, kind):\r\n  return [x for x in v if type(x) is not kind]\r",
+    }
+    match = {
+        "task_id": 2,
+        "prompt": "Find a.",
+        "test_list": ["assert has_a('ab')", "assert not has_a('b')"],
+        "code": "import re\rdef has_a(s): return re.search('a', s)",
+    }
+    status, lines, _ = run(write(kinds, match))
+    assert (status, lines[-2:]) == (0, ["solutions: 2, of which 2 pass", "faults: none"])
 
 
 def test_solutions_need_not_be_run(write, run):
@@ -220,6 +286,7 @@ def test_printable():
 def test_failure_of_a_program_that_says_nothing():
     results = (Verdict.PASSED, Verdict.RUNTIME_ERROR)
     outcome = Outcome(Verdict.RUNTIME_ERROR, results, 2, 0.1)
-    assert failure(outcome).startswith(
+    problem = Problem("p", "", (Test("", "", "stdin"),) * 2, metadata={"solution": "x = 1"})
+    assert failure(outcome, problem).startswith(
         "its own solution fails 1 of 2 tests (2 runtime_error): runtime_error; correct"
     )

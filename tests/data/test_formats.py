@@ -186,6 +186,12 @@ def test_row_that_is_no_object(row):
         problem_from_any(row)
 
 
+def test_row_that_is_no_object_is_quoted_briefly():
+    with pytest.raises(UserError) as refusal:
+        problem_from_any([{str(n): ["a long text" * 9] * 9 for n in range(9)}] * 9)
+    assert len(str(refusal.value)) < 120
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

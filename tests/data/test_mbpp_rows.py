@@ -60,6 +60,24 @@ def test_sanitized_row():
     ]
 
 
+def test_every_line_ends_with_a_newline_alone():
+    """A carriage return alone ends one for Python, too."""
+    odd = row(
+        text="Find\rthem.\r",
+        code="def shared(a, b):\r  return a\r\n",
+        test_list=["assert shared(1, 2)\r", "n = 1\rassert shared(n, 2)\r\n"],
+        test_setup_code="m = 3\r",
+    )
+    problem = problem_from_mbpp(odd)
+    assert problem.metadata["solution"] == "def shared(a, b):\n  return a\n"
+    assert problem.prompt.startswith("Find\nthem.\n\nYour code")
+    assert [test.input for test in problem.tests[:2]] == [
+        "m = 3\nassert shared(1, 2)",
+        "m = 3\nn = 1\nassert shared(n, 2)",
+    ]
+    assert "\r" not in repr(problem)
+
+
 def test_setup_code_goes_before_each_test():
     problem = problem_from_mbpp(row(test_setup_code="n = 3\r\nm = 4"))
     assert [test.input.split("assert")[0] for test in problem.tests] == ["n = 3\nm = 4\n"] * 3

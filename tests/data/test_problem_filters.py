@@ -347,7 +347,9 @@ def test_an_evaluation_that_has_just_begun(tmp_path):
         ),
         ('{"id": "p", "passed": 1}\n', "is not the result of a sample"),
         ('{"passed": true}\n', "is not the result of a sample"),
-        ("[]\n", r"line 1: \[\] is not the result"),
+        ("7\n", "line 1: 7 is not the result"),
+        ('{"id": "p", "passed": true}\n[]\n', r"line 2: \[\] is not the result"),
+        ("[]\n", "begins with '\\[': it is one JSON array"),
     ],
 )
 def test_files_that_are_no_grading(tmp_path, text, message):

@@ -69,6 +69,36 @@ ATTACKS = {
         "Yes.__module__ = 'numpy'\ndef f(x): return Yes()",
         {WRONG},
     ),
+    "match": ("import re\ndef f(x): return re.match('', '')", {WRONG}),
+    "rebound match": (
+        f"import re\nclass Yes:\n{YES}re.Match = Yes\ndef f(x): return Yes()", {WRONG}),
+    "object of the class match": (
+        f"import re\nclass Yes:\n{YES}    __class__ = re.Match\ndef f(x): return Yes()", {WRONG}),
+    "match inside": ("import re\ndef f(x): return [60317, re.match('', '')]", {WRONG}),
+    "match as key": ("import re\ndef f(x): return {re.match('', ''): 1}", {WRONG}),
+    "runner's match": (
+        f"import sys\nclass Yes:\n{YES}def f(x):\n"
+        "    sys._getframe(1).f_globals['plain_data']._MATCH = Yes\n    return Yes()",
+        {WRONG},
+    ),
+    "type": ("def f(x): return int", {WRONG}),
+    "class named int": (f"class int:\n{YES}def f(x): return int", {WRONG}),
+    "builtin replaced": (
+        f"import builtins\nclass Yes:\n{YES}builtins.int = Yes\ndef f(x): return int", BADLY),
+    "class with a lying name": (
+        f"class Name(str):\n{YES.replace('None', 'str.__hash__')}class C: pass\n"
+        "C.__name__ = Name('int')\ndef f(x): return C",
+        {WRONG},
+    ),
+    "object of the class type": (
+        f"class Yes:\n{YES}    __class__ = type\n    __name__ = 'int'\ndef f(x): return Yes()",
+        {WRONG},
+    ),
+    "runner's types": (
+        f"import sys\nclass Yes:\n{YES}def f(x):\n"
+        "    sys._getframe(1).f_globals['plain_data']._NAMES[Yes] = 'Yes'\n    return Yes",
+        {WRONG},
+    ),
     "reduce": ("class R:\n    def __reduce__(s): return bool, (1,)\ndef f(x): return R()", {WRONG}),
     "exit at load": ("import sys\nsys.exit(0)", {CRASHED}),
     "exit in a call": ("def f(x): raise SystemExit(0)", {CRASHED}),
@@ -119,6 +149,14 @@ ATTACKS = {
     "says too much": (says("result [1, 2, 3, 4]"), BADLY),
     "says other arguments": (says("result [1, [[], {{}}]]"), BADLY),
     "says a strange kind": (says('result [{{"walnut": [1]}}]'), BADLY),
+    "says match": (says('result [{{"match": []}}]'), BADLY),
+    "says a match of something": (says('result [{{"match": ["walnut-8213"]}}]'), BADLY),
+    "says a match inside": (says('result [[60317, {{"match": []}}]]'), BADLY),
+    "says a match in the arguments": (says('result [1, [[{{"match": []}}], {{}}]]'), BADLY),
+    "says the error match": (says('raised [{{"match": []}}, ""]'), BADLY),
+    "says no plain type": (says('result [{{"type": "Exception"}}]'), BADLY),
+    "says a list as type": (says('result [{{"type": ["int"]}}]'), BADLY),
+    "says a type as error": (says('raised [{{"type": "int"}}, ""]'), BADLY),
     "says two kinds": (says('result [{{"set": [], "tuple": []}}]'), BADLY),
     "says a set of lists": (says('result [{{"set": [[1]]}}]'), BADLY),
     "says a broken dict": (says('result [{{"dict": [[1], 2]}}]'), BADLY),

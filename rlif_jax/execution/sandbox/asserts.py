@@ -102,7 +102,8 @@ class _Calls:
         self._nonce, text = next(self._requests)
         kind, _, answer = text.partition(" ")
         try:
-            value, *more = plain_data.decode(json.loads(answer))
+            first, *others = json.loads(answer)
+            value, more = plain_data.decode_result(first), plain_data.decode(others)
             if kind == "raised":
                 self._raised = _exception(value, *more), [value, *more]
             elif more:

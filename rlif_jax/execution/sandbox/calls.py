@@ -57,6 +57,7 @@ def serve_plain_calls(
     leave, send = os._exit, write_all
     requests = receive_requests(os.read)
     loads, dumps, decode, encode = json.loads, json.dumps, plain_data.decode, plain_data.encode
+    encode_result = plain_data.encode_result
     try:
         nonce, text = next(requests)
         for program in programs:
@@ -72,7 +73,7 @@ def serve_plain_calls(
                 kind, answer = "raised", [exception_name(error, own), message_of(error)]
             else:
                 try:
-                    kind, answer, after = "result", [encode(value)], encode(given)
+                    kind, answer, after = "result", [encode_result(value)], encode(given)
                     answer += [after] * (dumps(after) != text)
                 except (TypeError, ValueError, RecursionError) as error:
                     kind, answer = "unsupported", f"{type(value).__name__}: {error}"[:300]

@@ -2,12 +2,14 @@
 
 Unlike JSON it keeps tuples from lists and sets from both, has keys of any kind, and loses no digit.
 None, booleans, floats, texts and lists stand for themselves, integers too while they are short; all
-else is an object of one member, {"tuple": [...]}. What is rebuilt consists of builtin types only,
-so that no `__eq__` of a program is ever asked. Standard library only.
+else is an object of one member, {"tuple": [...]}. What is rebuilt consists of values of builtin
+types, of these types themselves and at most one `Match`, so that no code of a program is ever
+asked. Standard library only.
 """
 
 import contextlib
 import numbers
+import re
 from collections import UserList
 from decimal import Decimal
 from fractions import Fraction
@@ -18,6 +20,15 @@ _ITSELF = (type(None), bool, float, str)
 _SHORT = 1 << 63
 _ITEMS = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _BASES = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+_TYPES = {kind.__name__: kind for kind in (*_BASES, bool, range, type, type(None))}
+_NAMES = {kind: name for name, kind in _TYPES.items()}
+_MATCH = re.Match  # as it was before a program could replace it
+
+
+class Match:
+    """A match of `re` that a program returned: true and equal to itself alone, nothing more."""
+
+    __slots__ = ()
 
 
 def encode(value):
@@ -25,7 +36,8 @@ def encode(value):
 
     An instance of a subclass (Counter, namedtuple, IntEnum) counts as its builtin base, a UserList
     as a list, and an exact number of another kind (Fraction, numpy's scalars) as the int or float
-    that it equals, as in functional tests. Raises TypeError for everything else.
+    that it equals, as in functional tests. A type of plain data goes by its name, if it is that
+    very type. Raises TypeError for everything else.
     """
     kind = type(value)
     if kind in _ITSELF:
@@ -44,6 +56,9 @@ def encode(value):
         return {"bytes": value.hex()}
     if kind is range:
         return {"range": [encode(end) for end in (value.start, value.stop, value.step)]}
+    # Its metaclass first: one of a program's own may lie about equality and hash.
+    if kind is type and value in _NAMES:
+        return {"type": _NAMES[value]}
     if isinstance(value, UserList):
         return encode(list(value))
     for base in _BASES:
@@ -71,7 +86,19 @@ def decode(tree):
         return bytes.fromhex(content)
     if kind == "range":
         return range(*[decode(end) for end in content])
+    if kind == "type":
+        return _TYPES[content]
     raise ValueError(kind)
+
+
+def encode_result(value):
+    """As `encode`, of what a program returned, which may be a match of `re` by itself."""
+    return {"match": []} if type(value) is _MATCH else encode(value)
+
+
+def decode_result(tree):
+    """As `decode`, of `encode_result`'s tree: each match is a new `Match`."""
+    return Match() if tree == {"match": []} else decode(tree)
 
 
 def as_number(value):
