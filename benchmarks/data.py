@@ -1,14 +1,16 @@
 """How long a problem set takes to build and to open, and a problem and a batch to read.
 
-    python benchmarks/data.py [--problems 1000 --tests 20 --characters 100 --repeats 5]
+    python benchmarks/data.py [--problems 1000 --tests 20 --characters 100 --large 20 --repeats 5]
 
 Writes LiveCodeBench rows to a temporary folder, one JSONL file of `--problems` rows with `--tests`
 tests of that many characters each, and the six release files with their 1,055 rows, half of whose
 private tests are packed as the official ones are. The user cache is in that folder, too. Then, each
 round in turn: the file is built anew; opened, in this process and by a new one that also imports
-what it needs; all problems are read in random order; and the training iterator gives 100 batches of
-8, at once one after the other, and to a caller who works 50 ms on each. Prints one JSON line a
-figure, the median and the spread over the rounds. The files are in the operating system's cache.
+what it needs; all problems are read in random order; the training iterator gives 100 batches of
+8, at once one after the other, and to a caller who works 50 ms on each; and a file of `--large`
+problems with 12 MB of tests each, as some of LiveCodeBench's have, is built and read. Prints one
+JSON line a figure, the median and the spread over the rounds. The files are in the operating
+system's cache.
 """
 
 import argparse
@@ -38,6 +40,11 @@ import sys
 from rlif_jax.data.datasets import problem_source
 problem_source(sys.argv[1], "validation")
 """
+TELL_PEAK = """
+import resource
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+LARGE = (30, 400_000)  # tests of a problem, and characters of each
 
 
 def rows(first: int, count: int, tests: int, characters: int, packed: bool) -> Iterator[dict]:
@@ -117,12 +124,29 @@ def measure(file: Path, releases: str) -> dict[str, float]:
     return figures
 
 
+def measure_large(file: Path) -> dict[str, float]:
+    """One round with few problems whose tests are many megabytes."""
+    command = [sys.executable, "-c", NEW_PROCESS + TELL_PEAK, str(file)]
+    start = time.perf_counter()
+    peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    figures = {"build a file with large tests, in a new process, s": time.perf_counter() - start}
+    figures["its peak memory, MB"] = float(peak)
+    source = problem_source(str(file))
+    count = len(source)
+    reading = seconds(lambda: sum(len(source[i].tests) for i in range(count)))
+    figures["read such a problem, ms"] = 1e3 * reading / count
+    stating = seconds(lambda: [source.statement(i) for i in range(count)])
+    figures["read it without its tests, ms"] = 1e3 * stating / count
+    return figures
+
+
 def main() -> None:
     """Write the files, then measure round after round."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--tests", type=int, default=20)
     parser.add_argument("--characters", type=int, default=100)
+    parser.add_argument("--large", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -134,7 +158,10 @@ def main() -> None:
             write(Path(temporary, name), sum(ADDED[:number]), added, *sizes, packed=True)
         size = file.stat().st_size
         print(json.dumps({"figure": "file", "problems": options.problems, "bytes": size}))
-        rounds = [measure(file, f"livecodebench@{temporary}") for _ in range(options.repeats)]
+        large = Path(temporary, "large.jsonl")
+        write(large, 0, options.large, *LARGE, packed=True)
+        releases = f"livecodebench@{temporary}"
+        rounds = [measure(file, releases) | measure_large(large) for _ in range(options.repeats)]
     for name in rounds[0]:
         values = [figures[name] for figures in rounds]
         spread = [round(min(values), 4), round(max(values), 4)]

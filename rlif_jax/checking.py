@@ -123,7 +123,7 @@ def check(args: Arguments, console: Console | None = None) -> Report:
                 )
             report.passed = total - sum(fault.kind == "solution" for fault in faults)
         for name, source in against.items():
-            held_out = (source[index] for index in range(len(source)))
+            held_out = (source.statement(index) for index in range(len(source)))
             with Meter(f"comparing with {name}", "problems", 0, len(contents.lines), console) as m:
                 read = _counting(m, stop, "compared")
                 faults += check_overlap(path, contents.lines, held_out, name, read)

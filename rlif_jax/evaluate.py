@@ -95,7 +95,7 @@ def evaluate(args: Arguments) -> Result | None:
     )
     longest = max(len(prompt.tokens) for prompt in problems.prompts)
     opened.check_length(longest, args.max_new_tokens)
-    if args.lcb_out and not all(p.metadata.get("contest_date") for p in problems.problems):
+    if args.lcb_out and not all(p.metadata.get("contest_date") for p in problems.statements):
         raise UserError(
             f"--lcb-out is for LiveCodeBench's tools, which read contest dates, and problems of "
             f"{args.data} have none; leave it out."

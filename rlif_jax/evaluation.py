@@ -1,6 +1,5 @@
 """Samples of problems and what becomes of them: the same inside training and out of it."""
 
-import functools
 import hashlib
 import json
 import time
@@ -17,6 +16,7 @@ from rlif_jax.batch import TokenStats
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.filters import errata_filter, length_filter, listed, select
 from rlif_jax.data.livecodebench import is_livecodebench
+from rlif_jax.data.pipeline import Subset
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pose
 from rlif_jax.data.sample_file import Place
 from rlif_jax.execution.pool import Judge
@@ -30,15 +30,24 @@ from rlif_jax.sampler.stop import make_stop
 from rlif_jax.submissions import Submissions
 
 _LOOK_EVERY_S = 0.2
+_KEPT_PROBLEMS = 64
+"""With their tests in memory, so that the samples of one do not read it again and again."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Problems to evaluate on, and how they are put to the model."""
+    """Problems to evaluate on, and how they are put to the model.
+
+    `statements` are the problems without their tests, which may be gigabytes together; `problems`
+    are read when they are asked for. `digest` tells these prompts, and how their answers are
+    judged, from others.
+    """
 
     name: str
     problems: Sequence[Problem]
+    statements: Sequence[Problem]
     prompts: Sequence[EncodedPrompt]
+    digest: str
 
     @property
     def title(self) -> str:
@@ -46,17 +55,6 @@ class HeldOut:
         if is_livecodebench(self.name):
             return self.name.partition("@")[0]
         return Path(self.name.removeprefix("jsonl:")).name.removesuffix(".jsonl")
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """What tells these prompts, and how their answers are judged, from others."""
-        digest = hashlib.sha256()
-        for problem, prompt in zip(self.problems, self.prompts, strict=True):
-            judged = [problem.entry_point, problem.time_limit_s, problem.starter_code]
-            digest.update(json.dumps([problem.id, prompt.tokens, judged]).encode())
-            for test in problem.tests:
-                digest.update(json.dumps([test.kind, test.input, test.output]).encode())
-        return digest.hexdigest()[:16]
 
 
 def held_out(
@@ -88,8 +86,12 @@ def held_out(
     chosen, removed = select(source, filters, name)
     if removed:
         notice(f"left out of {name}: {listed(removed)}")
-    problems = [chosen[i] for i in range(min(len(chosen), limit or len(chosen)))]
-    return HeldOut(name, problems, [posed[problem.id] for problem in problems])
+    picks = chosen.indices[: limit or None]
+    statements = [source.statement(i) for i in picks]
+    prompts = [posed[statement.id] for statement in statements]
+    known = [[source.entry(i).digest for i in picks], [prompt.tokens for prompt in prompts]]
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    return HeldOut(name, Subset(source, picks, _KEPT_PROBLEMS), statements, prompts, digest)
 
 
 def make_evaluation(
@@ -154,7 +156,7 @@ def make_evaluation(
                     {
                         "problem": row // n,
                         "sample": row % n,
-                        "id": problems[row // n].id,
+                        "id": held_out.statements[row // n].id,
                         "completion": submissions.texts[row],
                         "code": submissions.codes[row],
                         **_judgement(outcome),

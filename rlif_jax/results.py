@@ -79,7 +79,7 @@ class Tables:
 
 def metrics_of(held_out: HeldOut, rows: Rows, n: int, k: int) -> dict[str, float]:
     """The `eval/` metrics of samples: avg@n with its interval, pass@k and the mean length."""
-    tables = Tables.of(rows, len(held_out.problems), n)
+    tables = Tables.of(rows, len(held_out.statements), n)
     return scores.eval_metrics(held_out.title, _scores(held_out, tables, (k,)))
 
 
@@ -100,7 +100,7 @@ class Result:
         cls, arguments: Mapping[str, Any], model: Mapping[str, Any], held_out: HeldOut, rows: Rows
     ) -> "Result":
         """Score and analyse the samples."""
-        n, k, problems = arguments["n"], arguments["k"], len(held_out.problems)
+        n, k, problems = arguments["n"], arguments["k"], len(held_out.statements)
         ks = (*scores.default_ks(n), k)
         tables = Tables.of(rows, problems, n)
         rewards = {
@@ -114,7 +114,7 @@ class Result:
 
     def json(self) -> dict[str, Any]:
         """The result as its file has it."""
-        problems, found = self.held_out.problems, self.tables
+        problems, found = self.held_out.statements, self.tables
         groups = _groups(self.held_out)
         each = [
             {
@@ -148,7 +148,7 @@ class Result:
             with disk_errors(figure_path(out)):
                 certainty.figure(self.certainty, figure_path(out))
         if lcb_out:
-            problems, samples = self.held_out.problems, range(self.arguments["n"])
+            problems, samples = self.held_out.statements, range(self.arguments["n"])
             rows_of = [[self.rows[p, s] for s in samples] for p in range(len(problems))]
             replace_file(Path(lcb_out), _json(official_output(problems, rows_of)))
 
@@ -162,7 +162,7 @@ class Result:
 
 def _groups(held_out: HeldOut) -> dict[str, list[str]]:
     return {
-        name: [problem.metadata.get(name) or "" for problem in held_out.problems]
+        name: [problem.metadata.get(name) or "" for problem in held_out.statements]
         for name in ("platform", "difficulty")
     }
 

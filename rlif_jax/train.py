@@ -83,7 +83,7 @@ def train(cfg: Config) -> None:
         mixture = training_problems(
             cfg.data,
             functools.partial(encode_prompt, tokenizer, options=options),
-            [] if unseen is None else unseen.problems,
+            [] if unseen is None else unseen.statements,
             progress.note,
         )
         data = problem_batches(mixture, cfg.data.prompts_per_step, cfg.seed)

@@ -95,7 +95,10 @@ def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
     graphdef, params, tokenizer = tiny
     two = held_out(arguments.data, tokenizer, 400, DEFAULT_OPTIONS)
     three = replace(
-        two, problems=[*two.problems, two.problems[0]], prompts=[*two.prompts, two.prompts[0]]
+        two,
+        problems=[*two.problems, two.problems[0]],
+        statements=[*two.statements, two.statements[0]],
+        prompts=[*two.prompts, two.prompts[0]],
     )
 
     def run(slots):

@@ -8,11 +8,12 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from rlif_jax.data.digests import file_digest, signature
 from rlif_jax.data.rows import (
@@ -21,6 +22,8 @@ from rlif_jax.data.rows import (
     problem_from_row,
     read_lines,
     row_from_problem,
+    statement_from_row,
+    without_tests,
 )
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem
@@ -30,8 +33,12 @@ LARGE_BYTES = 100e6
 """Of content that takes so long to build that people are told."""
 
 SPLITS = ("train", "validation")
-RECORDS = "problems"
-"""The one split that TFDS writes; which problems are for training, their entries tell."""
+RECORDS, STATEMENTS = "problems", "statements"
+"""What TFDS calls splits: whole rows, and the same without tests, which may be many megabytes.
+Which problems are for training, their entries tell."""
+
+ROWS_OF_FILE = 1024
+_TOGETHER_CHARACTERS = 10_000_000
 
 _CONTENT = "\0"  # stands for the content's name in stored places, as it may be elsewhere later
 
@@ -40,8 +47,8 @@ _CONTENT = "\0"  # stands for the content's name in stored places, as it may be 
 class Entry:
     """What is known of a problem without reading its record; a text is "" where it has none.
 
-    `tests` is their number, `split` the part of the set that the row names, `place` where it is in
-    the content.
+    `tests` is their number, `digest` tells the problem from others, `split` is the part of the set
+    that the row names, `place` where it is in the content.
     """
 
     id: str
@@ -50,6 +57,7 @@ class Entry:
     difficulty: str
     contest_date: str
     tests: int
+    digest: str
     split: str
     place: str
 
@@ -74,13 +82,21 @@ class BuiltSet:
     """Problems by index, in the order of the content, and the messages of rows left out."""
 
     records: Sequence[Mapping[str, bytes]]
+    statements: Sequence[Mapping[str, bytes]]
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
 
     def problem(self, index: int, where: str) -> Problem:
         """The problem of one record; `where` names it should the record be damaged."""
-        row = {field: value.decode() for field, value in self.records[index].items()}
-        return problem_from_row(row, where)
+        return problem_from_row(_texts(self.records[index]), where)
+
+    def statement(self, index: int, where: str) -> Problem:
+        """The problem without its tests, which are not read."""
+        return statement_from_row(_texts(self.statements[index]), where)
+
+
+def _texts(record: Mapping[str, bytes]) -> dict[str, str]:
+    return {field: value.decode() for field, value in record.items()}
 
 
 def jsonl_content(path: Path, read: Callable[[Any, str], tuple[Problem, Any]]) -> Content:
@@ -147,17 +163,18 @@ def built_set(
     if skipped and not skip_bad:
         raise UserError(skipped[0])
     entries = tuple(Entry(*values, _named(place, content)) for *values, place in kept["entries"])
-    return BuiltSet(builder.as_data_source(RECORDS), entries, skipped)
+    records, statements = map(builder.as_data_source, (RECORDS, STATEMENTS))
+    return BuiltSet(records, statements, entries, skipped)
 
 
-class CodeProblems(tfds.core.GeneratorBasedBuilder):
+class CodeProblems(FileReaderBuilder):
     """LiveCodeBench rows in the order of their content; info.metadata holds entries and skipped.
 
     The version is that of what is stored, which the readers of rows decide, too: a new one has
     every set built anew.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("3.0.0")
 
     def __init__(self, *, data_dir: Path, rows: "CheckedRows | None" = None):
         self._rows = rows
@@ -175,13 +192,32 @@ class CodeProblems(tfds.core.GeneratorBasedBuilder):
         info.initialize_from_bucket = lambda: None
         return info
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        return {RECORDS: self._generate_examples()}
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Write the rows as they come; TFDS gives the folder its name when this returns.
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, str]]]:
-        yield from enumerate(self._rows)
-        # TFDS writes them once all is generated, before the set gets its name.
+        TFDS's own generators would keep all rows in memory, and need TensorFlow beyond 1 GB.
+        """
+        info = self._info()  # of the folder as it is called now
+        writer = tfds.core.SequentialWriter(info, ROWS_OF_FILE, file_format="array_record")
+        writer.initialize_splits([RECORDS, STATEMENTS])
+        for rows in _gathered(self._rows):
+            writer.add_examples({RECORDS: rows, STATEMENTS: list(map(without_tests, rows))})
+        writer.close_all()
+        self.info.set_splits(info.splits)
         self.info.metadata.update(entries=self._rows.entries, skipped=self._rows.skipped)
+
+
+def _gathered(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    """Rows in lists, as TFDS writes its account of the set anew with each list."""
+    several, size = [], 0
+    for row in rows:
+        several.append(row)
+        size += sum(map(len, row.values()))
+        if size > _TOGETHER_CHARACTERS or len(several) == ROWS_OF_FILE:
+            yield several
+            several, size = [], 0
+    if several:
+        yield several
 
 
 class CheckedRows:
@@ -210,7 +246,7 @@ class CheckedRows:
                 continue
             self._places[problem.id] = where
             self._named_split = split is not None
-            self.entries.append(self._entry(problem, split, where))
+            self.entries.append(self._entry(problem, _digest(row), split, where))
             yield row
         if not self.entries:
             reason = "no problems; add one row per line"
@@ -241,12 +277,21 @@ class CheckedRows:
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
 
-    def _entry(self, problem: Problem, split: str | None, where: str) -> tuple:
+    def _entry(self, problem: Problem, digest: str, split: str | None, where: str) -> tuple:
         fields = ("question_title", "platform", "difficulty", "contest_date")
         values = (problem.metadata.get(name) for name in fields)
         texts = (value if isinstance(value, str) else "" for value in values)
-        tests = len(problem.tests)
-        return (problem.id, *texts, tests, split or "", _unnamed(where, self._content))
+        place = _unnamed(where, self._content)
+        return (problem.id, *texts, len(problem.tests), digest, split or "", place)
+
+
+def _digest(row: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name in ROW_FIELDS:
+        text = row[name].encode()
+        digest.update(b"%d " % len(text))
+        digest.update(text)
+    return digest.hexdigest()[:16]
 
 
 def _build(content: Content, folder: Path, skip_bad: bool) -> None:

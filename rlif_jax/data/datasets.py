@@ -49,8 +49,13 @@ class ProblemSource:
         part, record = self._picks[index]
         return self._parts[part].problem(record, f"{self.name} problem {index}")
 
+    def statement(self, index: int) -> Problem:
+        """A problem without its tests, which may be many megabytes and are not read."""
+        part, record = self._picks[index]
+        return self._parts[part].statement(record, f"{self.name} problem {index}")
+
     def entry(self, index: int) -> Entry:
-        """What describes a problem, without reading its tests, which may be many megabytes."""
+        """What is known of a problem without reading it."""
         part, record = self._picks[index]
         return self._parts[part].entries[record]
 

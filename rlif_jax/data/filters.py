@@ -1,6 +1,7 @@
 """Filters of problems by what they are; all of them take one pass over a problem set.
 
-A problem is decoded whenever it is read, which may take milliseconds.
+Of a source that has `statement(index)`, as problem sets do, problems are read without their tests,
+unless a filter asks for these.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ class Filter:
     `reason` says of those that do not what they are, as in "5 with fewer than 3 tests". `keeps` is
     None for a problem of which it cannot be told; `unknown` says what that means, and its remedy.
     Each value of `wanted` must be that of the metadata `field` of some problem; `option` asks so.
+    `reads_tests`: `keeps` looks at the tests.
     """
 
     reason: str
@@ -33,6 +35,7 @@ class Filter:
     field: str = ""
     wanted: tuple[str, ...] = ()
     option: str = ""
+    reads_tests: bool = False
 
 
 def value_filter(field: str, wanted: Sequence[str], option: str) -> Filter:
@@ -62,7 +65,9 @@ def date_filter(dates: str, option: str = "data.dates") -> Filter:
 def least_tests_filter(least: int, option: str = "data.min_tests") -> Filter:
     """Keeps problems with at least so many tests."""
     return Filter(
-        f"with fewer tests than {option}={least}", lambda problem: len(problem.tests) >= least
+        f"with fewer tests than {option}={least}",
+        lambda problem: len(problem.tests) >= least,
+        reads_tests=True,
     )
 
 
@@ -204,9 +209,11 @@ def _sifted(
     unknown: list[list[str]],
 ) -> tuple[Subset, Removed]:
     """One pass; adds to `found` values by field, and to `unknown` ids by filter."""
-    kept, removed = [], [0] * len(filters)
+    kept, removed, read = [], [0] * len(filters), source.__getitem__
+    if not any(filter.reads_tests for filter in filters):
+        read = getattr(source, "statement", read)
     for index in range(len(source)):
-        problem = source[index]
+        problem = read(index)
         for field, values in found.items():
             values.add(_value(problem, field))
         for number, filter in enumerate(filters):

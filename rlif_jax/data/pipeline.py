@@ -1,5 +1,6 @@
 """Problems in shuffled batches, mixed by weight, forever, from any position: a Grain pipeline."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,17 +26,17 @@ class Source(Protocol):
 
 
 class Subset:
-    """The problems of `source` at `indices`, in that order."""
+    """The problems of `source` at `indices`, in that order; the last `keep` read stay in memory."""
 
-    def __init__(self, source: Source, indices: Sequence[int]):
-        self._source = source
-        self._indices = tuple(indices)
+    def __init__(self, source: Source, indices: Sequence[int], keep: int = 0):
+        self.indices = tuple(indices)
+        self._read = functools.lru_cache(keep)(source.__getitem__) if keep else source.__getitem__
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Problem:
-        return self._source[self._indices[index]]
+        return self._read(self.indices[index])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ The testtype "assert" and all of `metadata` but `func_name` are ours.
 """
 
 import codecs
+import dataclasses
 import json
 import keyword
 import shlex
@@ -49,6 +50,31 @@ def problem_from_row(
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
     or not text, when its JSON is bad or of the wrong shape, or when there is no test.
     """
+    statement, where = _statement(row, where, time_limit_s)
+    public = json_field(row["public_test_cases"], "public_test_cases", list, where)
+    private = _private_tests(row["private_test_cases"], where)
+    kind = _kind([*public, *private], statement.entry_point)
+    tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
+    if not tests:
+        raise UserError(
+            f"{where}: no tests in public_test_cases or private_test_cases; a problem without "
+            "tests cannot be judged, so add at least one or remove the row."
+        )
+    return dataclasses.replace(statement, tests=tests)
+
+
+def statement_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
+    """As `problem_from_row`, but without tests, which it does not read."""
+    return _statement(row, where, _DEFAULT_TIME_LIMIT_S)[0]
+
+
+def without_tests(row: Mapping[str, str]) -> dict[str, str]:
+    """The part of a row that `statement_from_row` reads."""
+    return {name: "" if name.endswith("_test_cases") else text for name, text in row.items()}
+
+
+def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple[Problem, str]:
+    """The problem of a row without its tests, and the place of the row with its id."""
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: a row must be a JSON object of strings, not {shorten(row)}.")
     if isinstance(row.get("question_id"), str):
@@ -63,24 +89,16 @@ def problem_from_row(
     time_limit_s = positive_seconds(
         metadata.pop("time_limit_s", time_limit_s), "field metadata has time_limit_s", where
     )
-    public = json_field(fields["public_test_cases"], "public_test_cases", list, where)
-    private = _private_tests(fields["private_test_cases"], where)
-    kind = _kind([*public, *private], entry_point)
-    tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
-    if not tests:
-        raise UserError(
-            f"{where}: no tests in public_test_cases or private_test_cases; a problem without "
-            "tests cannot be judged, so add at least one or remove the row."
-        )
-    return Problem(
+    statement = Problem(
         id=fields["question_id"],
         prompt=fields["question_content"],
-        tests=tests,
+        tests=(),
         starter_code=fields["starter_code"],
         entry_point=entry_point,
         time_limit_s=time_limit_s,
         metadata=metadata | {name: fields[name] for name in DESCRIPTIVE_FIELDS if fields[name]},
     )
+    return statement, where
 
 
 def row_from_problem(problem: Problem) -> dict[str, str]:

@@ -80,8 +80,8 @@ class Judge:
         expected output. One that defines a function is loaded once and called with one test after
         another; the source of an assert test runs in a process of its own, from which the calls
         come as plain data (`sandbox.plain_data`), so that arguments and results are copies, and a
-        result that is no plain data fails. CPU time a test is limited to the smaller of the
-        problem's and the configuration's limit, wall-clock time to five times that.
+        result that is neither that nor a match of `re` fails. CPU time a test is limited to the
+        smaller of the problem's and the configuration's limit, wall-clock time to five times that.
         No code, or blank code, is NO_CODE at once. The future raises SandboxError when the
         machinery failed twice. Raises UserError when the problem cannot be judged.
         """

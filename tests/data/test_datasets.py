@@ -6,12 +6,13 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import rlif_jax
-from rlif_jax.data.built import CodeProblems
+from rlif_jax.data.built import CheckedRows, CodeProblems
 from rlif_jax.data.datasets import problem_source
 from rlif_jax.data.humaneval import humaneval_problems
 from rlif_jax.data.rows import problem_from_row
@@ -61,7 +62,7 @@ def test_second_use_reads_what_the_first_built(tmp_path, rows, cache):
     name = write(tmp_path / "set.jsonl", rows)
     first = problems(name, "train")
     files = {f: f.stat().st_mtime_ns for f in cache.rglob("*array_record*")}
-    assert len(files) == 1
+    assert len(files) == 2  # whole rows, and statements
     assert problems(name, "train") == first
     assert {f: f.stat().st_mtime_ns for f in cache.rglob("*array_record*")} == files
 
@@ -79,7 +80,7 @@ def test_changed_file_is_built_anew(tmp_path, rows):
 def test_process_that_comes_second_uses_the_files_of_the_first(tmp_path, rows, monkeypatch):
     """While one build writes its records another one finishes; the first cannot rename its own."""
     name = write(tmp_path / "set.jsonl", rows)
-    generate = CodeProblems._generate_examples
+    generate = CheckedRows.__iter__
     overtaken = []
 
     def overtake(self):
@@ -88,7 +89,7 @@ def test_process_that_comes_second_uses_the_files_of_the_first(tmp_path, rows, m
             assert len(problems(name, "train")) == 6
         return generate(self)
 
-    monkeypatch.setattr(CodeProblems, "_generate_examples", overtake)
+    monkeypatch.setattr(CheckedRows, "__iter__", overtake)
     assert len(problems(name, "train")) == 6
     assert overtaken == [True]
     assert len(problems(name, "validation")) == 4
@@ -138,8 +139,8 @@ def test_processes_at_once_offline_and_silent(tmp_path, rows, cache):
 def test_leftovers_of_a_killed_build_do_no_harm(tmp_path, rows, cache):
     name = write(tmp_path / "set.jsonl", rows)
     expected = problems(name, "train")
-    (built,) = cache.rglob("2.0.0")
-    built.rename(built.with_name("incomplete.ABC123_2.0.0"))
+    (built,) = cache.rglob(str(CodeProblems.VERSION))
+    built.rename(built.with_name(f"incomplete.ABC123_{built.name}"))
     assert problems(name, "train") == expected
 
 
@@ -233,22 +234,61 @@ def test_entries_describe_problems_without_their_records(tmp_path, rows, cache):
         assert (entry.id, entry.tests, entry.split) == (problem.id, len(problem.tests), "train")
         described = (entry.question_title, entry.platform, entry.difficulty, entry.contest_date)
         assert described == ("Sum", "example", "easy", "2025-01-01T00:00:00")
-    (records,) = cache.rglob("*array_record*")
-    records.unlink()
+    for records in cache.rglob("*array_record*"):
+        records.unlink()
     source = problem_source(name, "validation")
     assert [source.entry(i).place for i in range(2)] == [f"{name} line 1", f"{name} line 4"]
 
 
+def test_statements_are_read_without_the_tests(tmp_path, rows, cache):
+    name = write(tmp_path / "set.jsonl", rows)
+    whole = problems(name, "train")
+    (records,) = cache.rglob("*-problems.array_record*")
+    records.unlink()
+    source = problem_source(name, "train")
+    statements = [source.statement(index) for index in range(len(source))]
+    assert statements == [replace(problem, tests=()) for problem in whole]
+    with pytest.raises(Exception, match="array_record"):
+        source[0]
+
+
+def test_digests_tell_problems_apart_wherever_they_are(tmp_path, rows):
+    def digests(name):
+        source = problem_source(write(tmp_path / name, rows), "train")
+        return [source.entry(index).digest for index in range(len(source))]
+
+    first = digests("one.jsonl")
+    assert len(set(first)) == len(first) == 6
+    assert digests("other.jsonl") == first
+    tests = json.loads(rows[2]["private_test_cases"])
+    rows[2]["private_test_cases"] = json.dumps([*tests, {"input": "5", "output": "6"}])
+    changed = digests("one.jsonl")
+    assert [old == new for old, new in zip(first, changed, strict=True)].count(False) == 1
+
+
+def test_rows_are_written_as_they_come(tmp_path, rows, cache, monkeypatch):
+    """Memory does not have to hold a set: TFDS's own writer would want TensorFlow here."""
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 100)
+    monkeypatch.setattr("rlif_jax.data.built.ROWS_OF_FILE", 4)
+    monkeypatch.setattr("rlif_jax.data.built._TOGETHER_CHARACTERS", 1000)
+    for row in rows:
+        row["split"] = "train"
+    found = problems(write(tmp_path / "set.jsonl", rows), "train")
+    assert found == [problem_from_row(row) for row in rows]
+    files = sorted(path.name for path in cache.rglob("*-problems.array_record*"))
+    assert [name.rpartition("-")[2] for name in files] == ["00000", "00001", "00002"]
+
+
 def test_file_that_grows_while_it_is_read(tmp_path, rows, cache, monkeypatch):
     name = write(tmp_path / "set.jsonl", rows)
-    generate = CodeProblems._generate_examples
+    generate = CheckedRows.__iter__
 
     def grow(self):
         with open(name, "a") as file:
             file.write(json.dumps(rows[0] | {"question_id": "late"}) + "\n")
         return generate(self)
 
-    monkeypatch.setattr(CodeProblems, "_generate_examples", grow)
+    monkeypatch.setattr(CheckedRows, "__iter__", grow)
     with pytest.raises(UserError, match=r"set\.jsonl was written to while it was read"):
         problem_source(name, "train")
     monkeypatch.undo()

@@ -99,7 +99,8 @@ def official_set(make_row, tmp_path, monkeypatch):
 def test_held_out_problems_are_sound_unless_asked_otherwise(official_set, tokenizer):
     def ids(**options):
         found = held_out(official_set, tokenizer, 10_000, DEFAULT_OPTIONS, **options)
-        return [problem.id for problem in found.problems]
+        assert [replace(problem, tests=()) for problem in found.problems] == found.statements
+        return [statement.id for statement in found.statements]
 
     assert ids() == ["abc1_b"]
     assert ids(keep_errata=True) == ["abc1_b", "arc189_a"]

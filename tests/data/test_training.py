@@ -4,11 +4,12 @@ import itertools
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from rlif_jax.config import Data
-from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.datasets import ProblemSource, problem_source
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.training import (
     go_on,
@@ -271,3 +272,22 @@ def test_a_place_is_gone_on_from_in_the_same_problems_only(write_set):
     write_set("mine", **rows, more={})
     with pytest.raises(UserError, match="not those that the run began with"):
         go_on(*begun(), position)
+
+
+def test_problems_are_chosen_without_reading_their_tests(write_set, monkeypatch):
+    """They may be gigabytes; only data.min_tests asks for them."""
+    name = write_set("set", a={}, b={"platform": "x"}, c={"difficulty": "hard"})
+
+    def refuse(self, index):
+        raise AssertionError("a problem was read with its tests")
+
+    data = Data(name=name, difficulties=("easy",), dates="2020-01-01..2030-01-01")
+    with monkeypatch.context() as patch:
+        patch.setattr(ProblemSource, "__getitem__", refuse)
+        mixture = training_problems(data, encode, [posed("held out", LONG)], print)
+        with pytest.raises(AssertionError, match="with its tests"):
+            training_problems(replace(data, min_tests=1), encode, [], print)
+    (share,) = training_problems(data, encode, [], print).shares
+    assert share.source.indices == mixture.shares[0].source.indices == (0, 1)
+    assert [share.source[i].id for i in range(2)] == ["a", "b"]
+    assert all(share.source[i].tests for i in range(2))
