@@ -107,7 +107,7 @@ def paged_attention(
     """softmax(q . k / sqrt(A)) . v over the first `length_B` tokens of each slot, [B, H, A].
 
     Query head h reads key/value head h // (H / K). The softmax is float32, products are of the
-    pool's type. A slot of length 0 gives zeros. Entries of the table that a slot does not use must
+    pool's type, or float32 in `plain`. A slot of length 0 gives zeros. Entries of the table that a slot does not use must
     name a page.
     """
     if kernel == "tpu":
@@ -130,30 +130,26 @@ def _paged_attention_plain(
     """Page after page, up to the longest slot's last, with a running softmax.
 
     A page beyond a slot's length changes no bit of its result, so a slot does not depend on the
-    lengths of others. What a pass gathers, one page a slot, stays in the processor's cache.
+    lengths of others. What a pass gathers, one page a slot, stays in the processor's cache; of a
+    bfloat16 pool it is widened on the way, for products of bfloat16 are slow on CPUs.
     """
     (B, H, A), (_, K, page, _) = q_BHA.shape, v_pages.shape
-    dtype = jnp.bfloat16 if k_pages.dtype == jnp.uint16 else k_pages.dtype
-    q_BKRA = (q_BHA * A**-0.5).astype(dtype).reshape(B, K, H // K, A)
+    q_BKRA = (q_BHA.astype(jnp.float32) * A**-0.5).reshape(B, K, H // K, A)
 
     def one_page(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         m_BKR, s0_BKR, out_BKRA = carry
         at_B = first_page + lax.dynamic_index_in_dim(table_BJ, j, axis=1, keepdims=False)
         k_BKAS, v_BKSA = (
-            _numbers(p.at[at_B].get(mode="promise_in_bounds")) for p in (k_pages, v_pages)
+            _numbers(p.at[at_B].get(mode="promise_in_bounds")).astype(jnp.float32)
+            for p in (k_pages, v_pages)
         )
-        z_BKRS = jnp.einsum("BKRA,BKAS->BKRS", q_BKRA, k_BKAS, preferred_element_type=jnp.float32)
+        z_BKRS = jnp.einsum("BKRA,BKAS->BKRS", q_BKRA, k_BKAS)
         seen_BS = j * page + jnp.arange(page) < length_B[:, None]
         z_BKRS = jnp.where(seen_BS[:, None, None], z_BKRS, _MASKED)
         new_m_BKR = jnp.maximum(m_BKR, z_BKRS.max(axis=-1))
         scale_BKR = jnp.exp(m_BKR - new_m_BKR)
         weight_BKRS = jnp.where(seen_BS[:, None, None], jnp.exp(z_BKRS - new_m_BKR[..., None]), 0.0)
-        add_BKRA = jnp.einsum(
-            "BKRS,BKSA->BKRA",
-            weight_BKRS.astype(v_BKSA.dtype),
-            v_BKSA,
-            preferred_element_type=jnp.float32,
-        )
+        add_BKRA = jnp.einsum("BKRS,BKSA->BKRA", weight_BKRS, v_BKSA)
         s0_BKR = s0_BKR * scale_BKR + weight_BKRS.sum(axis=-1)
         return new_m_BKR, s0_BKR, out_BKRA * scale_BKR[..., None] + add_BKRA
 

@@ -75,8 +75,8 @@ def test_plain_equals_dense_attention(H, K, A, page, dtype):
     got = attend(q_BHA, k_pages, v_pages, jnp.asarray(TABLE_BJ), lengths(page), first)
     assert got.dtype == dtype
     want = dense(q_BHA, k_pages, v_pages, TABLE_BJ + first, lengths(page))
-    # bfloat16: the scaled query, the weights and the output are each rounded once.
-    rtol, atol = {"float32": (1e-5, 1e-6), "bfloat16": (2 * 2**-8, 2**-7)}[dtype]
+    rtol = {"float32": 1e-5, "bfloat16": 2**-8}[dtype]  # only the output is rounded
+    atol = 1e-6
     np.testing.assert_allclose(np.asarray(got, np.float32), want, rtol=rtol, atol=atol)
     assert (np.asarray(got)[2] == 0).all()  # a slot of no tokens
 
@@ -97,10 +97,8 @@ def test_scores_of_any_size_and_types_that_differ():
     q_BHA = q_BHA.astype(jnp.float32)
     got = attend(q_BHA, k_pages, v_pages, jnp.asarray(TABLE_BJ), lengths(5), 0)
     assert got.dtype == jnp.float32
-    # scores as large as these are told apart only if the scale's rounding is the reference's
-    scaled_BHA = (q_BHA * 8**-0.5).astype(jnp.bfloat16).astype(jnp.float32) * 8**0.5
-    want = dense(scaled_BHA, k_pages, v_pages, TABLE_BJ, lengths(5))
-    np.testing.assert_allclose(got, want, rtol=2**-8, atol=2**-8)
+    want = dense(q_BHA, k_pages, v_pages, TABLE_BJ, lengths(5))
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)  # scores are in the thousands
     assert np.abs(np.asarray(got)).max() > 1
 
 
