@@ -107,8 +107,8 @@ def paged_attention(
     """softmax(q . k / sqrt(A)) . v over the first `length_B` tokens of each slot, [B, H, A].
 
     Query head h reads key/value head h // (H / K). The softmax is float32, products are of the
-    pool's type, or float32 in `plain`. A slot of length 0 gives zeros. Entries of the table that a slot does not use must
-    name a page.
+    pool's type, or float32 in `plain`. A slot of length 0 gives zeros. Entries of the table that a
+    slot does not use must name a page.
     """
     if kernel == "tpu":
         from rlif_jax.kernels.paged_attention_tpu import paged_attention_tpu as attend
