@@ -125,7 +125,7 @@ def listed_content(name: str, problems: Sequence[tuple[str, Problem]]) -> Conten
     """Problems at hand, each with its place, none of which names a split."""
     digest = hashlib.sha256()
     for _, problem in problems:
-        digest.update(repr(sorted(row_from_problem(problem).items())).encode())
+        digest.update(_digest(row_from_problem(problem)).encode())
 
     def rows() -> Iterator[tuple[str, Callable[[], tuple[Problem, Any]]]]:
         for where, problem in problems:
@@ -286,6 +286,7 @@ class CheckedRows:
 
 
 def _digest(row: Mapping[str, str]) -> str:
+    """What tells a row from others."""
     digest = hashlib.sha256()
     for name in ROW_FIELDS:
         text = row[name].encode()
