@@ -9,6 +9,7 @@ recursion, except that plain data nested too deeply for that has no key.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any
@@ -17,6 +18,7 @@ from rlif_jax.execution.sandbox.plain_data import UNREADABLE
 
 _INT_DIGITS = 4000  # CPython refuses to convert integers of more than 4300 digits
 _TOLERANCE_DIGITS = 50
+_INTEGER = re.compile(r"[+-]?[\d_]+")
 
 
 def stdout_equal(actual: str, expected: str, tolerance: float = 0.0) -> bool:
@@ -25,16 +27,21 @@ def stdout_equal(actual: str, expected: str, tolerance: float = 0.0) -> bool:
     Both are stripped and split at newlines, and every line is stripped. The numbers of lines must
     agree. Two lines agree when they are the same text, or when every blank-separated token of both
     is a decimal number and the two lists are equal exactly (3 = 3.0 = 3e0, but 0.1 is not 0.10001).
-    With a `tolerance` above 0, which is not among the official rules, two lines of equally many
-    finite numbers also agree when each differs from the expected one by at most
-    tolerance * max(1, |expected|), computed with 50 digits.
+
+    With a `tolerance` above 0, which is not among the official rules, two lines also agree when
+    they have equally many tokens and each pair agrees: as the same text, as equal numbers, or as
+    finite numbers of which one differs from the expected one by at most
+    tolerance * max(1, |expected|), computed with 50 digits. Two integers must be equal: the
+    tolerance is for all problems of a set, and in most of them a count that is off by one is wrong.
+    A token is a number as a whole or not at all, as in the checkers of DMOJ and Kattis: in
+    "[0.5, 1]" none is. NaN agrees with the same text only.
     """
     actual_lines, expected_lines = _lines(actual), _lines(expected)
     if len(actual_lines) != len(expected_lines):
         return False
     allowed = _Tolerance(tolerance) if tolerance > 0 else None
     return all(
-        a == e or _numbers_equal(a.split(), e.split(), allowed)
+        a == e or _lines_agree(a.split(), e.split(), allowed)
         for a, e in zip(actual_lines, expected_lines, strict=True)
     )
 
@@ -44,8 +51,9 @@ def functional_equal(actual: Any, expected: Any, tolerance: float = 0.0) -> bool
 
     So True = 1 = 1.0, text is compared exactly, and NaN equals nothing, itself included. Both
     values consist of builtin types only, so no `__eq__` of a candidate program takes part. With a
-    `tolerance` above 0 finite numbers anywhere inside, booleans excluded, also agree when they
-    differ by at most tolerance * max(1, |expected|), computed with 50 digits on numbers as written.
+    `tolerance` above 0 finite numbers anywhere inside, of which one is no integer, also agree when
+    they differ by at most tolerance * max(1, |expected|), computed with 50 digits on numbers as
+    written; booleans and numbers inside texts do not.
     """
     allowed = _Tolerance(tolerance) if tolerance > 0 else None
     pending = [(actual, expected)]
@@ -151,26 +159,35 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.strip().split("\n")]
 
 
-def _numbers_equal(actual: list[str], expected: list[str], allowed: _Tolerance | None) -> bool:
-    """Tell whether two lists of tokens are equal as decimals, or all of them near enough."""
+def _lines_agree(actual: list[str], expected: list[str], allowed: _Tolerance | None) -> bool:
+    """Tell whether two lists of tokens are equal as decimals, or agree token by token."""
     if len(actual) != len(expected):
         return False
-    exact, close = True, allowed is not None
+    pairs = zip(actual, expected, strict=True)
+    if allowed is not None:
+        return all(a == e or _tokens_close(a, e, allowed) for a, e in pairs)
     try:
-        for a_token, e_token in zip(actual, expected, strict=True):
-            a, e = Decimal(a_token), Decimal(e_token)
-            exact = exact and a == e
-            close = close and allowed is not None and allowed.covers(a, e)
-            if not (exact or close):
-                return False
+        return all(Decimal(a) == Decimal(e) for a, e in pairs)
     except InvalidOperation:  # a token is no number, or a signalling NaN was compared
         return False
-    return True
+
+
+def _tokens_close(actual: str, expected: str, allowed: _Tolerance) -> bool:
+    """Tell whether both are numbers, and equal or, unless both are integers, near enough."""
+    try:
+        a, e = Decimal(actual), Decimal(expected)
+        if a == e:
+            return True
+    except InvalidOperation:
+        return False
+    integers = _INTEGER.fullmatch(actual) and _INTEGER.fullmatch(expected)
+    return not integers and allowed.covers(a, e)
 
 
 def _values_close(actual: Any, expected: Any, allowed: _Tolerance) -> bool:
-    """Tell whether both are numbers, and near enough."""
-    if type(actual) not in (int, float, Decimal) or type(expected) not in (int, float, Decimal):
+    """Tell whether both are numbers, one of them a float, and near enough."""
+    kinds = {type(actual), type(expected)}
+    if float not in kinds or not kinds <= {int, float, Decimal}:  # a Decimal is a long integer
         return False
     return allowed.covers(_as_written(actual), _as_written(expected))
 

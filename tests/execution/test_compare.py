@@ -164,15 +164,33 @@ TOLERANCE = [
     ("1.000001", "1", 1e-6, True),
     ("1.0000011", "1", 1e-6, False),
     ("0.0000005", "0", 1e-6, True),  # absolute below 1
-    ("1000000", "1000001", 1e-6, True),  # relative above
+    ("1000000.0", "1000001", 1e-6, True),  # relative above
     ("1000000", "1000001.1", 1e-6, False),
-    ("-1000000", "-1000001", 1e-6, True),
+    ("-1000000", "-1000001.0", 1e-6, True),
+    ("1000000", "1000001", 1e-6, False),  # two integers
+    ("+1_000", "1000", 1e-6, True),
+    ("1e9", "1000000001", 1e-6, True),
     ("1", "-1", 1e-6, False),
     ("1 2 3.0000001", "1 2 3", 1e-6, True),
     ("1 2.1 3.0000001", "1 2 3", 1e-6, False),
     ("1 2", "1 2 3", 1e9, False),
-    ("x 1.0000001", "x 1", 1e-6, False),  # a word on the line: no numbers are compared
-    ("inf 1.0000001", "inf 1", 1e-6, False),
+    ("x 1.0000001", "x 1", 1e-6, True),
+    ("Case #1: 0.333333333", "Case #1: 0.333333", 1e-6, True),
+    ("Case #2: 0.333333333", "Case #1: 0.333333", 1e-6, False),
+    ("Case #1: 0.333343", "Case #1: 0.333333", 1e-6, False),
+    ("YES 0.25 NO 2.0000001", "YES 0.25 NO 2", 1e-6, True),
+    ("YES 0.25 no 2.0000001", "YES 0.25 NO 2", 1e-6, False),
+    ("0.3333333 YES", "YES 0.3333333", 1e-6, False),
+    ("x  1.0000001", "x 1", 1e-6, True),
+    ("x\n1.0000001", "x 1", 1e-6, False),
+    ("x 5 1.0000001", "x 6 1.0", 1e-6, False),
+    ("[0.5000001, 1]", "[0.5, 1]", 1e-6, False),  # no token is a number
+    ("x=0.5000001", "x=0.5", 1e-6, False),
+    ("inf 1.0000001", "inf 1", 1e-6, True),
+    ("nan 1.0000001", "nan 1", 1e-6, True),  # the same text
+    ("nan 1.0000001", "NaN 1", 1e-6, False),
+    ("sNaN 1.0", "x 1.0", 1e-6, False),
+    ("inf x", "1e308 x", 1e300, False),
     ("inf 1.0", "Infinity 1", 1e-6, True),
     ("inf", "1", 1e-6, False),
     ("nan", "NaN", 1e9, False),
@@ -182,7 +200,7 @@ TOLERANCE = [
 
 
 @pytest.mark.parametrize(("actual", "expected", "tolerance", "equal"), TOLERANCE)
-def test_tolerance_on_lines_of_numbers(actual, expected, tolerance, equal):
+def test_tolerance_token_by_token(actual, expected, tolerance, equal):
     assert stdout_equal(actual, expected, tolerance) is equal
 
 
@@ -190,6 +208,13 @@ def test_tolerance_on_lines_of_numbers(actual, expected, tolerance, equal):
     ("actual", "expected", "tolerance", "equal"),
     [
         ("0.8999999999999999", "0.9", 1e-6, True),
+        ("0.333333333", "0.333333", 1e-6, True),
+        ('["a", 0.333333333]', '["a", 0.333333]', 1e-6, True),
+        ('["b", 0.333333333]', '["a", 0.333333]', 1e-6, False),
+        ('[["a", [0.5]], 2.0000001]', '[["a", [0.5]], 2]', 1e-6, True),
+        ('"0.333333333"', '"0.333333"', 1e-6, False),
+        ("1000000007", "1000000008", 1e-6, False),
+        ("1000000007.0", "1000000008", 1e-6, True),
         ("1.1", "1", 0.1, True),
         ("1.11", "1", 0.1, False),
         ('{"a": [1, {"b": 2.0000001}]}', '{"a": [1, {"b": 2}]}', 1e-6, True),
@@ -203,8 +228,9 @@ def test_tolerance_on_lines_of_numbers(actual, expected, tolerance, equal):
         ("Infinity", "1e308", 1e300, False),
         ("Infinity", "Infinity", 1e-6, True),
         ("NaN", "NaN", 1e9, False),
-        ("1" + "0" * 9000, "1" + "0" * 8999 + "1", 1e-6, True),
+        ("1" + "0" * 9000, "1" + "0" * 8999 + "1", 1e-6, False),
         ("1" + "0" * 9000, "1" + "0" * 9001, 1e-6, False),
+        ("1" + "0" * 300 + "1", "1e301", 1e-6, True),
     ],
 )
 def test_tolerance_on_values(actual, expected, tolerance, equal):
