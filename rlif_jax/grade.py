@@ -47,7 +47,7 @@ class Arguments:
     problems: str
     """JSONL file of problems in any form of rlif_jax.data.formats, or of {id, input_output}."""
     completions: str
-    """JSONL file of {id, code} or {id, completion}; many may have the same id."""
+    """JSONL file of {id, code} or {id, completion}, null where there is none; ids may repeat."""
     out: str
     """JSONL file for the results, in the order of the completions."""
     run_all_tests: bool = False
@@ -59,8 +59,12 @@ class Arguments:
 
 @dataclass
 class Tally:
-    """Results added up: passed and graded completions of each problem, verdicts, skipped rows."""
+    """Results added up: passed and graded completions of each problem, verdicts, skipped rows.
 
+    `expected` is the number of problems that should have a completion.
+    """
+
+    expected: int = 0
     problems: dict[str, tuple[int, int]] = field(default_factory=dict)
     verdicts: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
@@ -87,9 +91,12 @@ class Tally:
 
     @property
     def pass_at_1(self) -> float:
-        """Mean over problems of the share of their completions that pass."""
-        shares = [passed / graded for passed, graded in self.problems.values()]
-        return math.fsum(shares) / len(shares)
+        """Mean over problems with completions of the share of their completions that pass."""
+        return self._passed_share / len(self.problems)
+
+    @property
+    def _passed_share(self) -> float:
+        return math.fsum(passed / graded for passed, graded in self.problems.values())
 
     def summary(self) -> str:
         """All of it in a line."""
@@ -97,6 +104,13 @@ class Tally:
         if self.graded:
             parts[0] += f": {self.passed}"
             parts.append(f"pass@1 over problems {self.pass_at_1:.3f}")
+        if (missing := self.expected - len(self.problems)) > 0:
+            have = "problem has" if missing == 1 else "problems have"
+            parts.append(
+                f"{missing} {have} no completion, pass@1 over all {self.expected} problems "
+                f"{self._passed_share / self.expected:.3f}"
+            )
+        if self.graded:
             parts.append(", ".join(f"{v} {n}" for v, n in sorted(self.verdicts.items())))
         if self.skipped:
             parts.append(f"{self.skipped} skipped, of problems in LiveCodeBench's errata")
@@ -119,14 +133,14 @@ def grade(args: Arguments) -> str:
     own_limit_s = min(execution.time_limit_s, LONGEST_TIME_LIMIT_S)
     if execution.time_limit_s == math.inf:
         own_limit_s = Problem.time_limit_s
-    tally = Tally()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(GradedFile(out))
         problems = ProblemFile(Path(args.problems), own_limit_s)
         skipped = {} if args.keep_errata else problems.errata
+        tally = Tally(len(problems) - len(skipped))
 
         def completions() -> Iterator[Completion]:
-            return read_completions(Path(args.completions), problems)
+            return read_completions(Path(args.completions), problems, problems.started)
 
         done, total = file.resume(completions(), skipped, tally.add)
         if total == 0:

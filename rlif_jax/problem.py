@@ -1,9 +1,12 @@
 """Host types of a programming problem and of what became of a program. Standard library only."""
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_BODY = re.compile(r"(?:[^\S\n]*(?:#[^\n]*)?\n)*[ \t]+[^\s#]")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,14 @@ class Problem:
     entry_point: str | None = None
     time_limit_s: float = 6.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_body(text: str) -> bool:
+    """Tell whether `text` begins with an indented line, as only the body of a function can.
+
+    Such are the completions of HumanEval, whose official harness runs prompt + completion.
+    """
+    return _BODY.match(text) is not None
 
 
 class Verdict(enum.StrEnum):

@@ -222,9 +222,10 @@ def test_long_numbers_are_json(tmp_path):
         ({"code": ECHO}, "is not a completion"),
         ({"id": 1, "code": ECHO}, "is not a completion"),
         ({"id": "other", "code": ECHO}, "there is no problem with the id 'other'"),
-        ({"id": "good"}, "(id 'good'): neither a program nor a model's text"),
-        ({"id": "good", "code": 3}, "as text, not 3"),
-        ({"id": "good", "completion": None}, "as text, not None"),
+        ({"id": "good"}, "(id 'good'): the row has neither code nor completion"),
+        ({"id": "good", "code": 3}, "(id 'good'): code is 3; give it as text, or null"),
+        ({"id": "good", "completion": ["a"]}, "(id 'good'): completion is ['a']; give it as text"),
+        ({"id": "good", "code": 3, "completion": "a"}, "(id 'good'): code is 3"),
     ],
 )
 def test_bad_completions_are_refused_before_any_program_runs(grading, row, message):
@@ -240,9 +241,60 @@ def test_programs_of_completions(tmp_path):
     text = "<think>```python\nno\n```</think>So:\n```python\nyes\n```\n"
     rows = [{"code": "a"}, {"code": None}, {"completion": text}, {"completion": "no fence"}]
     rows += [{"code": "b", "completion": text}, {"completion": "```python\ncut off"}]
+    rows += [{"completion": None}, {"completion": ""}, {"code": None, "completion": text}]
     path.write_text("".join(json.dumps({"id": "p", **row}) + "\n" for row in rows))
     found = [completion.code for completion in read_completions(path, {"p"})]
-    assert found == ["a", None, "yes", None, "b", None]
+    assert found == ["a", None, "yes", None, "b", None, None, None, None]
+
+
+def test_rows_without_a_program_are_graded_as_such(grading):
+    rows = [
+        {"code": None},
+        {"completion": None},
+        {"code": ""},
+        {"completion": " \n"},
+        {"code": ECHO},
+    ]
+    grading.write([GOOD], [{"id": "good", **row} for row in rows])
+    assert grading() == 0
+    assert grading.column("verdict") == ["no_code"] * 4 + ["passed"]
+    assert grading() == 0  # once more, from the rows that are there
+    assert "no_code 4, passed 1" in grading.shown.splitlines()[-1]
+
+
+def test_problems_without_a_completion_are_counted_as_failed_in_the_rate_over_all(grading):
+    problems = [sample(name, ("1", "1")) for name in "abcd"]
+    grading.write(problems, [{"id": "b", "code": ECHO}, {"id": "b", "code": "x"}])
+    for _ in range(2):  # the second time all is done already
+        assert grading() == 0
+        assert grading.shown.splitlines()[-1].startswith(
+            "graded 2 completions of 1 problems: 1 passed (50.0%); pass@1 over problems 0.500; "
+            "3 problems have no completion, pass@1 over all 4 problems 0.125; "
+            "passed 1, runtime_error 1"
+        )
+
+
+HALF = {
+    "task_id": "half",
+    "prompt": 'def half(n: int) -> int:\n    """Halve."""\n',
+    "entry_point": "half",
+    "test": "def check(candidate):\n    assert candidate(4) == 2\n",
+}
+
+
+def test_a_completion_may_be_the_body_of_the_function_that_the_problem_begins(grading):
+    """As in the files of HumanEval's own harness, which runs prompt + completion."""
+    body = "    # half\n    return n // 2\n"
+    fenced = f"```python\n{body}```"
+    rows = [("half", "completion", body), ("half", "code", f"\n{body}")]
+    rows += [("half", "completion", fenced), ("half", "completion", "\treturn n // 2")]
+    rows += [("half", "completion", "    return n\n"), ("half", "completion", "return n // 2")]
+    rows += [("half", "completion", f" Here:\n```python\n{body}"), ("good", "completion", body)]
+    grading.write([HALF, GOOD], [{"id": name, field: text} for name, field, text in rows])
+    assert grading() == 0
+    verdicts = ["passed"] * 3 + ["compile_error", "wrong_answer"] + ["no_code"] * 3
+    assert grading.column("verdict") == verdicts
+    assert grading() == 0
 
 
 @pytest.mark.parametrize("name", ["problems", "completions"])

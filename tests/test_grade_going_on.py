@@ -245,6 +245,10 @@ def test_summary_of_two_problems():
         "graded 4 completions of 2 problems: 2 passed (50.0%); pass@1 over problems 0.333; "
         "no_code 2, passed 2; 1 skipped, of problems in LiveCodeBench's errata"
     )
+    tally.expected = 3
+    assert (
+        "pass@1 over problems 0.333; 1 problem has no completion, pass@1 over all 3 problems 0.222;"
+    ) in tally.summary()
 
 
 def progress_of(console, seconds_each, total, done=0):

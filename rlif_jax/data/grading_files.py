@@ -25,7 +25,7 @@ from rlif_jax.data.rows import (
     shorten,
 )
 from rlif_jax.errors import UserError
-from rlif_jax.problem import Problem, Test
+from rlif_jax.problem import Problem, Test, is_body
 
 CACHED_PROBLEMS = 16
 
@@ -55,6 +55,8 @@ class ProblemFile:
         self._places: dict[str, tuple[str, int]] = {}
         self.errata: dict[str, str] = {}
         """Why a problem of LiveCodeBench's errata should not be graded, by id."""
+        self.started: set[str] = set()
+        """The ids of problems with starter code that opens a function."""
         self._cached = functools.lru_cache(CACHED_PROBLEMS)(self._read)
         for where, offset, line in read_lines(path, "problems"):
             problem = self._problem(line, where)
@@ -64,6 +66,8 @@ class ProblemFile:
                     f"{self._places[problem.id][0]}; give each problem an id of its own."
                 )
             self._places[problem.id] = where, offset
+            if problem.entry_point is not None and problem.starter_code:
+                self.started.add(problem.id)
             if (reason := erratum_reason(problem)) is not None:
                 self.errata[problem.id] = reason
         if not self._places:
@@ -174,11 +178,15 @@ class Completion:
         return self.text if self.is_code or self.text is None else extract_code(self.text)
 
 
-def read_completions(path: Path, known: Collection[str] | ProblemFile) -> Iterator[Completion]:
-    """Yield the rows of a JSONL file: {id, code}, code text or null, or {id, completion}, text.
+def read_completions(
+    path: Path, known: Collection[str] | ProblemFile, started: Collection[str] = ()
+) -> Iterator[Completion]:
+    """Yield the rows of a JSONL file: {id, code} or {id, completion}, each text or null, for none.
 
-    A row with both fields is taken by its code. Raises UserError naming the file and line of a bad
-    row or of an id that is not among the `known` ones.
+    A row with both fields is taken by its code. A completion that is the mere body of a function,
+    as in HumanEval's own files, is code where the problem has starter code for it. Raises UserError
+    naming the file and line of a bad
+    row or of an id that is not among the `known` ones; `started` are those with starter code.
     """
     if not path.is_file():
         raise UserError(
@@ -197,12 +205,19 @@ def read_completions(path: Path, known: Collection[str] | ProblemFile) -> Iterat
                 "or remove the row."
             )
         is_code = "code" in row
-        text = row.get("code" if is_code else "completion")
-        if not isinstance(text, str) and not (is_code and text is None):
+        name = "code" if is_code else "completion"
+        if name not in row:
             raise UserError(
-                f"{where} (id {row['id']!r}): neither a program nor a model's text; give code, as "
-                f"text or null, or completion, as text, not {shorten(text)}."
+                f"{where} (id {row['id']!r}): the row has neither code nor completion; give one "
+                "of them, as text, or null where there is none."
             )
+        if not isinstance(text := row[name], str | None):
+            raise UserError(
+                f"{where} (id {row['id']!r}): {name} is {shorten(text)}; give it as text, or null "
+                "where there is none."
+            )
+        if text is not None and row["id"] in started and is_body(text):
+            is_code = is_code or "```" not in text
         yield Completion(row["id"], text, is_code)
 
 

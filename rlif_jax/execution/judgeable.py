@@ -5,7 +5,7 @@ import re
 from rlif_jax.errors import UserError
 from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.decide import shorten
-from rlif_jax.problem import Problem, Test
+from rlif_jax.problem import Problem, Test, is_body
 
 KINDS = ("stdin", "functional", "assert")
 
@@ -50,12 +50,22 @@ def _flaw(problem: Problem, test: Test) -> str:
 
 
 def preamble(problem: Problem) -> str:
-    """What is run before a program, and before the source of a test, of kind "assert".
+    """What is run before a program, and before the source of an assert test.
 
-    That is what `starter_code` has before the function's own head: imports, and functions that it
-    or the test may call. So a program needs not repeat them; one that does overrides them for
-    itself, and the test's source sees the problem's own. "" where the starter code has no line
-    "def NAME".
+    That is what `starter_code` has before the answer's own part, the function or the class
+    Solution: imports, functions and classes that it or the test may use. So a program needs not
+    repeat them; one that does overrides them for itself, and the test's source sees the problem's
+    own. Statements that fail are passed over, and so is one that is not complete. "" for stdin
+    problems, whose programs are whole: to run the starter code would read their input.
     """
-    head = re.search(rf"^def {problem.entry_point}\b", problem.starter_code, re.MULTILINE)
-    return problem.starter_code[: head.start()] if head else ""
+    if problem.entry_point is None:
+        return ""
+    own = rf"^(?:async\s+)?(?:def\s+{re.escape(problem.entry_point)}|class\s+Solution)\b"
+    head = re.search(own, problem.starter_code, re.MULTILINE)
+    return problem.starter_code[: head.start()] if head else problem.starter_code
+
+
+def whole_program(problem: Problem, code: str) -> str:
+    """The program that `code` is: a mere body is put behind the starter code, which opens it."""
+    starter = problem.starter_code.rstrip()
+    return f"{starter}\n{code}" if starter and is_body(code) else code

@@ -15,7 +15,7 @@ from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution.asserted import run_asserted
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, decide_asserted
-from rlif_jax.execution.judgeable import check_problem, preamble
+from rlif_jax.execution.judgeable import check_problem, preamble, whole_program
 from rlif_jax.execution.process import Job, Left
 from rlif_jax.execution.program import Program, Run
 from rlif_jax.execution.reader import Reader
@@ -92,7 +92,7 @@ class Judge:
             done: Future[Outcome] = Future()
             done.set_result(Outcome(Verdict.NO_CODE, (), len(problem.tests), 0.0, "no code"))
             return done
-        return self._executor.submit(self._judge, problem, code)
+        return self._executor.submit(self._judge, problem, whole_program(problem, code))
 
     def close(self) -> None:
         """Give up what is not finished and leave no process and no folder; may be called twice."""
@@ -244,7 +244,7 @@ class Judge:
             and len(problem.tests) > 1
             and self._reader.carries_nothing_over(code),
             own_files="/dev/" in code or "/proc" in code,
-            preamble=preamble(problem) if test.kind == "assert" else "",
+            preamble=preamble(problem),
         )
         return Program(slot.worker, job)
 

@@ -34,6 +34,7 @@ def test_answers_are_what_the_program_returned_whatever_is_expected(thorough):
     assert answers(thorough, known, halves[0], later) == [first, other]
 
 
+IMPORTS = "import re\nfrom math import inf, nan\n"
 EQUALS = [
     ("1", "True", "1.0", "(1 + 0j)"),
     ("2**70", "2.0**70", "float(2**70)"),
@@ -54,7 +55,7 @@ EQUALS = [
 def test_answers_are_equal_for_equal_values_only(thorough):
     problem = assert_problem("f", "f()")
     keys = [
-        set(answers(thorough, problem, *(f"def f(): return {value}" for value in group)))
+        set(answers(thorough, problem, *(f"{IMPORTS}def f(): return {value}" for value in group)))
         for group in EQUALS
     ]
     assert all(len(group) == 1 and None not in next(iter(group)) for group in keys)

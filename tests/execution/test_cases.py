@@ -15,9 +15,10 @@ from rlif_jax.problem import Verdict
 
 CASES = read_rows("cases.jsonl")
 ARTEFACTS = {"quirk", "falseneg", "falsepos", "timing_dependent", "thirdparty"}
-# These two have no such tag, but their cause is that of in_os_read0, which has one: the checker's
-# standard input is /dev/null below its mock.
-UNTAGGED = {"in_open0_star", "in_io_open0"}
+# These have no such tag. The cause of two is that of in_os_read0, which has one: the checker's
+# standard input is /dev/null below its mock. The checker takes quit() away from programs, but not
+# exit().
+UNTAGGED = {"in_open0_star", "in_io_open0", "quit_builtin"}
 REFUSED = "refused"  # the problem, whatever the program
 
 PASSED = Verdict.PASSED
@@ -51,6 +52,7 @@ DIFFERENCES = {
     "out_stdout_buffer": (PASSED, "standard output has a buffer"),
     "out_print_file_stdout_from": (PASSED, "an imported stdout is the real one"),
     "out_stdout_replaced_flush_atexit": (PASSED, "atexit functions still print"),
+    "quit_builtin": (PASSED, "quit() ends a program as exit() does"),
     "tle_caught_quiet": (Verdict.TIME_LIMIT, "a limit is no exception that can be caught"),
     "empty_test_list": (REFUSED, "nothing was tested"),
     "input_output_null": (REFUSED, "there are no tests, which is not the program's fault"),

@@ -48,6 +48,8 @@ WRITERS = {
     "return": "print(s)\nreturn",
     "nonlocal": "def f():\n    nonlocal s\n    s += 0\nf()\nprint(s)",
     "exit": "print(s)\nexit()",
+    "quit": "print(s)\nquit()",
+    "quit_text": "def main():\n    print(s)\n    quit('bye')\nmain()",
     "sys_exit_0": "import sys\nprint(s)\nsys.exit(0)",
     "os_exit_0": "import os\nprint(s, flush=True)\nos._exit(0)",
     "main_guard": "def main(): print(s)\nif '__main__' == __name__: main()",
@@ -77,7 +79,6 @@ def test_every_way_to_write(run, code):
     ("ending", "verdict"),
     [
         ("1 / 0", Verdict.RUNTIME_ERROR),
-        ("quit()", Verdict.RUNTIME_ERROR),
         ("import subprocess; subprocess.run(['/bin/true'])", Verdict.RUNTIME_ERROR),
         ("import os; sys.stdout.flush(); os._exit(3)", Verdict.RUNTIME_ERROR),
         ("import os; sys.stdout.flush(); os.kill(os.getpid(), 15)", Verdict.RUNTIME_ERROR),

@@ -13,17 +13,17 @@ import types
 
 from rlif_jax.execution.sandbox import plain_data
 from rlif_jax.execution.sandbox.calls import message_of, receive_requests, write_all
+from rlif_jax.execution.sandbox.preamble import PARSE_ONLY
 
 FILE = "test.py"
 # Where one is raised into a loop or a generator of the source, it would end it like a normal end.
 ENDING = (StopIteration, StopAsyncIteration)
-PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
 NOTE = "__note_failed_assertion__"
 CATCHING = ("Try", "TryStar", "With", "AsyncWith")
 
 
-def serve_test(programs: list[types.CodeType], namespace: dict, name: str, hook) -> None:
-    """Run what the test needs and then its source; tell the judge how that ended. Never returns.
+def serve_test(program: types.CodeType, namespace: dict, name: str, hook) -> None:
+    """Run the test's source; tell the judge how that ended. Never returns.
 
     That is "passed"; "failed" for an AssertionError, or "error" for another exception, with
     [line, class, message], and whether the program raised later; "raised" for an exception of the
@@ -34,8 +34,7 @@ def serve_test(programs: list[types.CodeType], namespace: dict, name: str, hook)
     calls = _Calls()
     namespace |= {name: calls.proxy(name), NOTE: calls.note}
     try:
-        for program in programs:
-            exec(program, namespace)
+        exec(program, namespace)
         calls.end("passed", [])
     except MemoryError as error:
         os._exit(hook(error))

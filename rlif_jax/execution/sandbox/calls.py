@@ -44,9 +44,9 @@ def serve_calls(program: types.CodeType, namespace: dict, name: str, hook) -> No
 
 
 def serve_plain_calls(
-    programs: list[types.CodeType], namespace: dict, name: str, hook, own=BUILTINS
+    program: types.CodeType, namespace: dict, name: str, hook, own=BUILTINS
 ) -> None:
-    """Load what there is to load, then call the function for each request of a test's source.
+    """Load the program, then call the function for each request of a test's source.
 
     A request is [arguments, keywords] as plain data. The answer is "result" with [value], to which
     the arguments are added where the call has changed them; or "raised", with the name of the
@@ -60,8 +60,7 @@ def serve_plain_calls(
     encode_result = plain_data.encode_result
     try:
         nonce, text = next(requests)
-        for program in programs:
-            exec(program, namespace)
+        exec(program, namespace)
         function = find_function(namespace, name)
         while True:
             given = decode(loads(text))

@@ -26,6 +26,7 @@ import types
 
 from rlif_jax.execution.sandbox import asserts, isolation, seccomp
 from rlif_jax.execution.sandbox.calls import serve_calls, serve_plain_calls
+from rlif_jax.execution.sandbox.preamble import NOT_COMPILED, PARSE_ONLY, run_preamble
 from rlif_jax.execution.sandbox.terms import CHANNEL_FD, NONCE, OUT_OF_MEMORY, PRELUDE_MODULES
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
@@ -34,11 +35,15 @@ PRELUDE = "".join(f"from {n} import *\n" for n in (*PRELUDE_MODULES, "builtins",
 RECURSION = 50000
 PRELUDE += f"import {', '.join(PRELUDE_MODULES)}\nsys.setrecursionlimit({RECURSION})\n"
 
+SERVE = {
+    "functional": serve_calls,
+    "assert": serve_plain_calls,
+    "test": asserts.serve_test,
+}
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
-NOT_COMPILED = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
-PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
+PLAIN_LIMITS = sys.getrecursionlimit(), sys.int_info.default_max_str_digits
 
 
 def load_prelude() -> dict:
@@ -58,6 +63,7 @@ def prepare() -> dict:
     That is much of what a test costs: a fork pays for every page of memory that it touches.
     """
     open_streams()
+    builtins.exit = builtins.quit = sys.exit  # as `site` would, but without state
     prelude = load_prelude()
     sys.set_int_max_str_digits(INT_DIGITS)
     sys.argv[:] = ["solution.py"]
@@ -65,10 +71,24 @@ def prepare() -> dict:
     return prelude
 
 
-def new_module(name: str, prelude: dict) -> None:
-    """Put an empty module under this name, with the prelude for builtins."""
+def new_module(name: str, names: dict) -> dict:
+    """Put an empty module under this name, with `names` for builtins; return its namespace."""
     module = sys.modules[name] = types.ModuleType(name)
-    vars(module).update(__builtins__=prelude, __file__="solution.py")
+    vars(module).update(__builtins__=names, __file__="solution.py")
+    return vars(module)
+
+
+def function_module(kind: str, prelude: dict) -> dict:
+    """Return the namespace of a function, or of the source of an assert test, as yet empty.
+
+    Prelude and limits are LiveCodeBench's, whose functions are called by functional tests; a
+    program with assert tests gets what a new interpreter has.
+    """
+    if kind == "assert":
+        recursion, digits = PLAIN_LIMITS
+        sys.setrecursionlimit(recursion)
+        sys.set_int_max_str_digits(digits)
+    return new_module("solution", prelude if kind == "functional" else vars(builtins))
 
 
 def open_streams() -> None:
@@ -110,12 +130,11 @@ def run(job: dict, fds: list[int], prelude: dict) -> None:
         os.write(CHANNEL_FD, f"syntax {ascii(str(error))[1:-1][:300]}\n".encode())
         os._exit(1)
     if job["kind"] != "stdin":
-        new_module("solution", prelude)
-        called = vars(sys.modules["solution"]), job["entry_point"], report_exception
-        if job["kind"] == "functional":
-            serve_calls(program, *called)
-        serve = asserts.serve_test if job["kind"] == "test" else serve_plain_calls
-        serve([*compile_preamble(preamble), program], *called)
+        namespace, name = function_module(job["kind"], prelude), job["entry_point"]
+        run_preamble(preamble, namespace)
+        for own in ("Solution", name):  # which the program has to define
+            namespace.pop(own, None)
+        SERVE[job["kind"]](program, namespace, name, report_exception)
     new_module("__main__", prelude)
     if job["again"]:
         serve_inputs(program, prelude)
@@ -142,14 +161,6 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     frame.body[0].body = [node for node in tree.body if node not in imports] or frame.body[0].body
     frame.body[:0] = imports
     return compile(frame, "solution.py", "exec", dont_inherit=True)
-
-
-def compile_preamble(text: str) -> list[types.CodeType]:
-    """Compile what stands before the function in a problem's starter code, if it is Python."""
-    try:
-        return [compile(text, "preamble.py", "exec", dont_inherit=True)]
-    except NOT_COMPILED:
-        return []
 
 
 def confine(job: dict) -> None:
