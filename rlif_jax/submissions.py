@@ -20,6 +20,8 @@ class Submissions:
     is told how many rows have finished. `prompts` are the texts that posed the problems: where one
     ends inside the thinking, a completion that does not end it holds no answer. `texts` are the
     completions as sampled, without that prompt's `<think>`.
+
+    Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
 
     def __init__(
@@ -35,6 +37,9 @@ class Submissions:
         self._tokenizer, self._judge = tokenizer, judge
         self._notice, self._seen = notice, 0
         self._thinking_open = [opens_thinking(prompt) for prompt in prompts]
+        if judge is not None:
+            for problem in problems:
+                judge.check(problem)
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +48,7 @@ class Judge:
         self._execution = execution
         self._all = execution.run_all_tests if run_all_tests is None else run_all_tests
         self._closed = False
+        self._checked = weakref.WeakValueDictionary[int, Problem]()
         self._scratch = Path(tempfile.mkdtemp(prefix="rlif_judge_"))
         self._scratch.chmod(0o711)  # programs may run as another user, who must pass through
         memory_bytes = execution.memory_mb << 20
@@ -72,6 +74,15 @@ class Judge:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def check(self, problem: Problem) -> None:
+        """Raise UserError when the problem cannot be judged; it is looked at once, not each time.
+
+        To parse its tests takes time, which a caller may spend before it has programs to submit.
+        """
+        if self._checked.get(id(problem)) is not problem:
+            check_problem(problem)
+            self._checked[id(problem)] = problem
+
     def submit(self, problem: Problem, code: str | None) -> Future[Outcome]:
         """Judge one program; the future holds its Outcome.
 
@@ -87,7 +98,7 @@ class Judge:
         """
         if self._closed:
             raise RuntimeError("the judge is closed")
-        check_problem(problem)
+        self.check(problem)
         if code is None or not code.strip():
             done: Future[Outcome] = Future()
             done.set_result(Outcome(Verdict.NO_CODE, (), len(problem.tests), 0.0, "no code"))

@@ -7,6 +7,7 @@ from judging import EXECUTION, function_problem, stdin_problem
 
 from rlif_jax import config
 from rlif_jax.errors import UserError
+from rlif_jax.execution import judgeable
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Problem, Test, Verdict
 
@@ -292,6 +293,27 @@ def test_a_long_expected_output_fits(run):
 def test_a_problem_that_cannot_be_judged_is_refused(judge, problem, words):
     with pytest.raises(UserError, match=words):
         judge.submit(problem, "pass")
+
+
+def test_a_problem_is_checked_once_however_many_programs_come(judge, monkeypatch):
+    """Another problem that is equal is another one; so is a later one at the same address."""
+    parsed = []
+    monkeypatch.setattr(judgeable, "load_json", lambda text: parsed.append(text))
+
+    def problem():
+        return function_problem("f", *((str(n), f"[{n}]") for n in range(50)))
+
+    first, second = problem(), problem()
+    for each in (first, second):
+        judge.check(each)
+    futures = [judge.submit(first, "def f(n): return [n]") for _ in range(5)]
+    assert all(future.result().passed for future in futures)
+    assert judge.submit(second, None).result().verdict is Verdict.NO_CODE
+    assert len(parsed) == 2 * 100
+    del first, second
+    for _ in range(3):
+        judge.submit(problem(), None)
+    assert len(parsed) == 5 * 100
 
 
 def test_a_worker_that_is_isolated_otherwise_is_not_used():
