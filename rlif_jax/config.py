@@ -195,7 +195,7 @@ class Execution:
     time_limit_s: float = 2.0
     """CPU seconds per test; the wall-clock bound is five times this."""
     memory_mb: int = 512
-    """Address space of a program in MiB."""
+    """Memory of a program in MiB: its address space, not counting stacks of threads."""
     output_kb: int = 1024
     """Output kept per test in KiB; more is OUTPUT_LIMIT."""
     monitor: bool = True

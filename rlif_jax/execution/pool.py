@@ -255,6 +255,7 @@ class Judge:
             and len(problem.tests) > 1
             and self._reader.carries_nothing_over(code),
             own_files="/dev/" in code or "/proc" in code,
+            threads="thread" in code.lower(),
             preamble=preamble(problem),
         )
         return Program(slot.worker, job)

@@ -25,7 +25,8 @@ class Job:
     test, which is run like a program; `all_assertions` has it go on after one that fails.
     `preamble` is run before `code`. `calls` is how many inputs it may be given, `again` whether a
     whole program may be given them in one process, `own_files` whether it may look into its own
-    folder of /proc (where /dev/stdin leads), which takes time to open.
+    folder of /proc (where /dev/stdin leads), which takes time to open. `threads` is whether it may
+    map more than `memory_bytes`, for the stacks of threads; it may use no more all the same.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Job:
     calls: int
     again: bool = False
     own_files: bool = False
+    threads: bool = False
     preamble: str = ""
     all_assertions: bool = False
 
@@ -77,6 +79,7 @@ class Process:
             "calls": job.calls,
             "again": job.again,
             "own_files": job.own_files,
+            "threads": job.threads,
             "preamble": len(job.preamble),
             "all_assertions": job.all_assertions,
         }
@@ -145,6 +148,9 @@ class Process:
                 line = self._line()
                 break
         self.used_s = cpu_used(self._pid) or self.used_s
+        if self._job.threads and peak_bytes(self._pid) > self._job.memory_bytes:
+            self.limit = "memory"
+            return None
         return line
 
     def _line(self) -> bytes | None:
@@ -216,6 +222,13 @@ def cpu_used(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
     except OSError:
         return 0.0  # RLIMIT_CPU and the zygote's final count remain
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process has had in use; 0 as for `cpu_used`."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as lines:
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    return 0
 
 
 def memory_file(stack: contextlib.ExitStack, text: str = "") -> int:

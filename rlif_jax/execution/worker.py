@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, scratch: Path, memory_bytes: int, reads: bool = False):
         """Start the process without waiting for it.
 
-        `scratch` is the folder it works in, `memory_bytes` the address space of its programs;
+        `scratch` is the folder it works in, `memory_bytes` the memory of its programs;
         `reads` makes it one that reads programs and runs none.
         """
         self._marker = f"RLIF_JUDGE={secrets.token_hex(16)}"
@@ -61,7 +61,8 @@ class Worker:
         # well, and a fixed seed gives a program the same verdict every time.
         command = [sys.executable, "-s", "-P", "-S", "-X", "utf8"]
         command += [str(Path(__file__).parent / "sandbox" / "zygote.py"), json.dumps(options)]
-        environment = {"PYTHONHASHSEED": "0", name: value}
+        # One heap for all threads of a program: more would fill its address space.
+        environment = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", name: value}
         if path := os.environ.get("LD_LIBRARY_PATH"):  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = path
         try:

@@ -170,7 +170,8 @@ def confine(job: dict) -> None:
         isolation.show()
     # A backstop: it counts by timer ticks, which under load may run ahead of the time used.
     cpu_s = 2 * math.ceil(job["cpu_s"]) * job["calls"] + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    isolation.limit(resource.RLIMIT_CPU, cpu_s)
+    isolation.limit_memory(job["memory_bytes"], job["threads"])
     if job["reachable"]:
         seccomp.install(seccomp.program_filter(os.getpid()))
     random.seed(0)  # a verdict should not depend on luck

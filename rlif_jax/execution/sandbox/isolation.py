@@ -27,13 +27,14 @@ PROCESSES = 64  # of a candidate
 OPEN_FILES = 256
 FILE_BYTES = 64 << 20
 STACK_BYTES = 112 << 20  # the kernel keeps at least 128 MiB below the stack free of mappings
+THREADS_BYTES = 1 << 30  # address space for stacks of threads, which are mapped whole
 
 
 def shut_in(options: dict) -> tuple[dict, dict[str, str]]:
     """Shut this process in as far as the machine allows; return (cell, report).
 
     `options` has the judge's process id, the `packages` that programs may import and the
-    `memory_bytes` that they may map. `cell` is what a fork needs to know, `report` says in words
+    `memory_bytes` that they may use. `cell` is what a fork needs to know, `report` says in words
     how far it went, for people and for the judge. On return the current folder is the only one that
     programs may write to.
     """
@@ -101,18 +102,31 @@ def _become(uid: int, alone: bool) -> None:
 
 def _set_limits(memory_bytes: int, processes: int) -> None:
     """Limit this process and its forks; a fork's CPU time is limited when it is made."""
-    for kind, value in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_NPROC, processes),
-        # 1 rather than 0: the kernel hands a core dump of limit 0 to a pipe, if one is set up
-        (resource.RLIMIT_CORE, 1),
-        (resource.RLIMIT_STACK, STACK_BYTES),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+    limit(resource.RLIMIT_AS, memory_bytes, memory_bytes + THREADS_BYTES)
+    limit(resource.RLIMIT_FSIZE, FILE_BYTES)
+    limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    limit(resource.RLIMIT_NPROC, processes)
+    # 1 rather than 0: the kernel hands a core dump of limit 0 to a pipe, if one is set up
+    limit(resource.RLIMIT_CORE, 1)
+    # Programs may raise it, as many do at their start: a stack is part of the address space.
+    limit(resource.RLIMIT_STACK, STACK_BYTES, resource.RLIM_INFINITY)
+
+
+def limit(kind: int, soft: int, hard: int | None = None) -> None:
+    """Set a limit of this process, `hard` where that is another, as far as it may be set."""
+    highest = resource.getrlimit(kind)[1]
+    values = (soft, soft if hard is None else hard)
+    if highest != resource.RLIM_INFINITY:
+        values = tuple(highest if v == resource.RLIM_INFINITY else min(v, highest) for v in values)
+    resource.setrlimit(kind, values)
+
+
+def limit_memory(memory_bytes: int, threads: bool) -> None:
+    """Limit a fork's address space for good, to more than `memory_bytes` if it has threads.
+
+    Then it is the memory in use that is held to `memory_bytes`, by the zygote and the judge.
+    """
+    limit(resource.RLIMIT_AS, memory_bytes + THREADS_BYTES * threads)
 
 
 def _free_users() -> int:

@@ -99,7 +99,10 @@ def supervise(control: socket.socket, pid: int, job: dict) -> dict:
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
-    used_s = usage.ru_utime + usage.ru_stime + sweep(job["alone"])
+    usages = [usage, *sweep(job["alone"])]
+    if not limit and job["threads"] and peak_bytes(usages) > job["memory_bytes"]:
+        limit = "memory"  # for less than the time between two counts
+    used_s = sum(u.ru_utime + u.ru_stime for u in usages)
     return {"status": status, "cpu_s": used_s, "limit": limit}
 
 
@@ -107,8 +110,8 @@ def excess(memory_bytes: int, cpu_s: float) -> str:
     """Say what all processes of the candidate together have too much of, "" for nothing.
 
     RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS and RLIMIT_CPU
-    count each process alone. A fork shares most of its memory with the zygote, which is not
-    counted.
+    count each process alone, the former with room for the stacks of threads. A fork shares most of
+    its memory with the zygote, which is not counted.
     """
     living = descendants()
     if len(living) > isolation.PROCESSES:
@@ -121,6 +124,11 @@ def excess(memory_bytes: int, cpu_s: float) -> str:
     return ""
 
 
+def peak_bytes(usages: list[resource.struct_rusage]) -> int:
+    """Return the most memory that one of these processes has had in use."""
+    return max(usage.ru_maxrss for usage in usages) << 10
+
+
 def resident(pid: int | str) -> int:
     """Return the bytes of a process in memory, 0 when it is gone."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
@@ -128,21 +136,21 @@ def resident(pid: int | str) -> int:
     return 0
 
 
-def sweep(alone: bool) -> float:
-    """Kill and reap every process that is left below this one; return the CPU seconds they used.
+def sweep(alone: bool) -> list[resource.struct_rusage]:
+    """Kill and reap every process that is left below this one; return what each has used.
 
     `alone` says that this is the first process of a pid namespace, which can kill all others at
     once. Elsewhere they are stopped first and killed when all are, so that a fork bomb cannot
     outrun the killing.
     """
-    cpu_s = 0.0
+    usages = []
     while True:
         try:
             pid, _, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return cpu_s
+            return usages
         if pid:
-            cpu_s += usage.ru_utime + usage.ru_stime
+            usages.append(usage)
             continue
         if alone:
             with contextlib.suppress(OSError):
