@@ -57,6 +57,10 @@ def preamble(problem: Problem) -> str:
     repeat them; one that does overrides them for itself, and the test's source sees the problem's
     own. Statements that fail are passed over, and so is one that is not complete. "" for stdin
     problems, whose programs are whole: to run the starter code would read their input.
+
+    A test's own setup (MBPP's `test_imports`) belongs to the test's source alone. So a program
+    needs its own imports, as in EvalPlus, which runs it by itself; in a harness that puts setup,
+    program and asserts into one namespace, it would find those of the test.
     """
     if problem.entry_point is None:
         return ""
