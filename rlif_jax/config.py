@@ -203,7 +203,7 @@ class Execution:
     run_all_tests: bool = False
     """Go on after the first failing test (rewards that need every test always do)."""
     numeric_tolerance: float = 0.0
-    """Numbers may differ by this much, relative above 1 and absolute below; 0: not at all."""
+    """How far numbers may be off, if not both are integers; relative above 1, absolute below."""
     allow_weak_isolation: bool = False
     """Run programs even where they cannot be kept from the network and from the user's files."""
 
