@@ -48,6 +48,8 @@ def test_limits_are_those_of_a_new_interpreter_in_assert_tests(run):
     digits = assert_problem("f", "assert f(5000) == 5000")
     long = "def f(n): return len(str(10 ** (n - 1)))"
     assert run(digits, long).verdict is CRASHED
+    nested = "x = (1,)\nfor _ in range(2000): x = (x, 2)\nassert f(x) is not None"
+    assert run(assert_problem("f", nested), "def f(x): return [x]").passed
     called = Problem("p", "", (Test("5000", "5000", "functional"),), entry_point="f")
     assert run(called, deep).passed and run(called, long).passed
 

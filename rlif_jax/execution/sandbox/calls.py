@@ -7,12 +7,13 @@ program may have replaced any module's.
 import builtins
 import json
 import os
+import sys
 import types
 from collections import UserList
 
 from rlif_jax.execution.sandbox import plain_data
 from rlif_jax.execution.sandbox.plain_data import as_number
-from rlif_jax.execution.sandbox.terms import CHANNEL_FD
+from rlif_jax.execution.sandbox.terms import CHANNEL_FD, RECURSION
 
 BUILTINS = builtins.__dict__.copy()
 
@@ -56,8 +57,8 @@ def serve_plain_calls(
     """
     leave, send = os._exit, write_all
     requests = receive_requests(os.read)
-    loads, dumps, decode, encode = json.loads, json.dumps, plain_data.decode, plain_data.encode
-    encode_result = plain_data.encode_result
+    loads, dumps, decode = map(nesting, (json.loads, json.dumps, plain_data.decode))
+    encode, encode_result = map(nesting, (plain_data.encode, plain_data.encode_result))
     try:
         nonce, text = next(requests)
         exec(program, namespace)
@@ -80,6 +81,20 @@ def serve_plain_calls(
             nonce, text = next(requests)
     except BaseException as error:
         leave(hook(error))
+
+
+def nesting(work, get=sys.getrecursionlimit, set_to=sys.setrecursionlimit):
+    """Return `work` as a function of one value that may nest deeper than the program's limit."""
+
+    def worked(value):
+        limit = get()
+        set_to(RECURSION)
+        try:
+            return work(value)
+        finally:
+            set_to(limit)
+
+    return worked
 
 
 def exception_name(error: Exception, own: dict) -> str:

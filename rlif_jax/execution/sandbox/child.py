@@ -27,12 +27,17 @@ import types
 from rlif_jax.execution.sandbox import asserts, isolation, seccomp
 from rlif_jax.execution.sandbox.calls import serve_calls, serve_plain_calls
 from rlif_jax.execution.sandbox.preamble import NOT_COMPILED, PARSE_ONLY, run_preamble
-from rlif_jax.execution.sandbox.terms import CHANNEL_FD, NONCE, OUT_OF_MEMORY, PRELUDE_MODULES
+from rlif_jax.execution.sandbox.terms import (
+    CHANNEL_FD,
+    NONCE,
+    OUT_OF_MEMORY,
+    PRELUDE_MODULES,
+    RECURSION,
+)
 
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
 # sum are the builtins and datetime and bisect are modules.
 PRELUDE = "".join(f"from {n} import *\n" for n in (*PRELUDE_MODULES, "builtins", "typing"))
-RECURSION = 50000
 PRELUDE += f"import {', '.join(PRELUDE_MODULES)}\nsys.setrecursionlimit({RECURSION})\n"
 
 SERVE = {
