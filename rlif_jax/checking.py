@@ -18,11 +18,13 @@ from rich.text import Text
 
 from rlif_jax.config import Execution, own_limits
 from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.faults import others
 from rlif_jax.data.findings import (
     Contents,
     Fault,
     check_overlap,
     check_rows,
+    equal,
     failure,
     rows_of,
     usable_problems,
@@ -76,6 +78,7 @@ class Report:
             "file": self.file,
             "against": list(self.against),
             "faults": [asdict(fault) for fault in self.faults],
+            "warnings": [asdict(warning) for warning in self.contents.warnings],
             "summary": summary,
         }
 
@@ -201,21 +204,36 @@ def standard_console() -> Console:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print faults, in a table on a terminal and one in a line elsewhere, and the summary."""
-    if report.faults and console.is_interactive:
+    """Print faults, in a table on a terminal and one in a line elsewhere, and the summary.
+
+    Equal faults of many rows are one line with their number and examples.
+    """
+    groups = equal(report.faults)
+    if groups and console.is_interactive:
         table = Table("line", "fault", box=box.SIMPLE, show_edge=False)
         table.add_column("problem", overflow="fold")
-        for fault in report.faults:
-            name = [(f"{printable(fault.id)}: ", "bold")] if fault.id else []
-            what = Text.assemble(*name, printable(fault.message))
-            table.add_row(str(fault.line), Text(fault.kind, no_wrap=True), what)
+        for first, *rest in groups:
+            name = printable(f"{first.id}{_others(rest)}: ".lstrip(": "))
+            what = Text.assemble((name, "bold"), printable(first.message))
+            table.add_row(str(first.line), Text(first.kind, no_wrap=True), what)
         console.print(table)
     else:
-        for fault in report.faults:
-            name = f" (id {fault.id!r})" if fault.id else ""
-            _line(console, f"{report.file} line {fault.line}{name}: {fault.kind}: {fault.message}")
+        for group in groups:
+            _line(console, _in_a_line(report.file, group))
+    for group in equal(report.contents.warnings):
+        _line(console, _in_a_line(report.file, group))
     for line in summary_lines(report):
         _line(console, line)
+
+
+def _in_a_line(file: str, faults: Sequence[Fault]) -> str:
+    first, *rest = faults
+    name = f" (id {first.id!r})" if first.id else ""
+    return f"{file} line {first.line}{name}{_others(rest)}: {first.kind}: {first.message}"
+
+
+def _others(rest: Sequence[Fault]) -> str:
+    return others([(f"line {fault.line}", fault.id) for fault in rest])
 
 
 def _line(console: Console, text: str) -> None:

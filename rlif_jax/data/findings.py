@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlif_jax.data.built import SPLITS
-from rlif_jax.data.formats import problem_from_any
+from rlif_jax.data.faults import RowFault, form, grouped
+from rlif_jax.data.formats import problem_from_any, warning_of
 from rlif_jax.data.judgeable import parsed
 from rlif_jax.data.overlap import overlaps
 from rlif_jax.data.rows import parse_line, read_lines
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Outcome, Problem, Verdict
 
-_NAMED = re.compile(r""" \((?:id|question_id|task_id) ('[^']*'|"[^"]*")\): """)
-"""How messages name the problem of a row; an id may have either quotation mark in it."""
 _MISSING = re.compile(r"line \d+ of the test, .*raised NameError: name '(\w+)' is not defined$")
 """How the judge tells of a name that the source of a test lacks."""
 
 SHOWN_TESTS = 5
 """Failing tests of one solution that its message names."""
 
-FaultKind = Literal["bad row", "repeated id", "repeated statement", "solution", "overlap"]
+FaultKind = Literal[
+    "bad row", "repeated id", "repeated statement", "solution", "overlap", "warning"
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Fault:
     id: str
     kind: FaultKind
     message: str
+
+
+def equal(faults: Iterable[Fault]) -> list[list[Fault]]:
+    """The faults in lists of equal ones: those of rows may differ in the values that they quote."""
+    by_values = ("bad row", "warning")
+    return grouped(
+        faults, lambda f: (f.kind, form(f.message) if f.kind in by_values else f.message)
+    )
 
 
 @dataclass
@@ -53,6 +62,8 @@ class Contents:
     solutions: int = 0
     tests: Counter[int] = field(default_factory=Counter)
     values: dict[str, Counter[str]] = field(default_factory=dict)
+    warnings: list[Fault] = field(default_factory=list)
+    """What is to be known of rows that can be used, of the kind "warning"; these are no faults."""
 
     def add(self, line: int, problem: Problem, split: str | None) -> None:
         """Count the problem of a line."""
@@ -123,13 +134,15 @@ def check_rows(
             problem = problem_from_any(value, row.where)
             split = places.checked_split(value.get("split"), row)
         except UserError as error:
-            name, message = _id_and_rest(str(error).removeprefix(row.where), value)
-            faults.append(Fault(row.line, name, "bad row", message))
+            fault = RowFault.of(error, row.where, value)
+            faults.append(Fault(row.line, fault.id, "bad row", fault.message))
         else:
             new = list(places.repetitions(problem, row.line))
             faults += new
             if not any(fault.kind == "repeated id" for fault in new):
                 contents.add(row.line, problem, split)
+                if text := warning_of(value):
+                    contents.warnings.append(Fault(row.line, problem.id, "warning", text))
         done(len(faults))
     return faults, contents
 
@@ -172,16 +185,6 @@ class _Places:
         if first != line:
             message = f"the statement is that of {name!r} in line {first}; keep one of them."
             yield Fault(line, problem.id, "repeated statement", message)
-
-
-def _id_and_rest(message: str, row: Any) -> tuple[str, str]:
-    """The id that a message names first, or else one that the row seems to have, and the rest."""
-    if match := _NAMED.match(message):
-        return ast.literal_eval(match[1]), message[match.end() :]
-    fields = ("id", "question_id", "task_id", "problem_id", "name")
-    values = (row.get(name) for name in fields) if isinstance(row, dict) else ()
-    guessed = next((str(value) for value in values if isinstance(value, str | int)), "")
-    return guessed, message.lstrip(": ")
 
 
 def failure(outcome: Outcome, problem: Problem) -> str:

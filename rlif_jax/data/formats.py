@@ -63,6 +63,7 @@ from rlif_jax.data.rows import (
     DESCRIPTIVE_FIELDS,
     check_unicode,
     function_name,
+    only_public_tests,
     positive_seconds,
     problem_from_row,
     shorten,
@@ -118,6 +119,8 @@ class Schema:
     name: str
     needs: tuple[tuple[str, ...], ...]
     read: Callable[[Mapping[str, Any], str, float], Problem]
+    warning: Callable[[Mapping[str, Any]], str] = lambda row: ""
+    """What people should know of a row that can be used; "" for nothing."""
 
     def lacks(self, row: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """The groups of which the row has no field."""
@@ -130,6 +133,12 @@ class Schema:
 def schema_of(row: Mapping[str, Any]) -> Schema | None:
     """The first of `SCHEMAS` whose fields the row has."""
     return next((schema for schema in SCHEMAS if not schema.lacks(row)), None)
+
+
+def warning_of(row: Any) -> str:
+    """What people should know of a row that `problem_from_any` reads; "" for nothing."""
+    schema = schema_of(row) if isinstance(row, Mapping) else None
+    return schema.warning(row) if schema is not None else ""
 
 
 def problem_from_own(
@@ -221,6 +230,7 @@ SCHEMAS = (
         "LiveCodeBench",
         (("question_content",), ("public_test_cases", "private_test_cases")),
         problem_from_row,
+        only_public_tests,
     ),
     Schema("MBPP", (("text", "prompt"), ("test_list",)), problem_from_mbpp),
     Schema("HumanEval", (("prompt",), ("entry_point",), ("test",)), problem_from_humaneval),

@@ -4,7 +4,9 @@ A row is a flat mapping of strings; some of them hold JSON (format of
 `livecodebench/code_generation_lite`): `question_content` is the statement, `starter_code` the
 skeleton of a function ("" for programs that read standard input), `public_test_cases` and
 `private_test_cases` JSON lists of {input, output, testtype}, `metadata` a JSON object whose
-`func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))).
+`func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))),
+and copies of the set have lists and objects themselves instead of their JSON, or lack the private
+tests.
 The testtype "assert" and all of `metadata` but `func_name` are ours.
 """
 
@@ -17,20 +19,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlif_jax.data.compressed import decompressor, open_lines
 from rlif_jax.data.packed import unpack
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
-REQUIRED_FIELDS = (
+REQUIRED_FIELDS = ("question_id", "question_content", "starter_code", "metadata")
+DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
+ROW_FIELDS = (
     "question_id",
     "question_content",
     "starter_code",
     "public_test_cases",
     "private_test_cases",
     "metadata",
+    *DESCRIPTIVE_FIELDS,
 )
-DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
-ROW_FIELDS = REQUIRED_FIELDS + DESCRIPTIVE_FIELDS
 
 LONGEST_TIME_LIMIT_S = 86_400.0
 _DEFAULT_TIME_LIMIT_S = Problem.time_limit_s
@@ -51,8 +55,8 @@ def problem_from_row(
     or not text, when its JSON is bad or of the wrong shape, or when there is no test.
     """
     statement, where = _statement(row, where, time_limit_s)
-    public = json_field(row["public_test_cases"], "public_test_cases", list, where)
-    private = _private_tests(row["private_test_cases"], where)
+    public = _test_cases_of(row, "public_test_cases", where)
+    private = _test_cases_of(row, "private_test_cases", where)
     kind = _kind([*public, *private], statement.entry_point)
     tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
     if not tests:
@@ -61,6 +65,20 @@ def problem_from_row(
             "tests cannot be judged, so add at least one or remove the row."
         )
     return dataclasses.replace(statement, tests=tests)
+
+
+def only_public_tests(row: Mapping[str, Any]) -> str:
+    """What to know of a row that lacks its private tests, as a sentence; "" for any other row.
+
+    A row that says itself that it has none, by an empty list, is such another.
+    """
+    if row.get("private_test_cases") is not None:
+        return ""
+    return (
+        "field private_test_cases is missing: the problem is judged by its public tests alone, "
+        "which wrong programs may pass; use the files of livecodebench/code_generation_lite, which "
+        "have both."
+    )
 
 
 def statement_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
@@ -79,10 +97,14 @@ def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple
         raise UserError(f"{where}: a row must be a JSON object of strings, not {shorten(row)}.")
     if isinstance(row.get("question_id"), str):
         where = f"{where} (question_id {row['question_id']!r})"
-    fields = {name: _text_field(row, name, where) for name in ROW_FIELDS}
+    texts = ("question_id", "question_content", "starter_code", *DESCRIPTIVE_FIELDS)
+    fields = {name: _text_field(row, name, where) for name in texts}
     if not fields["question_id"]:
         raise UserError(f"{where}: field question_id is empty; give each problem an id of its own.")
-    metadata = json_field(fields["metadata"], "metadata", dict, where)
+    metadata = row.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = json_field(_text_field(row, "metadata", where), "metadata", dict, where)
+    metadata = dict(metadata)
     entry_point = function_name(
         metadata.pop("func_name", None), "field metadata has func_name", where
     )
@@ -139,12 +161,14 @@ def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]
 def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
     """Yield (place, byte offset, line) for each line of a file that is not white space.
 
+    The file may be compressed (`compressed.open_lines`); offsets are those of what it holds.
+
     Raises UserError when the file, called by the name of its `content`, cannot be read, and when it
     is one JSON array, which its first character tells.
     """
     offset, begun = 0, False
     try:
-        with open(path, "rb") as lines:
+        with open_lines(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     if not begun and line.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
@@ -160,12 +184,13 @@ def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
 
 
 def _one_array(path: Path) -> str:
-    source = shlex.quote(str(path))
-    target = shlex.quote(str(path.with_name(f"{path.stem}_rows.jsonl")))
+    target = shlex.quote(str(path.with_name(f"{path.name.split('.')[0]}_rows.jsonl")))
+    unpacked = decompressor(path)
+    before, after = (f"{unpacked} | ", "") if unpacked else ("", f"< {shlex.quote(str(path))} ")
     return (
         f"{path} begins with '[': it is one JSON array, not a row in each line. Write each of its "
-        'rows in a line of its own and name the new file: python -c "import json, sys; '
-        f'[print(json.dumps(row)) for row in json.load(sys.stdin.buffer)]" < {source} > {target}'
+        f'rows in a line of its own and name the new file: {before}python -c "import json, sys; '
+        f'[print(json.dumps(row)) for row in json.load(sys.stdin.buffer)]" {after}> {target}'
     )
 
 
@@ -187,10 +212,7 @@ def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
             f"{', '.join(REQUIRED_FIELDS)}."
         )
     if not isinstance(value, str):
-        raise UserError(
-            f"{where}: field {name} is {shorten(value)}, not text; lists and objects are stored "
-            "as JSON inside a string."
-        )
+        raise UserError(f"{where}: field {name} is {shorten(value)}, not text; write it as text.")
     check_unicode(value, name, where)
     return value
 
@@ -242,13 +264,22 @@ def json_field(text: str, name: str, kind: type, where: str) -> Any:
     return value
 
 
-def _private_tests(text: str, where: str) -> list:
-    """Private tests, plain JSON or base64(zlib(pickle(JSON text))) where only a str is accepted."""
+def _test_cases_of(row: Mapping[str, Any], name: str, where: str) -> list:
+    """The tests in a field: a list or its JSON, in a text that may be packed; [] if it is missing.
+
+    UserError when it is anything else.
+    """
+    value = row.get(name)
+    if value is None or isinstance(value, list):
+        return value or []
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: field {name} is {shorten(value)}; it must be a list of tests, or its JSON."
+        )
     # Base64 of a zlib stream starts with "e" (0x78) and JSON of a list with "[": never both.
-    if text.lstrip().startswith(("[", "{", '"')):
-        return json_field(text, "private_test_cases", list, where)
-    unpacked = unpack(text, "private_test_cases", where)
-    return json_field(unpacked, "private_test_cases", list, where)
+    if name == "private_test_cases" and not value.lstrip().startswith(("[", "{", '"')):
+        value = unpack(value, name, where)
+    return json_field(value, name, list, where)
 
 
 def _kind(cases: list, entry_point: str | None) -> str:

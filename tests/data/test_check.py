@@ -279,6 +279,57 @@ def test_table_on_a_terminal_and_lines_elsewhere():
     assert max(len(line) for line in table.splitlines()) <= 70
 
 
+def test_equal_faults_of_many_rows_are_one_line():
+    faults = [Fault(n, f"p{n}", "bad row", f"field x is {n}, not text.") for n in range(1, 400)]
+    faults += [
+        Fault(400, "", "bad row", "field y is missing."),
+        Fault(401, "", "bad row", "field y is missing."),
+        Fault(402, "s", "solution", "it fails 1 of 2 tests."),
+        Fault(403, "t", "solution", "it fails 1 of 3 tests."),  # another fault: values count here
+    ]
+    warnings = [Fault(n, "", "warning", "only some tests.") for n in (2, 3)]
+    report = Report("f", faults, Contents(rows=403, warnings=warnings))
+    lines = shown(report, terminal=False).splitlines()
+    assert lines == [
+        "f line 1 (id 'p1') and 398 more rows (line 2, id 'p2'; line 3, id 'p3'; line 4, id 'p4'; "
+        "...): bad row: field x is 1, not text.",
+        "f line 400 and 1 more row (line 401): bad row: field y is missing.",
+        "f line 402 (id 's'): solution: it fails 1 of 2 tests.",
+        "f line 403 (id 't'): solution: it fails 1 of 3 tests.",
+        "f line 2 and 1 more row (line 3): warning: only some tests.",
+        "0 problems in 403 rows of f",
+        "solutions: 0",
+        "faults: bad row 401, solution 2",
+    ]
+    assert len(report.as_json()["faults"]) == 403
+    assert len(report.as_json()["warnings"]) == 2
+    table = shown(report, terminal=True)
+    assert "p1 and 398 more" in table
+    assert table.count("p1 and ") == 1 and "p2: " not in table and "only some tests." in table
+
+
+def test_rows_without_private_tests_are_used_with_one_warning(write, run, make_row):
+    rows = [make_row(f"p{n}") for n in range(5)]
+    for row in rows:
+        del row["private_test_cases"]
+    path = write(*rows)
+    status, lines, _ = run(path)
+    assert status == 0
+    assert lines[0].startswith(f"{path} line 1 (id 'p0') and 4 more rows (line 2, id 'p1'; ")
+    assert ": warning: field private_test_cases is missing: " in lines[0]
+    assert lines[1] == f"5 problems in 5 rows of {path}"
+    assert lines[-1] == "faults: none"
+
+
+def test_a_file_of_bytes_that_are_no_text_is_one_fault(write, run, tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b"".join(b'{"id": "%d\xff"}\n' % n * 2 for n in range(50)))
+    status, lines, _ = run(path)
+    assert status == 1
+    assert lines[0].startswith(f"{path} line 1 and 99 more rows (line 2; line 3; line 4; ...): bad")
+    assert lines[1:] == [f"0 problems in 100 rows of {path}", "solutions: 0", "faults: bad row 100"]
+
+
 def test_printable():
     assert printable("é\t\x1b[0m\ud800") == "é\\t\\x1b[0m\\ud800"
 

@@ -190,6 +190,50 @@ def test_bad_rows_are_left_out_and_listed_each_time(tmp_path, rows):
     assert moved.entry(1).place == f"{copy} line 7"
 
 
+def test_equal_faults_are_one_line(tmp_path, rows, cache):
+    """Also where the values that they quote differ, in the refusal and in what is told of them."""
+    for number, row in enumerate(rows[:7]):
+        row["starter_code"] = number
+    rows[8]["metadata"] = "{"
+    name = write(tmp_path / "set.jsonl", rows)
+    with pytest.raises(UserError) as refusal:
+        problem_source(name)
+    line = (
+        f"{name} line 1 (question_id 'p0') and 6 more rows (line 2, id 'p7'; line 3, id 'p4'; "
+        "line 4, id 'p1'; ...): field starter_code is 0, not text; write it as text."
+    )
+    assert str(refusal.value) == (
+        f"{line} 8 rows have 2 kinds of faults; `python -m rlif_jax.data.check {name}` lists them "
+        "all."
+    )
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    told: list[str] = []
+    source = problem_source(name, skip_bad=True, notice=told.append)
+    assert len(source) == 1
+    assert told[:2] == [f"8 rows of {name} cannot be used and are left out:", line]
+    assert len(told) == 3 and told[2].startswith(
+        f"{name} line 9 (question_id 'p6'): field metadata is not"
+    )
+    with pytest.raises(UserError) as refusal:  # of the set as it was built
+        problem_source(name)
+    assert str(refusal.value).startswith(line)
+
+
+def test_one_warning_for_the_rows_of_a_file(tmp_path, rows):
+    for row in rows[:9]:
+        del row["private_test_cases"]
+    name = write(tmp_path / "set.jsonl", rows)
+    for _ in range(2):
+        told: list[str] = []
+        source = problem_source(name, notice=told.append)
+        assert [len(source[i].tests) for i in range(len(source))] == [1] * 6
+        (warning,) = told
+        assert warning.startswith(
+            f"warning: {name} line 1 (id 'p0') and 8 more rows (line 2, id 'p7'; line 3, id 'p4'; "
+            "line 4, id 'p1'; ...): field private_test_cases is missing"
+        )
+
+
 def test_file_without_a_row_that_can_be_used(tmp_path, rows):
     name = write(tmp_path / "set.jsonl", [row | {"metadata": ""} for row in rows])
     with pytest.raises(UserError, match=r"holds 10 rows and none .*the first: .*line 1 .*metadata"):
