@@ -42,7 +42,7 @@ def check_judgeable(problem: Problem, where: str) -> None:
 
 
 def _check_json(test: Test, place: str) -> None:
-    for text in (*filter(str.strip, test.input.split("\n")), test.output):
+    for text in (*filter(str.strip, test.input.split("\n")), *test.outputs):
         try:
             # Numbers stay text: only their form matters, and int() refuses very long ones.
             json.loads(text, parse_int=str)

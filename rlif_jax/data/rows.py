@@ -7,7 +7,7 @@ skeleton of a function ("" for programs that read standard input), `public_test_
 `func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))),
 and copies of the set have lists and objects themselves instead of their JSON, or lack the private
 tests.
-The testtype "assert" and all of `metadata` but `func_name` are ours.
+The testtype "assert", a test's `alternatives` and all of `metadata` but `func_name` are ours.
 """
 
 import codecs
@@ -47,9 +47,9 @@ def problem_from_row(
 
     The function's name comes from `metadata.func_name`, and its presence alone decides whether the
     tests are stdin ones, as in the official checker; with it they are functional, or all of them
-    assert. `metadata.time_limit_s` (seconds per test) is ours, and `time_limit_s` holds for rows
-    without one. Fields that only describe the problem and all other keys of `metadata` go to
-    `Problem.metadata`.
+    assert. `metadata.time_limit_s` (seconds per test) and `metadata.preamble` are ours, and the
+    argument `time_limit_s` holds for rows without one. Fields that only describe the problem and
+    all other keys of `metadata` go to `Problem.metadata`.
 
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
     or not text, when its JSON is bad or of the wrong shape, or when there is no test.
@@ -111,6 +111,7 @@ def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple
     time_limit_s = positive_seconds(
         metadata.pop("time_limit_s", time_limit_s), "field metadata has time_limit_s", where
     )
+    preamble = text_in(metadata.pop("preamble", ""), "metadata, preamble", where)
     statement = Problem(
         id=fields["question_id"],
         prompt=fields["question_content"],
@@ -119,6 +120,7 @@ def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple
         entry_point=entry_point,
         time_limit_s=time_limit_s,
         metadata=metadata | {name: fields[name] for name in DESCRIPTIVE_FIELDS if fields[name]},
+        preamble=preamble,
     )
     return statement, where
 
@@ -137,6 +139,8 @@ def row_from_problem(problem: Problem) -> dict[str, str]:
         metadata["func_name"] = problem.entry_point
     if problem.time_limit_s != _DEFAULT_TIME_LIMIT_S:
         metadata["time_limit_s"] = problem.time_limit_s
+    if problem.preamble:
+        metadata["preamble"] = problem.preamble
     return {
         "question_id": problem.id,
         "question_content": problem.prompt,
@@ -211,6 +215,11 @@ def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
             f"{where}: field {name} is missing; LiveCodeBench rows have "
             f"{', '.join(REQUIRED_FIELDS)}."
         )
+    return text_in(value, name, where)
+
+
+def text_in(value: Any, name: str, where: str) -> str:
+    """The value, which must be text; UserError when it is none, or holds half a surrogate pair."""
     if not isinstance(value, str):
         raise UserError(f"{where}: field {name} is {shorten(value)}, not text; write it as text.")
     check_unicode(value, name, where)
@@ -321,12 +330,22 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
                 f"{place} has testtype {shorten(case['testtype'])}, but the row is {kind} because "
                 f"{reason}; correct one of the two."
             )
-        tests.append(Test(case["input"], case["output"], kind, private))
+        others = _alternatives(case, f"{name}, test {number}", where)
+        tests.append(Test(case["input"], case["output"], kind, private, others))
     return tuple(tests)
 
 
+def _alternatives(case: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    values = case.get("alternatives", [])
+    if not isinstance(values, list):
+        raise UserError(
+            f"{where}: field {name} has alternatives {shorten(values)}; write a list of outputs."
+        )
+    return tuple(text_in(value, f"{name}, alternatives", where) for value in values)
+
+
 def _check_expressible(problem: Problem) -> None:
-    if kept := {"func_name", "time_limit_s"} & set(problem.metadata):
+    if kept := {"func_name", "time_limit_s", "preamble"} & set(problem.metadata):
         raise UserError(
             f"Problem {problem.id!r} has {min(kept)!r} in its metadata, where rows keep something "
             "else under that name; rename it."
@@ -341,7 +360,11 @@ def _check_expressible(problem: Problem) -> None:
 
 
 def _test_cases(tests: Iterator[Test]) -> str:
-    cases = [{"input": t.input, "output": t.output, "testtype": t.kind} for t in tests]
+    cases = [
+        {"input": t.input, "output": t.output, "testtype": t.kind}
+        | ({"alternatives": list(t.alternatives)} if t.alternatives else {})
+        for t in tests
+    ]
     return json.dumps(cases, ensure_ascii=False)
 
 

@@ -118,9 +118,9 @@ def _bad_end(run: Run, cpu_s: float) -> Decision | None:
 def _compare_stdout(test: Test, run: Run, tolerance: float, with_answer: bool) -> Decision:
     stdout = run.stdout.decode("utf-8", "surrogateescape")
     key = answer_key("stdin", stdout) if with_answer else None
-    if stdout_equal(stdout, test.output, tolerance):
+    if any(stdout_equal(stdout, output, tolerance) for output in test.outputs):
         return Decision(Verdict.PASSED, answer=key)
-    why = f"printed {shorten(stdout)}, expected {shorten(test.output)}"
+    why = f"printed {shorten(stdout)}, expected {_expected(test)}"
     return Decision(Verdict.WRONG_ANSWER, why, key)
 
 
@@ -135,10 +135,14 @@ def _compare_value(test: Test, run: Run, tolerance: float, with_answer: bool) ->
         key = answer_key("functional", payload) if with_answer else None
     except ValueError as error:
         return Decision(Verdict.WRONG_ANSWER, f"returned a value that cannot be read: {error}")
-    if functional_equal(value, load_json(test.output), tolerance):
+    if any(functional_equal(value, load_json(output), tolerance) for output in test.outputs):
         return Decision(Verdict.PASSED, answer=key)
-    why = f"returned {shorten(payload)}, expected {shorten(test.output)}"
+    why = f"returned {shorten(payload)}, expected {_expected(test)}"
     return Decision(Verdict.WRONG_ANSWER, why, key)
+
+
+def _expected(test: Test) -> str:
+    return " or ".join(map(shorten, test.outputs))
 
 
 def _status(run: Run) -> str:

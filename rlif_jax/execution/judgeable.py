@@ -35,7 +35,7 @@ def check_problem(problem: Problem) -> None:
 def _flaw(problem: Problem, test: Test) -> str:
     """What keeps one test from being judged, "" for nothing."""
     if test.kind == "functional":
-        for text in (*filter(str.strip, test.input.split("\n")), test.output):
+        for text in (*filter(str.strip, test.input.split("\n")), *test.outputs):
             try:
                 load_json(text)
             except ValueError:
@@ -55,7 +55,7 @@ def preamble(problem: Problem) -> str:
     That is what `starter_code` has before the function's own head: imports, and functions that it
     or the test may call. So a program needs not repeat them; one that does overrides them for
     itself, and the test's source sees the problem's own. "" where the starter code has no line
-    "def NAME".
+    "def NAME". The problem's own `preamble` comes before that.
     """
     head = re.search(rf"^def {problem.entry_point}\b", problem.starter_code, re.MULTILINE)
-    return problem.starter_code[: head.start()] if head else ""
+    return problem.preamble + (problem.starter_code[: head.start()] if head else "")

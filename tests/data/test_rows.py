@@ -233,6 +233,15 @@ BAD = {
         },
         "testtype 'assert', but the row is functional because its metadata names a func_name",
     ),
+    "alternatives": (
+        {"public_test_cases": json.dumps([TEST | {"alternatives": "1"}])},
+        "public_test_cases, test 1 has alternatives '1'; write a list of outputs",
+    ),
+    "alternative": (
+        {"public_test_cases": [TEST | {"alternatives": ["1", 2]}]},
+        "public_test_cases, test 1, alternatives is 2, not text",
+    ),
+    "preamble": ({"metadata": '{"preamble": 1}'}, "field metadata, preamble is 1, not text"),
     "name of no function": ({"metadata": '{"func_name": "f()"}'}, r"func_name 'f\(\)'"),
     "keyword": ({"metadata": '{"func_name": "class"}'}, "'class', which is not the name of a func"),
     "zero time": ({"metadata": '{"time_limit_s": 0}'}, "time_limit_s 0, not a positive number"),
@@ -281,16 +290,22 @@ def problems(draw) -> Problem:
     expected = st.just("") if kind == "assert" else TEXT
     pairs = draw(st.lists(st.tuples(TEXT, expected), min_size=1, max_size=5))
     public = draw(st.integers(0, len(pairs)))
+    others = st.lists(expected, max_size=2).map(tuple)
+    alternatives = draw(st.tuples(*(others for _ in pairs)))
     known = st.dictionaries(st.sampled_from(["difficulty", "platform", "solution"]), JSON)
-    others = st.dictionaries(NAME.filter(lambda n: n != "func_name"), JSON)
+    unknown = st.dictionaries(NAME.filter(lambda n: n not in ("func_name", "preamble")), JSON)
     return Problem(
         id=draw(TEXT.filter(bool)),
         prompt=draw(TEXT),
-        tests=tuple(Test(i, o, kind, n >= public) for n, (i, o) in enumerate(pairs)),
+        tests=tuple(
+            Test(i, o, kind, n >= public, more)
+            for n, ((i, o), more) in enumerate(zip(pairs, alternatives, strict=True))
+        ),
         starter_code=draw(TEXT),
         entry_point=entry_point,
         time_limit_s=draw(st.just(6.0) | st.floats(0.001, 100)),
-        metadata=draw(others) | draw(known),
+        metadata=draw(unknown) | draw(known),
+        preamble=draw(TEXT),
     )
 
 
