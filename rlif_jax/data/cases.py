@@ -150,8 +150,8 @@ def _call(case: Case, wrapped: bool, where: str) -> Test:
     if case.input and _has_numbers_for_keys(case.input[0]):
         raise UserError(
             f"{where}: {case.place} has the argument {shown(case.input[0])}, whose keys are "
-            "numbers to the checkers of APPS and TACO and texts in JSON; write it as a Python assert in a "
-            "row of your own, or remove the row."
+            "numbers to the checkers of APPS and TACO and texts in JSON; write it as a Python "
+            "assert in a row of your own, or remove the row."
         )
     arguments = "\n".join(as_json(value) for value in case.input)
     outputs = [as_json(case.output)]

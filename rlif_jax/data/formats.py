@@ -44,8 +44,9 @@ Other fields are ignored, unless they look like one of these misspelt. For examp
      "solution": "def double(x):\\n    return 2 * x"}
 
 Rows of public sets are read as they are: LiveCodeBench (`rlif_jax.data.rows`), HumanEval
-(`rlif_jax.data.humaneval`), MBPP (`rlif_jax.data.mbpp_rows`), APPS, TACO and code_contests
-(`rlif_jax.data.contest_rows`). Nothing in a row is ever run or unpickled.
+(`rlif_jax.data.humaneval`), MBPP (`rlif_jax.data.mbpp_rows`), LeetCodeDataset
+(`rlif_jax.data.leetcode_rows`), SYNTHETIC-1 and Eurus-2 (`rlif_jax.data.mixed_rows`), APPS, TACO
+and code_contests (`rlif_jax.data.contest_rows`). Nothing in a row is ever run or unpickled.
 """
 
 import difflib
@@ -58,7 +59,9 @@ from rlif_jax.data.contest_rows import PRIVATE, PUBLIC, STATEMENTS, problem_from
 from rlif_jax.data.fields import id_field, list_or_json, text_field
 from rlif_jax.data.humaneval import problem_from_humaneval
 from rlif_jax.data.judgeable import check_judgeable
+from rlif_jax.data.leetcode_rows import problem_from_leetcode
 from rlif_jax.data.mbpp_rows import problem_from_mbpp
+from rlif_jax.data.mixed_rows import problem_from_eurus, problem_from_synthetic
 from rlif_jax.data.rows import (
     DESCRIPTIVE_FIELDS,
     check_unicode,
@@ -233,6 +236,13 @@ SCHEMAS = (
         only_public_tests,
     ),
     Schema("MBPP", (("text", "prompt"), ("test_list",)), problem_from_mbpp),
+    Schema(
+        "LeetCodeDataset",
+        (("problem_description", "query"), ("entry_point",), ("test",)),
+        problem_from_leetcode,
+    ),
+    Schema("SYNTHETIC-1", (("prompt",), ("verification_info",)), problem_from_synthetic),
+    Schema("Eurus-2", (("prompt",), ("reward_model",)), problem_from_eurus),
     Schema("HumanEval", (("prompt",), ("entry_point",), ("test",)), problem_from_humaneval),
     Schema(
         "APPS, TACO and code_contests",

@@ -42,6 +42,29 @@ CODE_CONTESTS = {
 }
 
 
+LEETCODE = {
+    "task_id": "one",
+    "problem_description": "Return 1.",
+    "prompt": "from typing import *\n",
+    "entry_point": "Solution().one",
+    "completion": "class Solution:\n    def one(self): return 1\n",
+    "test": "def check(candidate):\n    assert candidate() == 1\n",
+    "meta": {},
+}
+SYNTHETIC = {
+    "problem_id": "vfc_1",
+    "prompt": "Add the numbers.",
+    "task_type": "verifiable_code",
+    "verification_info": {"test_cases": [PAIR | {"type": "stdin_stdout", "fn_name": None}]},
+}
+EURUS = {
+    "prompt": [{"role": "user", "content": "Add the numbers."}],
+    "ability": "code",
+    "reward_model": {"ground_truth": json.dumps({"inputs": ["3 4\n"], "outputs": ["7\n"]})},
+    "extra_info": {"split": "train", "index": 5},
+}
+
+
 def own(**fields) -> dict:
     """A good row of our own schema with some fields replaced, or left out where they are None."""
     row = {"id": "sum", "prompt": "Add the numbers.", "tests": [PAIR]} | fields
@@ -113,6 +136,9 @@ def test_schemas_are_told_apart(make_row):
         "HumanEval/x": HUMANEVAL,
         "apps/3": APPS,
         "1_A. Sum": CODE_CONTESTS,
+        "one": LEETCODE,
+        "vfc_1": SYNTHETIC,
+        "eurus2/train/5": EURUS,
     }
     assert {problem_from_any(row).id for row in kinds.values()} == set(kinds)
     assert problem_from_any(HUMANEVAL).tests[0].kind == "assert"
@@ -122,7 +148,9 @@ def test_humaneval_row_gets_the_time_limit():
     assert problem_from_any(HUMANEVAL, time_limit_s=1.0).time_limit_s == 1.0
 
 
-@pytest.mark.parametrize("row", [own(), MBPP, HUMANEVAL, APPS, CODE_CONTESTS])
+@pytest.mark.parametrize(
+    "row", [own(), MBPP, HUMANEVAL, APPS, CODE_CONTESTS, LEETCODE, SYNTHETIC, EURUS]
+)
 def test_all_can_be_stored(row):
     problem = problem_from_any(row)
     assert problem_from_row(row_from_problem(problem)) == problem
@@ -276,10 +304,14 @@ FIELDS = sorted(
         *HUMANEVAL,
         *APPS,
         *CODE_CONTESTS,
+        *LEETCODE,
+        *SYNTHETIC,
+        *EURUS,
         *("solutions", "url", "source", "time_limit", "test_input", "test_output", "test_imports"),
     }
 )
-GOOD = st.sampled_from([own(), own(tests=[CALL], entry_point="f"), MBPP, HUMANEVAL, APPS])
+CALLS = own(tests=[CALL], entry_point="f")
+GOOD = st.sampled_from([own(), CALLS, MBPP, HUMANEVAL, APPS, LEETCODE, SYNTHETIC, EURUS])
 
 
 @given(GOOD | st.just(CODE_CONTESTS), st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
