@@ -125,6 +125,74 @@ def test_tests_that_need_more_of_the_solution_than_its_function(write, run):
             assert line.endswith("; correct the tests or the solution.")
 
 
+def test_solutions_that_differ_only_in_numbers_or_among_several_answers(write, run, tmp_path):
+    third = [{"input": n, "output": o} for n, o in [("1", "0.33333333"), ("2", "0.66666667")]]
+    rounded = "print(f'{int(input()) / 3:.7f}')"
+    edges = [{"input": "3", "output": "1 2\n2 3"}]
+    other = "print('3 2\\n2 1')"
+    any_order = "Print the edges of the tree in any\n order."
+    path = write(
+        own("close", tests=third, solution=rounded),
+        own("close as text", tests=[{"input": "1", "output": "0.5 a"}], solution="print('0.5 b')"),
+        own("far", tests=[*third, {"input": "3", "output": "1.1"}], solution=rounded),
+        own("edges", prompt=any_order, tests=edges, solution=other),
+        own("crash", prompt=f"{any_order} It crashes.", tests=edges, solution="1 / 0"),
+        own("one", prompt="Print the edges.", tests=edges, solution=other),
+        own("slow", solution="while True: pass", time_limit_s=0.2),
+        own(
+            "big",
+            tests=[{"input": [1], "output": 1}],
+            entry_point="f",
+            solution="def f(n): return len([0] * 10 ** 10)",
+        ),
+    )
+    status, lines, _ = run(path, "--json", tmp_path / "out.json")
+    assert status == 1
+    report = json.loads((tmp_path / "out.json").read_text())
+    remedy = {f["id"]: f["message"].rpartition("; ")[2] for f in report["faults"]}
+    numbers = (
+        "its outputs differ from the expected ones only in numbers, by at most 1e-06: judge this "
+        "set with --execution.numeric-tolerance=1e-06, or correct the tests."
+    )
+    assert remedy == {
+        "close": numbers,
+        "close as text": "correct the tests or the solution.",
+        "far": "correct the tests or the solution.",
+        "edges": 'the statement says "in any order", so several answers may be right of which the '
+        "tests accept one: remove the row, or correct the tests or the solution.",
+        "crash": "correct the tests or the solution.",
+        "one": "correct the tests or the solution.",
+        "slow": "raise the row's time limit, or correct the solution.",
+        "big": "raise --execution.memory-mb, or correct the solution.",
+    }
+    assert report["summary"]["solutions_passed"] == 0
+    assert report["summary"]["solutions_close"] == 1
+    assert (
+        "solutions: 8, of which 0 pass, and 1 more with --execution.numeric-tolerance=1e-06"
+        in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "several"),
+    [
+        ("If there are multiple answers, print any.", True),
+        ("If there are several possible solutions, output any of them.", True),
+        ("If there is more than one valid sequence, print whichever you like.", True),
+        ("You may return the answer in any order.", True),
+        ("Print any such array.", True),
+        ("Any valid construction is accepted.", True),
+        ("Does any number of them divide n? Print YES or NO.", False),
+        ("There are many ways of life; print the company's name.", False),
+        ("Print the order of the group.", False),
+    ],
+)
+def test_statements_that_allow_several_answers(statement, several):
+    outcome = Outcome(Verdict.WRONG_ANSWER, (Verdict.WRONG_ANSWER,), 1, 0.1)
+    problem = Problem("p", statement, (), metadata={"solution": ""})
+    assert ("several answers may be right" in failure(outcome, problem)) == several
+
+
 def test_a_file_that_is_one_array(write, run):
     rows = [own("a"), own("b", prompt="b" * 500)]
     for text in (json.dumps(rows), json.dumps(rows, indent=2)):
