@@ -233,7 +233,7 @@ SCHEMAS = (
         "LiveCodeBench",
         (("question_content",), ("public_test_cases", "private_test_cases")),
         problem_from_row,
-        only_public_tests,
+        warning=only_public_tests,
     ),
     Schema("MBPP", (("text", "prompt"), ("test_list",)), problem_from_mbpp),
     Schema(

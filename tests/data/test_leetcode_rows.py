@@ -122,6 +122,21 @@ def test_the_judge_runs_the_preamble_and_passes_keywords_on():
     assert passed == list(programs.values())
 
 
+def test_a_method_of_a_name_that_the_preamble_imports():
+    row = NEW | {
+        "prompt": "from heapq import *\nfrom heapq import merge\n",
+        "entry_point": "Solution().merge",
+        "test": "def check(candidate):\n    assert candidate(a = [3], b = [1]) == [3, 1]\n",
+    }
+    right = "class Solution:\n    def merge(self, a, b):\n        return a + b"
+    with Judge(Execution(workers=1)) as judge:
+        outcomes = [
+            judge.submit(problem_from_any(row), program).result(60)
+            for program in (right, right.replace("a + b", "list(merge(a, b))"))
+        ]
+    assert [outcome.passed for outcome in outcomes] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("test", "helper"),
     [
