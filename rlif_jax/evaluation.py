@@ -54,7 +54,8 @@ class HeldOut:
         """The name as it stands in metrics, without folders."""
         if is_livecodebench(self.name):
             return self.name.partition("@")[0]
-        return Path(self.name.removeprefix("jsonl:")).name.removesuffix(".jsonl")
+        file = Path(self.name.removeprefix("jsonl:")).name
+        return file.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def held_out(

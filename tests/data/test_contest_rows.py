@@ -272,6 +272,9 @@ def test_time_limits(limit, seconds):
         ({"solutions": [f"```python\n{SUM}\n```"]}, SUM),
         ({"solutions": [{"language": 2, "solution": "1"}, {"language": 3, "solution": SUM}]}, SUM),
         ({"solutions": {"solution": ["print 1", SUM]}}, SUM),
+        # code_contests: 1 is Python 2, even where it could be read as Python 3
+        ({"solutions": {"language": [1, 3], "solution": ["print(raw_input())", SUM]}}, SUM),
+        ({"solutions": {"language": [1, 4], "solution": ["print(raw_input())", SUM]}}, None),
         ({"solutions": None, "solution": SUM}, SUM),
     ],
 )

@@ -134,5 +134,7 @@ def test_equal_faults_are_one_line_and_so_is_a_warning(tmp_path, make_row):
     assert warning.startswith(f"{tmp_path}/problems.jsonl line 1 (id 'p0') and 5 more rows (line 2")
     assert len(file["p3"].tests) == 1
     rows = [make_row(f"p{n}", metadata=n) for n in range(5)]
-    with pytest.raises(UserError, match=r"line 1 \(question_id 'p0'\) and 4 more rows .*metadata is 0, not"):
+    with pytest.raises(
+        UserError, match=r"line 1 \(question_id 'p0'\) and 4 more rows .*metadata is 0, not"
+    ):
         ProblemFile(written(tmp_path / "problems.jsonl", *rows))
