@@ -113,6 +113,7 @@ def test_the_judge_runs_the_preamble_and_passes_keywords_on():
     programs = {
         problem.metadata["solution"]: True,
         SOLUTION: True,  # its imports are those of the preamble
+        SOLUTION.replace("most_common(k)", "most_common(ListNode(k).val)"): True,  # and its classes
         SOLUTION.replace("most_common(k)", "most_common(1)"): False,
         SOLUTION.replace("nums: List[int], k: int", "nums, number"): False,
         "def mostCommon(nums, k):\n    return sorted(set(nums), key=nums.count)[::-1][:k]": True,
