@@ -10,18 +10,25 @@ Eurus-2 (https://huggingface.co/datasets/PRIME-RL/Eurus-2-RL-Data), the form of 
 outputs, fn_name?}), `data_source`, and `extra_info` with `split` and `index`.
 
 Tests are in the forms of APPS and TACO, from which most of these rows come (`cases.tests_of`).
+Beyond that, SYNTHETIC-1's checker (`code_test_verifier.py` in github.com/PrimeIntellect-ai/genesys)
+compares what is printed of a result, so that an output "[1, 2]" may be that text or the list; and
+Eurus-2's (`prime_code/testing_util.py` in github.com/PRIME-RL/PRIME) reads a function's arguments
+and output from JSON first and then goes by APPS's rules.
 """
 
+import ast
+import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from rlif_jax.data.cases import cases_of, tests_of
+from rlif_jax.data.cases import Case, as_json, cases_of, tests_of
 from rlif_jax.data.contest_rows import first_python
 from rlif_jax.data.fields import id_field, text_field
 from rlif_jax.data.rows import json_field, positive_seconds, text_in
 from rlif_jax.errors import UserError, shown
-from rlif_jax.problem import Problem
+from rlif_jax.problem import Problem, Test
 
 PROGRAMMING = ("verifiable_code", "code", "coding")
 """Task types and abilities whose rows have tests of programs."""
@@ -49,9 +56,8 @@ def problem_from_synthetic(
             f"{where}: verification_info has the language {shown(language)}, and only programs in "
             "Python are judged; remove the row."
         )
-    tests, entry_point = tests_of(
-        cases_of(info.get("test_cases"), "verification_info.test_cases", True, where), where
-    )
+    cases = cases_of(info.get("test_cases"), "verification_info.test_cases", True, where)
+    tests, entry_point = tests_of(cases, where)
     described = {
         "platform": text_field(row, "source", where).lower(),
         "solution": first_python(
@@ -61,7 +67,7 @@ def problem_from_synthetic(
     return Problem(
         id=name,
         prompt=text_field(row, "prompt", where, required=True),
-        tests=tests,
+        tests=tuple(map(_printed, cases, tests)),
         entry_point=entry_point,
         time_limit_s=positive_seconds(time_limit_s, "the time limit is", where),
         metadata={key: value for key, value in described.items() if value},
@@ -84,9 +90,8 @@ def problem_from_eurus(
     where = f"{where} (id {name!r})"
     _check_programming(row, "ability", where)
     reward_model = _object(row["reward_model"], "reward_model", where)
-    tests, entry_point = tests_of(
-        cases_of(reward_model.get("ground_truth"), "reward_model.ground_truth", True, where), where
-    )
+    cases = cases_of(reward_model.get("ground_truth"), "reward_model.ground_truth", True, where)
+    tests, entry_point = tests_of(list(map(_from_json, cases)), where)
     platform = text_field(row, "data_source", where).lower()
     return Problem(
         id=name,
@@ -96,6 +101,30 @@ def problem_from_eurus(
         time_limit_s=positive_seconds(time_limit_s, "the time limit is", where),
         metadata={"platform": platform} if platform else {},
     )
+
+
+def _printed(case: Case, test: Test) -> Test:
+    """The test, with another right output where that is a text and also what a value prints."""
+    if test.kind != "functional" or isinstance(case.input, str) or not isinstance(case.output, str):
+        return test
+    try:
+        value = ast.literal_eval(case.output.strip())
+        if str(value) != case.output.strip():
+            return test
+        return dataclasses.replace(test, alternatives=(*test.alternatives, as_json(value)))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return test  # the text is no value, or one that JSON has not
+
+
+def _from_json(case: Case) -> Case:
+    """A function's case with values where it has their JSON; the case itself where it has not."""
+    if case.function is None or not (isinstance(case.input, str) and isinstance(case.output, str)):
+        return case
+    try:
+        values = [json.loads(line) for line in case.input.split("\n") if line.strip()]
+        return dataclasses.replace(case, input=values, output=json.loads(case.output))
+    except (ValueError, RecursionError):
+        return case
 
 
 def _check_programming(row: Mapping[str, Any], field: str, where: str) -> None:

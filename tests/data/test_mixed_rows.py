@@ -83,6 +83,37 @@ def test_eurus_program_and_function():
     assert problem.tests == (Test("3\n4", "7", "functional", True, ("[7]",)),)
 
 
+@pytest.mark.parametrize(
+    ("output", "accepted"),
+    [
+        ("[1, 2]", ('"[1, 2]"', "[1, 2]")),
+        ("True", ('"True"', "true")),
+        ("7", ('"7"', "7")),
+        ("07", ('"07"',)),  # no value prints so
+        ("[1,2]", ('"[1,2]"',)),
+        ("{1}", ('"{1}"',)),  # JSON has no sets
+        ("a b", ('"a b"',)),
+        (7, ("7",)),
+    ],
+)
+def test_synthetic_outputs_may_be_what_is_printed(output, accepted):
+    (test,) = problem_from_any(synthetic(CALL | {"output": output})).tests
+    assert test.outputs == accepted
+
+
+def test_eurus_functions_may_be_in_json():
+    call = {"fn_name": "add", "inputs": ["[3]\n4\n", "1"], "outputs": ["[7]", "[1, 2]"]}
+    assert problem_from_any(eurus(call)).tests == (
+        Test("[3]\n4", "[7]", "functional", True, ("7",)),
+        Test("1", "[1, 2]", "functional", True),
+    )
+    keys = {"fn_name": "f", "inputs": ['{"1": 2}'], "outputs": ["3"]}
+    with pytest.raises(UserError, match="whose keys are numbers to the checkers"):
+        problem_from_any(eurus(keys))
+    with pytest.raises(UserError, match="which is not JSON"):
+        problem_from_any(eurus(keys | {"inputs": ["x"]}))
+
+
 def test_ids_of_rows_without_any():
     names = [
         problem_from_any(eurus({"inputs": [""], "outputs": ["1"]}, extra_info=extra)).id
