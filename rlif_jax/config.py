@@ -197,7 +197,8 @@ class Execution:
     memory_mb: int = 512
     """Address space of a program in MiB."""
     output_kb: int = 1024
-    """Output kept per test in KiB; more is OUTPUT_LIMIT."""
+    """Output kept per test in KiB; more is OUTPUT_LIMIT. A call of an assert test may return 16 MiB
+    where this is less."""
     monitor: bool = True
     """Run the tests also when no reward term needs them, to follow accuracy."""
     run_all_tests: bool = False

@@ -95,7 +95,11 @@ def _bad_end(run: Run, cpu_s: float) -> Decision | None:
             Verdict.SANDBOX_ERROR, f"the child ended ({run.exit_code}) too early: {_plain(tail)}"
         )
     if run.output_limit:
-        return Decision(Verdict.OUTPUT_LIMIT, "wrote more than the output limit")
+        return Decision(
+            Verdict.OUTPUT_LIMIT,
+            f"wrote or returned more than the output limit of {run.output_limit / 1024:g} KiB "
+            "(--execution.output-kb)",
+        )
     if run.limit == "wall":
         return Decision(
             Verdict.TIME_LIMIT, f"ran longer than {WALL_FACTOR * cpu_s:g} s by the clock"
