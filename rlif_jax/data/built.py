@@ -174,7 +174,7 @@ class CodeProblems(FileReaderBuilder):
     every set built anew.
     """
 
-    VERSION = tfds.core.Version("3.0.0")
+    VERSION = tfds.core.Version("4.0.0")
 
     def __init__(self, *, data_dir: Path, rows: "CheckedRows | None" = None):
         self._rows = rows

@@ -198,9 +198,10 @@ def test_row_that_is_no_object_is_quoted_briefly():
         ({"id": "x", "prompt": "p"}, r"\(id 'x'\): .*problems of your own, it lacks tests"),
         ({"task_id": 1, "text": "p"}, r"\(id 1\): .*nearest, MBPP, it lacks test_list"),
         ({"question_content": "p"}, "LiveCodeBench, it lacks public_test_cases or private_test"),
+        ({"prompt": "p", "entry_point": "f"}, "HumanEval, it lacks test\\."),
         (
             {"prompt": "p", "entry_point": "f", "canonical_solution": ""},
-            "HumanEval, it lacks test\\.",
+            "MBPP\\+, it lacks base_input or plus_input",
         ),
         ({"input_output": "{}"}, "TACO and code_contests, it lacks question or description or"),
         ({"prompt": None, "tests": None}, "it lacks prompt and tests"),
@@ -230,6 +231,35 @@ def test_row_of_no_schema_hears_of_the_nearest_and_of_all(row, message):
 def test_livecodebench_rows_are_checked_as_the_others(make_row, fields, message):
     with pytest.raises(UserError, match=message):
         problem_from_any(make_row(**fields))
+
+
+UNREAD = {
+    "own": (own(test_list=["assert f(1)"]), "test_list", "problems of your own"),
+    "own, by another name": (own(hidden_tests=[PAIR]), "hidden_tests", "problems of your own"),
+    "MBPP": (MBPP | {"extra_tests": ["assert add(0, 0) == 0"]}, "extra_tests", "MBPP"),
+    "MBPP, not its text": (MBPP | {"input_output": '{"inputs": []}'}, "input_output", "MBPP"),
+    "HumanEval": (HUMANEVAL | {"assertion": "assert one() == 1"}, "assertion", "HumanEval"),
+    "APPS": (APPS | {"test_cases": {"input": ["1 1"], "output": ["2"]}}, "test_cases", "APPS"),
+    "code_contests": (CODE_CONTESTS | {"plus_input": [["1 1"]]}, "plus_input", "APPS"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_row_is_never_used_without_some_of_its_tests(name):
+    row, field, schema = UNREAD[name]
+    with pytest.raises(UserError, match=f"field {field} seems to hold tests, .*rows of {schema}"):
+        problem_from_any(row, "f line 1")
+
+
+def test_livecodebench_rows_are_never_used_without_some_of_their_tests(make_row):
+    with pytest.raises(UserError, match="field tests seems to hold tests"):
+        problem_from_any(make_row() | {"tests": "[1]"})
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "[]", [], {}, 3, True])
+def test_a_field_without_tests_is_no_matter(nothing):
+    row = own(protest="x", latest=["x"]) | {"hidden_tests": nothing}
+    assert problem_from_any(row) == problem_from_any(own())
 
 
 class MakesFolder:
@@ -276,10 +306,18 @@ FIELDS = sorted(
         *HUMANEVAL,
         *APPS,
         *CODE_CONTESTS,
+        *("base_input", "plus_input", "atol", "assertion", "challenge_test_list"),
         *("solutions", "url", "source", "time_limit", "test_input", "test_output", "test_imports"),
     }
 )
-GOOD = st.sampled_from([own(), own(tests=[CALL], entry_point="f"), MBPP, HUMANEVAL, APPS])
+HUMANEVAL_PLUS = HUMANEVAL | {"base_input": [[]], "plus_input": [[]]}
+MBPP_PLUS = HUMANEVAL_PLUS | {"prompt": '"""Return 1."""', "test": None}
+GOOD = st.sampled_from(
+    [
+        *(own(), own(tests=[CALL], entry_point="f"), MBPP, HUMANEVAL, APPS),
+        *(HUMANEVAL_PLUS, HUMANEVAL_PLUS | {"test": None}, MBPP_PLUS),
+    ]
+)
 
 
 @given(GOOD | st.just(CODE_CONTESTS), st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
