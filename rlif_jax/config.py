@@ -43,7 +43,8 @@ class Data:
     """The problems, and how they become prompts."""
 
     name: str = "starter"
-    """Problem set: starter, humaneval, livecodebench_v5[@FOLDER] and its like, or jsonl:PATH."""
+    """Problem set: starter, humaneval, humanevalplus@FILE, mbppplus@FILE,
+    livecodebench_v5[@FOLDER] and its like, or jsonl:PATH."""
     mix: tuple[tuple[str, float], ...] = ()
     """Pairs of a problem set and its share of the problems trained on, in place of name alone."""
     platforms: tuple[str, ...] = ()

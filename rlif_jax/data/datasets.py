@@ -1,6 +1,8 @@
 """Problem sets by name, built once (`rlif_jax.data.built`) and read by index."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from rlif_jax.data.built import (
     listed_content,
 )
 from rlif_jax.data.dates import Window, in_window
+from rlif_jax.data.evalplus import check_release_row, is_evalplus, release_path
 from rlif_jax.data.formats import problem_from_any
 from rlif_jax.data.humaneval import humaneval_problems
 from rlif_jax.data.livecodebench import is_livecodebench, parse_name, read_release_row
@@ -69,9 +72,9 @@ def problem_source(
 ) -> ProblemSource:
     """Open a problem set for training or validation, built first if it is not.
 
-    Names are `starter`, `humaneval`, `livecodebench` with what `livecodebench.parse_name` knows,
-    and `jsonl:PATH`, or a path that ends in .jsonl. Of a set whose rows name a split, only the
-    problems of `role` are there; of others all, in either role.
+    Names are `starter`, `humaneval`, `humanevalplus@FILE`, `mbppplus@FILE`, `livecodebench` with
+    what `livecodebench.parse_name` knows, and `jsonl:PATH`, or a path that ends in .jsonl. Of a set
+    whose rows name a split, only the problems of `role` are there; of others all, in either role.
 
     `notice` is told before a large file is built and, with `skip_bad`, of each row that is left out
     because it cannot be used. Without `skip_bad` the first such row is refused.
@@ -100,6 +103,10 @@ def _contents(name: str) -> tuple[list[Content], Window | None]:
         return [jsonl_content(DATASETS[name], _read_row)], None
     if name == "humaneval":
         return [listed_content(name, list(humaneval_problems()))], None
+    if is_evalplus(name):
+        content = jsonl_content(release_path(name), functools.partial(_read_plus_row, name))
+        # Apart from what jsonl:FILE builds, which is not checked in the same way.
+        return [replace(content, stem=f"{name.partition('@')[0]}-{content.stem}")], None
     if name.startswith("jsonl:") or name.endswith(".jsonl"):
         path = Path(name.removeprefix("jsonl:")).expanduser()
         return [jsonl_content(path, _read_row)], None
@@ -108,14 +115,22 @@ def _contents(name: str) -> tuple[list[Content], Window | None]:
         paths = release_files(asked.location, asked.files, asked.remedy)
         return [jsonl_content(path, read_release_row) for path in paths], asked.window
     raise UserError(
-        f"Unknown problem set {name!r}. Known: {', '.join(DATASETS)}, humaneval, livecodebench and "
-        "livecodebench_v5; or give jsonl:PATH, or the path of a .jsonl file."
+        f"Unknown problem set {name!r}. Known: {', '.join(DATASETS)}, humaneval, "
+        "humanevalplus@FILE, mbppplus@FILE, livecodebench and livecodebench_v5; or give "
+        "jsonl:PATH, or the path of a .jsonl file."
     )
 
 
 def _read_row(row: Any, where: str) -> tuple[Problem, Any]:
     problem = problem_from_any(row, where)
     return problem, row.get("split")
+
+
+def _read_plus_row(name: str, row: Any, where: str) -> tuple[Problem, Any]:
+    problem, split = _read_row(row, where)
+    place = f"{where} (id {problem.id!r})"
+    check_release_row(row, bool(problem.starter_code), name, place)
+    return problem, split
 
 
 def _distinct(parts: Sequence[BuiltSet], skipped: list[str] | None) -> Iterator[tuple[int, int]]:

@@ -313,6 +313,60 @@ def test_humaneval_is_served_in_either_role(monkeypatch):
     assert problems("humaneval", "validation") == problems("humaneval", "train") == expected
 
 
+INPUTS = {"base_input": [[1]], "plus_input": [[2]]}
+FUNCTION = {
+    "task_id": "HumanEval/x",
+    "prompt": "def f(x):\n",
+    "entry_point": "f",
+    "canonical_solution": "    return x\n",
+}
+STATEMENT = FUNCTION | {"prompt": '"""f(x) is x."""', "canonical_solution": "f = abs"}
+HUB = {"task_id": 1, "prompt": "f(x) is x.", "code": "f = abs", "test_list": ["assert f(1) == 1"]}
+MORE = "\ninputs = [[2]]\nfor given in inputs:\n    assert f(*given) == 2\n"
+CHECK = "def check(f):\n    inputs = [[2]]\n    for given in inputs:\n        assert f(*given)\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "tests"),
+    [
+        ("humanevalplus", FUNCTION | INPUTS, 2),
+        ("humanevalplus", FUNCTION | {"test": CHECK}, 1),
+        ("mbppplus", STATEMENT | INPUTS, 2),
+        ("mbppplus", STATEMENT | INPUTS | {"plus_input": []}, 1),  # as a few tasks have it
+        ("mbppplus", HUB | {"test": MORE}, 2),
+    ],
+)
+def test_sets_of_evalplus_by_name(tmp_path, name, row, tests):
+    path = write(tmp_path / "plus.v1.jsonl", [row])
+    for role in ("train", "validation"):
+        (problem,) = problems(f"{name}@{path}", role)
+        assert len(problem.tests) == tests
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("humanevalplus", FUNCTION | {"test": "def check(f):\n    assert f(1) == 1\n"}),
+        ("humanevalplus", STATEMENT | INPUTS),
+        ("mbppplus", FUNCTION | INPUTS),
+        ("mbppplus", HUB),
+        ("mbppplus", STATEMENT | INPUTS | {"plus_input": None}),
+    ],
+)
+def test_a_set_of_evalplus_has_no_other_rows(tmp_path, name, row):
+    """Nor rows with base tests alone, also where the file was built under another name before."""
+    path = write(tmp_path / "other.jsonl", [row])
+    assert len(problems(path, "train")) == 1
+    with pytest.raises(UserError, match=rf"^{path} line 1 \(id '.*'\): not a row of "):
+        problem_source(f"{name}@{path}")
+
+
+@pytest.mark.parametrize("name", ["humanevalplus", "mbppplus@"])
+def test_a_set_of_evalplus_needs_a_file(name):
+    with pytest.raises(UserError, match=r"names no file; write .*plus@FILE, where FILE is .*Plus"):
+        problem_source(name)
+
+
 def test_unknown_names_and_splits(tmp_path, rows):
     with pytest.raises(UserError, match=r"Unknown problem set 'leetcode'\. Known: starter, human"):
         problem_source("leetcode", "train")
