@@ -1,5 +1,6 @@
 """Every fault in a file of problems: what `python -m rlif_jax.data.check` finds and prints."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -18,11 +19,14 @@ from rich.text import Text
 
 from rlif_jax.config import Execution, own_limits
 from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.faults import others
 from rlif_jax.data.findings import (
+    TOLERANCE,
     Contents,
     Fault,
     check_overlap,
     check_rows,
+    equal,
     failure,
     rows_of,
     usable_problems,
@@ -31,7 +35,7 @@ from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.interrupt import Interrupted, StopRequest
 from rlif_jax.meter import Meter
-from rlif_jax.problem import Outcome, Problem
+from rlif_jax.problem import Outcome, Problem, Verdict
 from rlif_jax.validation import validate_execution
 
 UNFINISHED_PER_WORKER = 4
@@ -61,21 +65,29 @@ class Arguments:
 
 @dataclass
 class Report:
-    """All that was found in a file; `passed` of its solutions pass, None when they were not run."""
+    """All that was found in a file; `passed` of its solutions pass, None when they were not run.
+
+    `close` more pass where numbers may differ by `TOLERANCE`.
+    """
 
     file: str
     faults: list[Fault]
     contents: Contents
     passed: int | None = None
     against: tuple[str, ...] = ()
+    close: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The report as it is written with --json."""
-        summary = self.contents.summary() | {"solutions_passed": self.passed}
+        summary = self.contents.summary() | {
+            "solutions_passed": self.passed,
+            "solutions_close": self.close,
+        }
         return {
             "file": self.file,
             "against": list(self.against),
             "faults": [asdict(fault) for fault in self.faults],
+            "warnings": [asdict(warning) for warning in self.contents.warnings],
             "summary": summary,
         }
 
@@ -111,17 +123,9 @@ def check(args: Arguments, console: Console | None = None) -> Report:
             faults, contents = check_rows(path, _counting(meter, stop, "{} faults"))
         report = Report(args.file, faults, contents, against=tuple(against))
         if args.run_solutions and contents.solutions:
-            total = contents.solutions
-            with (
-                Judge(args.execution, run_all_tests=True) as judge,
-                Meter("running solutions", "programs", 0, total, console) as meter,
-            ):
-                problems = usable_problems(path, contents.lines)
-                failed = _counting(meter, stop, "{} failed")
-                faults += judge_solutions(
-                    judge, args.execution.workers, problems, failed, stop.check
-                )
-            report.passed = total - sum(fault.kind == "solution" for fault in faults)
+            failed, close = _failed_solutions(args.execution, path, contents, console, stop)
+            faults += [solution.fault(solution.line in close) for solution in failed]
+            report.passed, report.close = contents.solutions - len(failed), len(close)
         for name, source in against.items():
             held_out = (source.statement(index) for index in range(len(source)))
             with Meter(f"comparing with {name}", "problems", 0, len(contents.lines), console) as m:
@@ -153,20 +157,71 @@ def _write_json(path: Path, report: Report) -> None:
         ) from error
 
 
+def _failed_solutions(
+    execution: Execution, path: Path, contents: Contents, console: Console, stop: StopRequest
+) -> tuple[list["FailedSolution"], set[int]]:
+    """The solutions that fail, and the lines of those that pass with a numeric tolerance."""
+    with (
+        Judge(execution, run_all_tests=True) as judge,
+        Meter("running solutions", "programs", 0, contents.solutions, console) as meter,
+    ):
+        problems = usable_problems(path, contents.lines)
+        count = _counting(meter, stop, "{} failed")
+        failed = judge_solutions(judge, execution.workers, problems, count, stop.check)
+    wrong = {solution.line for solution in failed if solution.only_wrong_answers}
+    if not wrong or execution.numeric_tolerance > 0:
+        return failed, set()
+    tolerant = dataclasses.replace(execution, numeric_tolerance=TOLERANCE)
+    with (
+        Judge(tolerant, run_all_tests=False) as judge,
+        Meter("comparing numbers", "programs", 0, len(wrong), console) as meter,
+    ):
+        problems = usable_problems(path, wrong)
+        count = _counting(meter, stop, "{} differ")
+        differ = judge_solutions(judge, execution.workers, problems, count, stop.check)
+    return failed, wrong - {solution.line for solution in differ}
+
+
+@dataclass(frozen=True)
+class FailedSolution:
+    """The solution of the problem in a line and what became of it; the problem is without tests."""
+
+    line: int
+    problem: Problem
+    outcome: Outcome | UserError
+
+    @property
+    def only_wrong_answers(self) -> bool:
+        """Whether it ended normally in all tests that it fails."""
+        ends = {Verdict.PASSED, Verdict.WRONG_ANSWER}
+        return isinstance(self.outcome, Outcome) and ends >= set(self.outcome.results)
+
+    def fault(self, close: bool) -> Fault:
+        """What to say of it; `close` as in `failure`."""
+        if isinstance(self.outcome, UserError):
+            message = str(self.outcome)
+        else:
+            message = failure(self.outcome, self.problem, close)
+        return Fault(self.line, self.problem.id, "solution", message)
+
+
 def judge_solutions(
     judge: Judge,
     workers: int,
     problems: Iterable[tuple[int, Problem]],
     done: Callable[[int], Any] = lambda failed: None,
     check_stop: Callable[[], Any] = lambda: None,
-) -> list[Fault]:
-    """A fault for each solution that fails, of problems and their lines; those without are skipped.
+) -> list[FailedSolution]:
+    """The solutions that fail, of problems and their lines; problems without one are skipped.
 
-    The judge must run all tests. `done` is told after each how many have failed; `check_stop` is
-    called now and then and may raise. Raises SandboxError when the judge fails.
+    `done` is told after each how many have failed; `check_stop` is called now and then and may
+    raise. Raises SandboxError when the judge fails.
     """
-    faults: list[Fault] = []
+    failed: list[FailedSolution] = []
     waiting: deque[tuple[int, Problem, Future[Outcome]]] = deque()
+
+    def keep(line: int, problem: Problem, outcome: Outcome | UserError) -> None:
+        failed.append(FailedSolution(line, dataclasses.replace(problem, tests=()), outcome))
 
     def finish_to(length: int) -> None:
         while len(waiting) > length:
@@ -176,8 +231,8 @@ def judge_solutions(
                 continue
             waiting.popleft()
             if not (outcome := future.result()).passed:
-                faults.append(Fault(line, problem.id, "solution", failure(outcome, problem)))
-            done(len(faults))
+                keep(line, problem, outcome)
+            done(len(failed))
 
     for line, problem in problems:
         if "solution" not in problem.metadata:
@@ -186,12 +241,12 @@ def judge_solutions(
         try:
             future = judge.submit(problem, problem.metadata["solution"])
         except UserError as error:  # of tests that only the judge finds fault with
-            faults.append(Fault(line, problem.id, "solution", str(error)))
-            done(len(faults))
+            keep(line, problem, error)
+            done(len(failed))
         else:
             waiting.append((line, problem, future))
     finish_to(0)
-    return faults
+    return failed
 
 
 def standard_console() -> Console:
@@ -201,21 +256,36 @@ def standard_console() -> Console:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print faults, in a table on a terminal and one in a line elsewhere, and the summary."""
-    if report.faults and console.is_interactive:
+    """Print faults, in a table on a terminal and one in a line elsewhere, and the summary.
+
+    Equal faults of many rows are one line with their number and examples.
+    """
+    groups = equal(report.faults)
+    if groups and console.is_interactive:
         table = Table("line", "fault", box=box.SIMPLE, show_edge=False)
         table.add_column("problem", overflow="fold")
-        for fault in report.faults:
-            name = [(f"{printable(fault.id)}: ", "bold")] if fault.id else []
-            what = Text.assemble(*name, printable(fault.message))
-            table.add_row(str(fault.line), Text(fault.kind, no_wrap=True), what)
+        for first, *rest in groups:
+            name = printable(f"{first.id}{_others(rest)}: ".lstrip(": "))
+            what = Text.assemble((name, "bold"), printable(first.message))
+            table.add_row(str(first.line), Text(first.kind, no_wrap=True), what)
         console.print(table)
     else:
-        for fault in report.faults:
-            name = f" (id {fault.id!r})" if fault.id else ""
-            _line(console, f"{report.file} line {fault.line}{name}: {fault.kind}: {fault.message}")
+        for group in groups:
+            _line(console, _in_a_line(report.file, group))
+    for group in equal(report.contents.warnings):
+        _line(console, _in_a_line(report.file, group))
     for line in summary_lines(report):
         _line(console, line)
+
+
+def _in_a_line(file: str, faults: Sequence[Fault]) -> str:
+    first, *rest = faults
+    name = f" (id {first.id!r})" if first.id else ""
+    return f"{file} line {first.line}{name}{_others(rest)}: {first.kind}: {first.message}"
+
+
+def _others(rest: Sequence[Fault]) -> str:
+    return others([(f"line {fault.line}", fault.id) for fault in rest])
 
 
 def _line(console: Console, text: str) -> None:
@@ -241,6 +311,8 @@ def summary_lines(report: Report) -> list[str]:
             f"tests per problem: {tests['min']} to {tests['max']}, median {tests['median']:g}"
         )
     passed = "which were not run" if report.passed is None else f"of which {report.passed} pass"
+    if report.close:
+        passed += f", and {report.close} more with --execution.numeric-tolerance={TOLERANCE:g}"
     lines.append(f"solutions: {contents.solutions}{f', {passed}' if contents.solutions else ''}")
     kinds = Counter(fault.kind for fault in report.faults)
     lines += [f"compared with {name}" for name in report.against]

@@ -43,7 +43,8 @@ class Data:
     """The problems, and how they become prompts."""
 
     name: str = "starter"
-    """Problem set: starter, humaneval, livecodebench_v5[@FOLDER] and its like, or jsonl:PATH."""
+    """Problem set: starter, humaneval, humanevalplus@FILE, mbppplus@FILE,
+    livecodebench_v5[@FOLDER] and its like, or jsonl:PATH."""
     mix: tuple[tuple[str, float], ...] = ()
     """Pairs of a problem set and its share of the problems trained on, in place of name alone."""
     platforms: tuple[str, ...] = ()
@@ -197,7 +198,8 @@ class Execution:
     memory_mb: int = 512
     """Memory of a program in MiB: its address space, not counting stacks of threads."""
     output_kb: int = 1024
-    """Output kept per test in KiB; more is OUTPUT_LIMIT."""
+    """Output kept per test in KiB; more is OUTPUT_LIMIT. A call of an assert test may return 16 MiB
+    where this is less."""
     monitor: bool = True
     """Run the tests also when no reward term needs them, to follow accuracy."""
     run_all_tests: bool = False

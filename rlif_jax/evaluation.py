@@ -14,6 +14,7 @@ from flax import nnx
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.evalplus import is_evalplus
 from rlif_jax.data.filters import errata_filter, length_filter, listed, select
 from rlif_jax.data.livecodebench import is_livecodebench
 from rlif_jax.data.pipeline import Subset
@@ -52,9 +53,10 @@ class HeldOut:
     @property
     def title(self) -> str:
         """The name as it stands in metrics, without folders."""
-        if is_livecodebench(self.name):
+        if is_livecodebench(self.name) or is_evalplus(self.name):
             return self.name.partition("@")[0]
-        return Path(self.name.removeprefix("jsonl:")).name.removesuffix(".jsonl")
+        file = Path(self.name.removeprefix("jsonl:")).name
+        return file.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def held_out(

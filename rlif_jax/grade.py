@@ -149,6 +149,8 @@ def grade(args: Arguments) -> str:
             return tally.summary()
         before = tally.graded
         report = stack.enter_context(Meter("grading", "programs", done, total))
+        for warning in problems.warnings:
+            report.note(f"warning: {warning}")
         report.note(
             f"grading {total} completions of {len(problems)} problems with {execution.workers} "
             f"workers{f', going on after row {done}' if done else ''}"

@@ -17,15 +17,22 @@ class Test:
     `kind` "functional": `input` holds one JSON value per line, the positional arguments; `output`
     is one JSON value. `kind` "assert": `input` is Python source that calls the function by its name
     and asserts what it returns, as HumanEval and MBPP write them; `output` is empty. `private`
-    tests are never shown in a prompt.
+    tests are never shown in a prompt. `alternatives` are further outputs, in the form of `output`,
+    that are as right where the published row can be read in more than one way.
     """
 
     input: str
     output: str
     kind: str
     private: bool = False
+    alternatives: tuple[str, ...] = ()
 
     __test__ = False  # not a pytest class
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All outputs that are right, the expected one first."""
+        return self.output, *self.alternatives
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,9 @@ class Problem:
     """A programming problem with its tests.
 
     `entry_point` names the function that functional tests call and is None for stdin problems.
-    `starter_code` is shown in the prompt ("" for stdin problems). `time_limit_s` is per test.
+    `starter_code` is shown in the prompt ("" for stdin problems). `preamble` is Python that is run
+    before a program's function and before the source of an assert test, and is not shown.
+    `time_limit_s` is per test.
     """
 
     id: str
@@ -43,6 +52,7 @@ class Problem:
     entry_point: str | None = None
     time_limit_s: float = 6.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    preamble: str = ""
 
 
 def is_body(text: str) -> bool:

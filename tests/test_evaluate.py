@@ -84,6 +84,15 @@ def test_the_files_have_the_scores_and_what_made_them(arguments, tmp_path, capsy
     assert "evaluating" not in capsys.readouterr().out
 
 
+def test_a_set_of_evalplus_is_evaluated_under_its_name(tiny, arguments, tmp_path):
+    row = {"task_id": "HumanEval/x", "prompt": "def f(x):\n", "entry_point": "f"}
+    row |= {"canonical_solution": "    return x\n", "base_input": [[1]], "plus_input": [[2]]}
+    path = tmp_path / "HumanEvalPlus-v0.1.10.jsonl"
+    path.write_text(json.dumps(row))
+    found = held_out(f"humanevalplus@{path}", tiny[2], 400, DEFAULT_OPTIONS)
+    assert (found.title, len(found.problems)) == ("humanevalplus", 1)
+
+
 def test_it_repeats_with_its_seed(arguments):
     first = evaluate(arguments).json()
     assert evaluate(arguments).json() == first

@@ -16,6 +16,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from rlif_jax.data.digests import file_digest, signature
+from rlif_jax.data.faults import RowFault, lines_of, refusal
+from rlif_jax.data.formats import warning_of
 from rlif_jax.data.rows import (
     ROW_FIELDS,
     parse_line,
@@ -67,24 +69,29 @@ class Content:
     """What a set is built from; `digest` changes with it, `name` names it in messages.
 
     `size` is in bytes. `rows()` yields the place of each row and a function that reads it: the
-    problem, and the split that it names or None. Reading a bad row raises UserError.
+    problem, the split that it names or None, and what people should know of the row or "". Reading
+    a bad row raises UserError.
     """
 
     name: str
     stem: str
     digest: str
     size: int
-    rows: Callable[[], Iterator[tuple[str, Callable[[], tuple[Problem, Any]]]]]
+    rows: Callable[[], Iterator[tuple[str, "Read"]]]
+
+
+Read = Callable[[], tuple[Problem, Any, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class BuiltSet:
-    """Problems by index, in the order of the content, and the messages of rows left out."""
+    """Problems by index, in the order of the content; the faults of rows left out; and warnings."""
 
     records: Sequence[Mapping[str, bytes]]
     statements: Sequence[Mapping[str, bytes]]
     entries: tuple[Entry, ...]
-    skipped: tuple[str, ...]
+    skipped: tuple[RowFault, ...]
+    warnings: tuple[RowFault, ...]
 
     def problem(self, index: int, where: str) -> Problem:
         """The problem of one record; `where` names it should the record be damaged."""
@@ -108,7 +115,7 @@ def jsonl_content(path: Path, read: Callable[[Any, str], tuple[Problem, Any]]) -
     before = signature(path)
     digest = file_digest(path)
 
-    def rows() -> Iterator[tuple[str, Callable[[], tuple[Problem, Any]]]]:
+    def rows() -> Iterator[tuple[str, Read]]:
         for where, _, line in read_lines(path, "problems"):
             yield where, functools.partial(_read_line, line, where, read)
         if signature(path) != before:
@@ -117,8 +124,9 @@ def jsonl_content(path: Path, read: Callable[[Any, str], tuple[Problem, Any]]) -
     return Content(str(path), path.stem, digest, path.stat().st_size, rows)
 
 
-def _read_line(line: bytes, where: str, read: Callable) -> tuple[Problem, Any]:
-    return read(parse_line(line, where), where)
+def _read_line(line: bytes, where: str, read: Callable) -> tuple[Problem, Any, str]:
+    row = parse_line(line, where)
+    return *read(row, where), warning_of(row)
 
 
 def listed_content(name: str, problems: Sequence[tuple[str, Problem]]) -> Content:
@@ -127,9 +135,9 @@ def listed_content(name: str, problems: Sequence[tuple[str, Problem]]) -> Conten
     for _, problem in problems:
         digest.update(_digest(row_from_problem(problem)).encode())
 
-    def rows() -> Iterator[tuple[str, Callable[[], tuple[Problem, Any]]]]:
+    def rows() -> Iterator[tuple[str, Read]]:
         for where, problem in problems:
-            yield where, lambda problem=problem: (problem, None)
+            yield where, lambda problem=problem: (problem, None, "")
 
     return Content(name, name, digest.hexdigest(), 0, rows)
 
@@ -141,9 +149,9 @@ def built_set(
 
     Every row is checked before the set is there at all. It lies under `cache_folder()`, in a folder
     named after the digest of the content. With `skip_bad`, rows that cannot be used are left out;
-    their messages are kept beside the records. Without, UserError is raised for the first of them,
-    also where the set was built without them. It is raised, too, when there are no problems and
-    when the cache cannot be written.
+    their faults are kept beside the records. Without, UserError is raised for them, also where the
+    set was built without them. It is raised, too, when there are no problems and when the cache
+    cannot be written.
     """
     folder = cache_folder() / "datasets" / f"{content.stem}-{content.digest[:16]}"
     try:
@@ -159,22 +167,25 @@ def built_set(
             "point the environment variable RLIF_CACHE to a folder that can be written."
         ) from error
     kept = builder.info.metadata
-    skipped = tuple(_named(message, content) for message in kept["skipped"])
+    skipped, warnings = (
+        tuple(RowFault(*(_named(text, content) for text in fault)) for fault in kept[name])
+        for name in ("skipped", "warnings")
+    )
     if skipped and not skip_bad:
-        raise UserError(skipped[0])
+        raise refusal(skipped, content.name)
     entries = tuple(Entry(*values, _named(place, content)) for *values, place in kept["entries"])
     records, statements = map(builder.as_data_source, (RECORDS, STATEMENTS))
-    return BuiltSet(records, statements, entries, skipped)
+    return BuiltSet(records, statements, entries, skipped, warnings)
 
 
 class CodeProblems(FileReaderBuilder):
-    """LiveCodeBench rows in the order of their content; info.metadata holds entries and skipped.
+    """LiveCodeBench rows in the order of their content; info.metadata has what is known of them.
 
     The version is that of what is stored, which the readers of rows decide, too: a new one has
     every set built anew.
     """
 
-    VERSION = tfds.core.Version("3.0.0")
+    VERSION = tfds.core.Version("4.0.0")
 
     def __init__(self, *, data_dir: Path, rows: "CheckedRows | None" = None):
         self._rows = rows
@@ -204,7 +215,12 @@ class CodeProblems(FileReaderBuilder):
             writer.add_examples({RECORDS: rows, STATEMENTS: list(map(without_tests, rows))})
         writer.close_all()
         self.info.set_splits(info.splits)
-        self.info.metadata.update(entries=self._rows.entries, skipped=self._rows.skipped)
+        rows = self._rows
+        self.info.metadata.update(
+            entries=rows.entries,
+            skipped=rows.stored(rows.skipped),
+            warnings=rows.stored(rows.warnings),
+        )
 
 
 def _gathered(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
@@ -223,7 +239,9 @@ def _gathered(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
 class CheckedRows:
     """The rows to store, one after the other; what is known of them gathers in `entries`.
 
-    An entry holds the values of an `Entry`. `skipped` holds the messages of rows left out.
+    An entry holds the values of an `Entry`. `skipped` holds the faults of rows left out, `warnings`
+    what people should know of rows that are not. Without `skip_bad`, all rows are read and then
+    refused together if one of them is bad.
     """
 
     def __init__(self, content: Content, skip_bad: bool):
@@ -232,28 +250,39 @@ class CheckedRows:
         self._places: dict[str, str] = {}
         self._named_split: bool | None = None
         self.entries: list[tuple] = []
-        self.skipped: list[str] = []
+        self.skipped: list[RowFault] = []
+        self.warnings: list[RowFault] = []
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         for where, read in self._content.rows():
             try:
-                problem, split = read()
+                problem, split, warning = read()
                 row = self._checked(problem, split, where)
             except UserError as error:
-                if not self._skip_bad:
-                    raise
-                self.skipped.append(_unnamed(str(error), self._content))
+                self.skipped.append(RowFault.of(error, where))
                 continue
             self._places[problem.id] = where
             self._named_split = split is not None
+            if warning:
+                self.warnings.append(RowFault(where, problem.id, warning))
             self.entries.append(self._entry(problem, _digest(row), split, where))
-            yield row
+            if self._skip_bad or not self.skipped:
+                yield row
+        if self.skipped and not self._skip_bad:
+            raise refusal(self.skipped, self._content.name)
         if not self.entries:
             reason = "no problems; add one row per line"
             if self.skipped:
-                first = _named(self.skipped[0], self._content)
+                first = lines_of(self.skipped)[0]
                 reason = f"{len(self.skipped)} rows and none that can be used; the first: {first}"
             raise UserError(f"{self._content.name} holds {reason}.")
+
+    def stored(self, faults: Iterable[RowFault]) -> list[list[str]]:
+        """The faults as JSON has them, without the name of the content."""
+        return [
+            [_unnamed(text, self._content) for text in dataclasses.astuple(fault)]
+            for fault in faults
+        ]
 
     def _checked(self, problem: Problem, split: Any, where: str) -> dict[str, str]:
         place = f"{where} (id {problem.id!r})"

@@ -89,13 +89,14 @@ def tests_of(cases: Sequence[Case], where: str) -> tuple[tuple[Test, ...], str |
     """The tests, public ones first, and the name of the function that they call, if they do.
 
     A program's input or output is a text, or a list of lines. A function's input is the list of its
-    arguments and its output the value that is returned; much of APPS and TACO puts that value into
-    a list of its own, so where every output of a problem is a list of one, its element is meant.
-    (APPS's checker accepts both, and makes numbers of an object's keys that look like some, which
-    stay text here.) LiveCodeBench's form is taken as it is: an input text with one JSON value per
-    line, and the JSON of the output.
+    arguments and its output the value that is returned, or a list that holds nothing but that
+    value. Nothing in a row of APPS or TACO tells which, so both results are right where the output
+    is a list of one element, as for their own checkers (`testing_util.py` of either).
+    LiveCodeBench's form is taken as it is: an input text with one JSON value per line, and the JSON
+    of the output.
 
-    Raises UserError when there is no case, or one is none of this.
+    Raises UserError when there is no case, when one is none of this, and when an argument is an
+    object whose keys those checkers would make numbers, which JSON cannot have as keys.
     """
     if not cases:
         raise UserError(
@@ -122,7 +123,7 @@ def tests_of(cases: Sequence[Case], where: str) -> tuple[tuple[Test, ...], str |
 def _lines(case: Case, name: str, where: str) -> str:
     text = getattr(case, name)
     if isinstance(text, list) and all(isinstance(line, str) for line in text):
-        text = "\n".join(text)
+        text = "\n".join(line.removesuffix("\n") for line in text)
     if not isinstance(text, str):
         raise UserError(
             f"{where}: {case.place} has {name} {shown(text)}; it must be text or a list of lines. "
@@ -133,7 +134,10 @@ def _lines(case: Case, name: str, where: str) -> str:
 
 
 def _call(case: Case, wrapped: bool, where: str) -> Test:
-    """A test that calls the function, one JSON value per argument and one for the result."""
+    """A test that calls the function, one JSON value per argument and one for each result.
+
+    `wrapped` says that all outputs of the problem may be lists that hold nothing but the result.
+    """
     if isinstance(case.input, str):
         return Test(
             _lines(case, "input", where), _lines(case, "output", where), "functional", case.private
@@ -143,9 +147,27 @@ def _call(case: Case, wrapped: bool, where: str) -> Test:
             f"{where}: {case.place} has input {shown(case.input)}; a function's input is the list "
             "of its arguments."
         )
+    if case.input and _has_numbers_for_keys(case.input[0]):
+        raise UserError(
+            f"{where}: {case.place} has the argument {shown(case.input[0])}, whose keys are "
+            "numbers to the checkers of APPS and TACO and texts in JSON; write it as a Python "
+            "assert in a row of your own, or remove the row."
+        )
     arguments = "\n".join(as_json(value) for value in case.input)
-    output = as_json(case.output[0] if wrapped else case.output)
-    return Test(arguments, output, "functional", case.private)
+    outputs = [as_json(case.output)]
+    if isinstance(case.output, list) and len(case.output) == 1:
+        outputs.insert(0 if wrapped else 1, as_json(case.output[0]))
+    return Test(arguments, outputs[0], "functional", case.private, tuple(outputs[1:]))
+
+
+def _has_numbers_for_keys(value: Any) -> bool:
+    """Whether a value is an object whose keys are all whole numbers, written as texts."""
+    if not isinstance(value, dict) or not value:
+        return False
+    try:
+        return bool(list(map(int, value)))
+    except ValueError:
+        return False
 
 
 def as_json(value: Any) -> str:

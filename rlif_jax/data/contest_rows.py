@@ -78,7 +78,7 @@ def problem_from_contest(
         "difficulty": _labelled(row, "difficulty", DIFFICULTIES, where),
         "contest_date": text_field(row, "date", where) or text_field(row, "contest_date", where),
         "question_title": text_field(row, "name", where),
-        "solution": _solution(row, where),
+        "solution": first_python(_solutions(row, where), "solutions", where),
     }
     return Problem(
         id=name,
@@ -154,10 +154,14 @@ def _seconds(row: Mapping[str, Any], default: float, where: str) -> float:
     return positive_seconds(limit, f"field {name} is", where)
 
 
-def _solution(row: Mapping[str, Any], where: str) -> str:
-    """The first program in `solution` or `solutions` that is Python 3, or ""."""
-    for program in _programs(_solutions(row, where), where):
-        check_unicode(program, "solutions", where)
+def first_python(value: Any, field: str, where: str) -> str:
+    """The first program in a field that is Python 3, or "".
+
+    The field may hold a text, a list of texts or of {language, solution}, or an object with both as
+    lists. UserError when it holds anything else.
+    """
+    for program in _programs(value, field, where):
+        check_unicode(program, field, where)
         # Some sets wrap each program as a model would.
         code = extract_code(program) if "```" in program else program
         if code and code.strip():
@@ -184,9 +188,8 @@ def _solutions(row: Mapping[str, Any], where: str) -> Any:
         ) from error
 
 
-def _programs(value: Any, where: str) -> list[str]:
-    """Programs that may be Python 3, out of a text, a list of texts or of {language, solution}, or
-    an object with both as lists."""
+def _programs(value: Any, field: str, where: str) -> list[str]:
+    """The programs that may be Python 3."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -198,7 +201,7 @@ def _programs(value: Any, where: str) -> list[str]:
                 for language, program in zip(languages, programs, strict=False)
             ]
     if not isinstance(value, list):
-        raise UserError(f"{where}: field solutions is {shown(value)}; it must be a list of texts.")
+        raise UserError(f"{where}: field {field} is {shown(value)}; it must be a list of texts.")
     programs = []
     for number, item in enumerate(value, start=1):
         if isinstance(item, dict):
@@ -207,7 +210,7 @@ def _programs(value: Any, where: str) -> list[str]:
             item = item.get("solution")
         if not isinstance(item, str):
             raise UserError(
-                f"{where}: field solutions, element {number} is {shown(item)}; it must be text."
+                f"{where}: field {field}, element {number} is {shown(item)}; it must be text."
             )
         programs.append(item)
     return programs

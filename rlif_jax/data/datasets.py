@@ -1,6 +1,8 @@
 """Problem sets by name, built once (`rlif_jax.data.built`) and read by index."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from rlif_jax.data.built import (
     listed_content,
 )
 from rlif_jax.data.dates import Window, in_window
+from rlif_jax.data.evalplus import check_release_row, is_evalplus, release_path
+from rlif_jax.data.faults import RowFault, lines_of
 from rlif_jax.data.formats import problem_from_any
 from rlif_jax.data.humaneval import humaneval_problems
 from rlif_jax.data.livecodebench import is_livecodebench, parse_name, read_release_row
@@ -27,7 +31,8 @@ DATASETS: Mapping[str, Path] = {"starter": Path(__file__).parent / "starter" / "
 class ProblemSource:
     """Random access to the problems of a set, in the order of its files.
 
-    `name` names it in messages; `skipped` holds a message for each row that was left out.
+    `name` names it in messages; `skipped` holds a line for each kind of fault of the rows that were
+    left out.
     """
 
     def __init__(
@@ -69,12 +74,14 @@ def problem_source(
 ) -> ProblemSource:
     """Open a problem set for training or validation, built first if it is not.
 
-    Names are `starter`, `humaneval`, `livecodebench` with what `livecodebench.parse_name` knows,
-    and `jsonl:PATH`, or a path that ends in .jsonl. Of a set whose rows name a split, only the
-    problems of `role` are there; of others all, in either role.
+    Names are `starter`, `humaneval`, `humanevalplus@FILE`, `mbppplus@FILE`, `livecodebench` with
+    what `livecodebench.parse_name` knows, and `jsonl:PATH`, or a path that ends in .jsonl or
+    .jsonl.gz. Files may be compressed. Of a set whose rows name a split, only the problems of
+    `role` are there; of others all, in either role.
 
-    `notice` is told before a large file is built and, with `skip_bad`, of each row that is left out
-    because it cannot be used. Without `skip_bad` the first such row is refused.
+    `notice` is told before a large file is built, once of what people should know of its rows, and,
+    with `skip_bad`, of the rows that are left out because they cannot be used, those with equal
+    faults in one line. Without `skip_bad` a set with such rows is refused.
 
     Raises UserError for an unknown name or role, a file that is missing or cannot be read, a bad
     row, a repeated id, a set or role without problems, and a cache that cannot be written.
@@ -83,12 +90,17 @@ def problem_source(
         raise UserError(f"A problem set is opened for {' or '.join(SPLITS)}, not for {role!r}.")
     contents, window = _contents(name)
     parts = [built_set(content, skip_bad, notice) for content in contents]
-    skipped = [message for part in parts for message in part.skipped]
-    picks = list(_distinct(parts, None if not skip_bad else skipped))
-    if skipped and notice is not None:
-        notice(f"{len(skipped)} rows of {name} cannot be used and are left out:")
-        for message in skipped:
-            notice(message)
+    faults = [fault for part in parts for fault in part.skipped]
+    picks = list(_distinct(parts, None if not skip_bad else faults))
+    skipped = lines_of(faults)
+    if notice is not None:
+        for part in parts:
+            for line in lines_of(part.warnings):
+                notice(f"warning: {line}")
+        if skipped:
+            notice(f"{len(faults)} rows of {name} cannot be used and are left out:")
+        for line in skipped:
+            notice(line)
     return ProblemSource(
         f"{name}/{role}", parts, _picked(parts, picks, name, role, window), skipped
     )
@@ -100,7 +112,11 @@ def _contents(name: str) -> tuple[list[Content], Window | None]:
         return [jsonl_content(DATASETS[name], _read_row)], None
     if name == "humaneval":
         return [listed_content(name, list(humaneval_problems()))], None
-    if name.startswith("jsonl:") or name.endswith(".jsonl"):
+    if is_evalplus(name):
+        content = jsonl_content(release_path(name), functools.partial(_read_plus_row, name))
+        # Apart from what jsonl:FILE builds, which is not checked in the same way.
+        return [replace(content, stem=f"{name.partition('@')[0]}-{content.stem}")], None
+    if name.startswith("jsonl:") or name.endswith((".jsonl", ".jsonl.gz")):
         path = Path(name.removeprefix("jsonl:")).expanduser()
         return [jsonl_content(path, _read_row)], None
     if is_livecodebench(name):
@@ -108,8 +124,9 @@ def _contents(name: str) -> tuple[list[Content], Window | None]:
         paths = release_files(asked.location, asked.files, asked.remedy)
         return [jsonl_content(path, read_release_row) for path in paths], asked.window
     raise UserError(
-        f"Unknown problem set {name!r}. Known: {', '.join(DATASETS)}, humaneval, livecodebench and "
-        "livecodebench_v5; or give jsonl:PATH, or the path of a .jsonl file."
+        f"Unknown problem set {name!r}. Known: {', '.join(DATASETS)}, humaneval, "
+        "humanevalplus@FILE, mbppplus@FILE, livecodebench and livecodebench_v5; or give "
+        "jsonl:PATH, or the path of a .jsonl or .jsonl.gz file."
     )
 
 
@@ -118,7 +135,16 @@ def _read_row(row: Any, where: str) -> tuple[Problem, Any]:
     return problem, row.get("split")
 
 
-def _distinct(parts: Sequence[BuiltSet], skipped: list[str] | None) -> Iterator[tuple[int, int]]:
+def _read_plus_row(name: str, row: Any, where: str) -> tuple[Problem, Any]:
+    problem, split = _read_row(row, where)
+    place = f"{where} (id {problem.id!r})"
+    check_release_row(row, bool(problem.starter_code), name, place)
+    return problem, split
+
+
+def _distinct(
+    parts: Sequence[BuiltSet], skipped: list[RowFault] | None
+) -> Iterator[tuple[int, int]]:
     """Part and record of each problem; one whose id an earlier part has is refused or skipped."""
     places: dict[str, str] = {}
     for number, part in enumerate(parts):
@@ -128,12 +154,12 @@ def _distinct(parts: Sequence[BuiltSet], skipped: list[str] | None) -> Iterator[
                 yield number, record
                 continue
             message = (
-                f"{entry.place}: the id {entry.id!r} was already used at {places[entry.id]}; give "
-                "each problem an id of its own."
+                f"the id {entry.id!r} was already used at {places[entry.id]}; give each problem an "
+                "id of its own."
             )
             if skipped is None:
-                raise UserError(message)
-            skipped.append(message)
+                raise UserError(f"{entry.place}: {message}")
+            skipped.append(RowFault(entry.place, "", message))
 
 
 def _picked(

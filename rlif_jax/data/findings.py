@@ -12,22 +12,39 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlif_jax.data.built import SPLITS
-from rlif_jax.data.formats import problem_from_any
+from rlif_jax.data.faults import RowFault, form, grouped
+from rlif_jax.data.formats import problem_from_any, warning_of
 from rlif_jax.data.judgeable import parsed
 from rlif_jax.data.overlap import overlaps
 from rlif_jax.data.rows import parse_line, read_lines
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Outcome, Problem, Verdict
 
-_NAMED = re.compile(r""" \((?:id|question_id|task_id) ('[^']*'|"[^"]*")\): """)
-"""How messages name the problem of a row; an id may have either quotation mark in it."""
 _MISSING = re.compile(r"line \d+ of the test, .*raised NameError: name '(\w+)' is not defined$")
 """How the judge tells of a name that the source of a test lacks."""
 
+_SEVERAL = re.compile(
+    r"""
+    \b(?:in\s+)?(?:any|arbitrary)\s+order
+    | \b(?:print|output|return|find|choose|report|give|construct)\s+any\b(?:\s+\w+)?
+    | \bany\s+(?:of\s+(?:them|the)|one\s+of|(?:valid|correct|such|suitable|optimal|possible|
+        acceptable)\s+\w+|(?:answer|solution)s?\b)
+    | \b(?:multiple|several|many|more\s+than\s+one)\s+(?:(?:possible|valid|correct|optimal|
+        different|such)\s+)*(?:answer|solution|output|option|sequence|construction)s?\b
+    | \banswers?\s+(?:is|are)\s+not\s+unique
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""How statements say that more than one answer is right; not all that match do mean it."""
+
 SHOWN_TESTS = 5
 """Failing tests of one solution that its message names."""
+TOLERANCE = 1e-6
+"""How far numbers of a solution may be from the expected ones to be called close."""
 
-FaultKind = Literal["bad row", "repeated id", "repeated statement", "solution", "overlap"]
+FaultKind = Literal[
+    "bad row", "repeated id", "repeated statement", "solution", "overlap", "warning"
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,14 @@ class Fault:
     id: str
     kind: FaultKind
     message: str
+
+
+def equal(faults: Iterable[Fault]) -> list[list[Fault]]:
+    """The faults in lists of equal ones: those of rows may differ in the values that they quote."""
+    by_values = ("bad row", "warning")
+    return grouped(
+        faults, lambda f: (f.kind, form(f.message) if f.kind in by_values else f.message)
+    )
 
 
 @dataclass
@@ -53,6 +78,8 @@ class Contents:
     solutions: int = 0
     tests: Counter[int] = field(default_factory=Counter)
     values: dict[str, Counter[str]] = field(default_factory=dict)
+    warnings: list[Fault] = field(default_factory=list)
+    """What is to be known of rows that can be used, of the kind "warning"; these are no faults."""
 
     def add(self, line: int, problem: Problem, split: str | None) -> None:
         """Count the problem of a line."""
@@ -123,13 +150,15 @@ def check_rows(
             problem = problem_from_any(value, row.where)
             split = places.checked_split(value.get("split"), row)
         except UserError as error:
-            name, message = _id_and_rest(str(error).removeprefix(row.where), value)
-            faults.append(Fault(row.line, name, "bad row", message))
+            fault = RowFault.of(error, row.where, value)
+            faults.append(Fault(row.line, fault.id, "bad row", fault.message))
         else:
             new = list(places.repetitions(problem, row.line))
             faults += new
             if not any(fault.kind == "repeated id" for fault in new):
                 contents.add(row.line, problem, split)
+                if text := warning_of(value):
+                    contents.warnings.append(Fault(row.line, problem.id, "warning", text))
         done(len(faults))
     return faults, contents
 
@@ -174,18 +203,11 @@ class _Places:
             yield Fault(line, problem.id, "repeated statement", message)
 
 
-def _id_and_rest(message: str, row: Any) -> tuple[str, str]:
-    """The id that a message names first, or else one that the row seems to have, and the rest."""
-    if match := _NAMED.match(message):
-        return ast.literal_eval(match[1]), message[match.end() :]
-    fields = ("id", "question_id", "task_id", "problem_id", "name")
-    values = (row.get(name) for name in fields) if isinstance(row, dict) else ()
-    guessed = next((str(value) for value in values if isinstance(value, str | int)), "")
-    return guessed, message.lstrip(": ")
+def failure(outcome: Outcome, problem: Problem, close: bool = False) -> str:
+    """Which tests a problem's solution fails, why the first of them, and what to do.
 
-
-def failure(outcome: Outcome, problem: Problem) -> str:
-    """Which tests a problem's solution fails, why the first of them, and what to do."""
+    `close`: it passes all of them where numbers may differ by `TOLERANCE`.
+    """
     failing = [(n, v) for n, v in enumerate(outcome.results, 1) if v is not Verdict.PASSED]
     if len(outcome.results) < outcome.tests_total:  # it does not compile, say
         which = f"all {outcome.tests_total} tests"
@@ -193,14 +215,36 @@ def failure(outcome: Outcome, problem: Problem) -> str:
         named = ", ".join(f"{n} {v}" for n, v in failing[:SHOWN_TESTS])
         more = f" and {len(failing) - SHOWN_TESTS} more" if len(failing) > SHOWN_TESTS else ""
         which = f"{len(failing)} of {outcome.tests_total} tests ({named}{more})"
-    remedy = "correct the tests or the solution"
+    remedy = _close_remedy() if close else _remedy(outcome, problem)
+    return f"its own solution fails {which}: {outcome.detail or outcome.verdict}; {remedy}."
+
+
+def _close_remedy() -> str:
+    return (
+        f"its outputs differ from the expected ones only in numbers, by at most {TOLERANCE:g}: "
+        f"judge this set with --execution.numeric-tolerance={TOLERANCE:g}, or correct the tests"
+    )
+
+
+def _remedy(outcome: Outcome, problem: Problem) -> str:
     missing = _MISSING.search(outcome.detail)
     if missing and missing[1] in _defined(problem.metadata["solution"]):
-        remedy = (
+        return (
             f"a test can call only {problem.entry_point}, and this one also needs {missing[1]} of "
             "the program: write the tests without it, or remove the row"
         )
-    return f"its own solution fails {which}: {outcome.detail or outcome.verdict}; {remedy}."
+    verdicts = set(outcome.results) - {Verdict.PASSED}
+    if verdicts == {Verdict.TIME_LIMIT}:
+        return "raise the row's time limit, or correct the solution"
+    if verdicts == {Verdict.MEMORY_LIMIT}:
+        return "raise --execution.memory-mb, or correct the solution"
+    if verdicts == {Verdict.WRONG_ANSWER} and (match := _SEVERAL.search(problem.prompt)):
+        phrase = json.dumps(" ".join(match[0].split()), ensure_ascii=False)
+        return (
+            f"the statement says {phrase}, so several answers may be right of which the tests "
+            "accept one: remove the row, or correct the tests or the solution"
+        )
+    return "correct the tests or the solution"
 
 
 def _defined(source: str) -> set[str]:

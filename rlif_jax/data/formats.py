@@ -37,32 +37,41 @@ So
 - what a call changes in a list, dict or set that it was given, the test sees in that argument, but
   not in another name that the test has for a part of it.
 
-Other fields are ignored, unless they look like one of these misspelt. For example
+Other fields are ignored, unless they look like one of these misspelt, or their name says that they
+hold tests: a row is used with all of its tests, or refused. For example
 
     {"id": "double", "prompt": "Write a function double(x) that returns 2x.",
      "tests": [{"input": [2], "output": 4}], "entry_point": "double",
      "solution": "def double(x):\\n    return 2 * x"}
 
-Rows of public sets are read as they are: LiveCodeBench (`rlif_jax.data.rows`), HumanEval
-(`rlif_jax.data.humaneval`), MBPP (`rlif_jax.data.mbpp_rows`), APPS, TACO and code_contests
-(`rlif_jax.data.contest_rows`). Nothing in a row is ever run or unpickled.
+Rows of public sets are read as they are: LiveCodeBench (`rlif_jax.data.rows`), HumanEval and
+HumanEval+ (`rlif_jax.data.humaneval`), MBPP and MBPP+ (`rlif_jax.data.mbpp_rows`), LeetCodeDataset
+(`rlif_jax.data.leetcode_rows`), SYNTHETIC-1 and Eurus-2 (`rlif_jax.data.mixed_rows`), APPS, TACO
+and code_contests (`rlif_jax.data.contest_rows`). Nothing in a row is ever run or unpickled.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rlif_jax.data.cases import as_json
 from rlif_jax.data.contest_rows import PRIVATE, PUBLIC, STATEMENTS, problem_from_contest
+from rlif_jax.data.evalplus import INPUT_FIELDS
 from rlif_jax.data.fields import id_field, list_or_json, text_field
-from rlif_jax.data.humaneval import problem_from_humaneval
+from rlif_jax.data.humaneval import TEST_FIELDS as HUMANEVAL_TESTS
+from rlif_jax.data.humaneval import defines, problem_from_humaneval
 from rlif_jax.data.judgeable import check_judgeable
+from rlif_jax.data.leetcode_rows import problem_from_leetcode
+from rlif_jax.data.mbpp_rows import TEST_FIELDS as MBPP_TESTS
 from rlif_jax.data.mbpp_rows import problem_from_mbpp
+from rlif_jax.data.mixed_rows import problem_from_eurus, problem_from_synthetic
 from rlif_jax.data.rows import (
     DESCRIPTIVE_FIELDS,
     check_unicode,
     function_name,
+    only_public_tests,
     positive_seconds,
     problem_from_row,
     shorten,
@@ -82,6 +91,13 @@ OWN_FIELDS = (
     "split",
 )
 
+_TESTS = re.compile(
+    r"(\w+_)?(tests?|test_?cases?|test_list|asserts?|assertions?|input_output)"
+    r"|(base|plus|test|public|private|hidden)_(inputs?|outputs?)",
+    re.IGNORECASE,
+)
+"""Names of fields that hold tests, in the sets that are known and in those made of them."""
+
 
 def problem_from_any(
     row: Any, where: str = "row", time_limit_s: float = Problem.time_limit_s
@@ -91,14 +107,22 @@ def problem_from_any(
     Rows without a time limit of their own get `time_limit_s`, in seconds per test.
 
     Raises UserError, with `where`, the row's id, the field, its value and the remedy: for a row of
-    no known schema, for one that is not as its schema asks, and for tests that cannot be judged
+    no known schema, for one that is not as its schema asks, for one with tests in a field that its
+    schema does not read, and for tests that cannot be judged
     (`rlif_jax.data.judgeable.check_judgeable`).
     """
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: a row must be a JSON object, not {shorten(row)}.")
     if (schema := schema_of(row)) is not None:
         problem = schema.read(row, where, time_limit_s)
-        check_judgeable(problem, f"{where} (id {problem.id!r})")
+        place = f"{where} (id {problem.id!r})"
+        if unread := schema.unread_tests(row):
+            raise UserError(
+                f"{place}: field {unread[0]} seems to hold tests, {shown(row[unread[0]])}, which "
+                f"rows of {schema.name} do not have; a row is not judged by a part of its tests, "
+                "so move them to a field that is read, or remove or rename the field."
+            )
+        check_judgeable(problem, place)
         return problem
     nearest = min(SCHEMAS, key=lambda schema: len(schema.lacks(row)) / len(schema.needs))
     name = id_field(row, ("id", "question_id", "task_id", "problem_id", "name"), where)
@@ -113,15 +137,31 @@ def problem_from_any(
 
 @dataclass(frozen=True)
 class Schema:
-    """A form of rows; a row is one if of each group of `needs` it has a field that is not null."""
+    """A form of rows; a row is one if of each group of `needs` it has a field that is not null.
+
+    And if it `fits`, where fields do not tell. `tests` are the fields whose tests `read` uses, all
+    of them in each row.
+    """
 
     name: str
     needs: tuple[tuple[str, ...], ...]
     read: Callable[[Mapping[str, Any], str, float], Problem]
+    tests: tuple[str, ...]
+    fits: Callable[[Mapping[str, Any]], bool] = lambda row: True
+    warning: Callable[[Mapping[str, Any]], str] = lambda row: ""
+    """What people should know of a row that can be used; "" for nothing."""
 
     def lacks(self, row: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """The groups of which the row has no field."""
         return [names for names in self.needs if all(row.get(name) is None for name in names)]
+
+    def unread_tests(self, row: Mapping[str, Any]) -> list[str]:
+        """The fields of the row that by their names hold tests, have some, and are not read."""
+        return [
+            str(field)
+            for field, value in row.items()
+            if _TESTS.fullmatch(str(field)) and field not in self.tests and _filled(value)
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join('|'.join(names) for names in self.needs)})"
@@ -129,7 +169,21 @@ class Schema:
 
 def schema_of(row: Mapping[str, Any]) -> Schema | None:
     """The first of `SCHEMAS` whose fields the row has."""
-    return next((schema for schema in SCHEMAS if not schema.lacks(row)), None)
+    fitting = (schema for schema in SCHEMAS if not schema.lacks(row) and schema.fits(row))
+    return next(fitting, None)
+
+
+def _filled(value: Any) -> bool:
+    """Whether it may be tests: a text, list or object with something in it."""
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}", "null")
+    return isinstance(value, list | dict) and bool(value)
+
+
+def warning_of(row: Any) -> str:
+    """What people should know of a row that `problem_from_any` reads; "" for nothing."""
+    schema = schema_of(row) if isinstance(row, Mapping) else None
+    return schema.warning(row) if schema is not None else ""
 
 
 def problem_from_own(
@@ -215,18 +269,43 @@ def _own_test(test: Any, number: int, entry_point: str | None, where: str) -> Te
     return Test(arguments, as_json(test["output"]), "functional", private=True)
 
 
+def _is_statement(row: Mapping[str, Any]) -> bool:
+    """Whether the prompt is no function to complete: MBPP+'s, where HumanEval+'s is one."""
+    return not defines(str(row["entry_point"]), str(row["prompt"]))
+
+
+_EVALPLUS_NEEDS = (("prompt",), ("entry_point",), ("canonical_solution",), INPUT_FIELDS)
+
 SCHEMAS = (
-    Schema("problems of your own", (("prompt",), ("tests",)), problem_from_own),
+    Schema("problems of your own", (("prompt",), ("tests",)), problem_from_own, tests=("tests",)),
     Schema(
         "LiveCodeBench",
         (("question_content",), ("public_test_cases", "private_test_cases")),
         problem_from_row,
+        tests=("public_test_cases", "private_test_cases"),
+        warning=only_public_tests,
     ),
-    Schema("MBPP", (("text", "prompt"), ("test_list",)), problem_from_mbpp),
-    Schema("HumanEval", (("prompt",), ("entry_point",), ("test",)), problem_from_humaneval),
+    Schema("MBPP", (("text", "prompt"), ("test_list",)), problem_from_mbpp, tests=MBPP_TESTS),
+    Schema(
+        "LeetCodeDataset",
+        (("problem_description", "query"), ("entry_point",), ("test",)),
+        problem_from_leetcode,
+        tests=("test", "input_output"),  # the latter repeats them in another form
+    ),
+    Schema("SYNTHETIC-1", (("prompt",), ("verification_info",)), problem_from_synthetic, tests=()),
+    Schema("Eurus-2", (("prompt",), ("reward_model",)), problem_from_eurus, tests=()),
+    Schema(
+        "HumanEval",
+        (("prompt",), ("entry_point",), ("test",)),
+        problem_from_humaneval,
+        tests=HUMANEVAL_TESTS,
+    ),
+    Schema("MBPP+", _EVALPLUS_NEEDS, problem_from_mbpp, tests=MBPP_TESTS, fits=_is_statement),
+    Schema("HumanEval+", _EVALPLUS_NEEDS, problem_from_humaneval, tests=HUMANEVAL_TESTS),
     Schema(
         "APPS, TACO and code_contests",
         (STATEMENTS, (*PUBLIC, *PRIVATE, "test_input")),
         problem_from_contest,
+        tests=(*PUBLIC, *PRIVATE, "test_input", "test_output"),
     ),
 )

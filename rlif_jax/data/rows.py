@@ -4,8 +4,10 @@ A row is a flat mapping of strings; some of them hold JSON (format of
 `livecodebench/code_generation_lite`): `question_content` is the statement, `starter_code` the
 skeleton of a function ("" for programs that read standard input), `public_test_cases` and
 `private_test_cases` JSON lists of {input, output, testtype}, `metadata` a JSON object whose
-`func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))).
-The testtype "assert" and all of `metadata` but `func_name` are ours.
+`func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))),
+and copies of the set have lists and objects themselves instead of their JSON, or lack the private
+tests.
+The testtype "assert", a test's `alternatives` and all of `metadata` but `func_name` are ours.
 """
 
 import codecs
@@ -17,20 +19,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlif_jax.data.compressed import decompressor, open_lines
 from rlif_jax.data.packed import unpack
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
-REQUIRED_FIELDS = (
+REQUIRED_FIELDS = ("question_id", "question_content", "starter_code", "metadata")
+DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
+ROW_FIELDS = (
     "question_id",
     "question_content",
     "starter_code",
     "public_test_cases",
     "private_test_cases",
     "metadata",
+    *DESCRIPTIVE_FIELDS,
 )
-DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
-ROW_FIELDS = REQUIRED_FIELDS + DESCRIPTIVE_FIELDS
 
 LONGEST_TIME_LIMIT_S = 86_400.0
 _DEFAULT_TIME_LIMIT_S = Problem.time_limit_s
@@ -43,16 +47,16 @@ def problem_from_row(
 
     The function's name comes from `metadata.func_name`, and its presence alone decides whether the
     tests are stdin ones, as in the official checker; with it they are functional, or all of them
-    assert. `metadata.time_limit_s` (seconds per test) is ours, and `time_limit_s` holds for rows
-    without one. Fields that only describe the problem and all other keys of `metadata` go to
-    `Problem.metadata`.
+    assert. `metadata.time_limit_s` (seconds per test) and `metadata.preamble` are ours, and the
+    argument `time_limit_s` holds for rows without one. Fields that only describe the problem and
+    all other keys of `metadata` go to `Problem.metadata`.
 
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
     or not text, when its JSON is bad or of the wrong shape, or when there is no test.
     """
     statement, where = _statement(row, where, time_limit_s)
-    public = json_field(row["public_test_cases"], "public_test_cases", list, where)
-    private = _private_tests(row["private_test_cases"], where)
+    public = _test_cases_of(row, "public_test_cases", where)
+    private = _test_cases_of(row, "private_test_cases", where)
     kind = _kind([*public, *private], statement.entry_point)
     tests = _tests(public, kind, False, where) + _tests(private, kind, True, where)
     if not tests:
@@ -61,6 +65,20 @@ def problem_from_row(
             "tests cannot be judged, so add at least one or remove the row."
         )
     return dataclasses.replace(statement, tests=tests)
+
+
+def only_public_tests(row: Mapping[str, Any]) -> str:
+    """What to know of a row that lacks its private tests, as a sentence; "" for any other row.
+
+    A row that says itself that it has none, by an empty list, is such another.
+    """
+    if row.get("private_test_cases") is not None:
+        return ""
+    return (
+        "field private_test_cases is missing: the problem is judged by its public tests alone, "
+        "which wrong programs may pass; use the files of livecodebench/code_generation_lite, which "
+        "have both."
+    )
 
 
 def statement_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
@@ -79,16 +97,21 @@ def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple
         raise UserError(f"{where}: a row must be a JSON object of strings, not {shorten(row)}.")
     if isinstance(row.get("question_id"), str):
         where = f"{where} (question_id {row['question_id']!r})"
-    fields = {name: _text_field(row, name, where) for name in ROW_FIELDS}
+    texts = ("question_id", "question_content", "starter_code", *DESCRIPTIVE_FIELDS)
+    fields = {name: _text_field(row, name, where) for name in texts}
     if not fields["question_id"]:
         raise UserError(f"{where}: field question_id is empty; give each problem an id of its own.")
-    metadata = json_field(fields["metadata"], "metadata", dict, where)
+    metadata = row.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = json_field(_text_field(row, "metadata", where), "metadata", dict, where)
+    metadata = dict(metadata)
     entry_point = function_name(
         metadata.pop("func_name", None), "field metadata has func_name", where
     )
     time_limit_s = positive_seconds(
         metadata.pop("time_limit_s", time_limit_s), "field metadata has time_limit_s", where
     )
+    preamble = text_in(metadata.pop("preamble", ""), "metadata, preamble", where)
     statement = Problem(
         id=fields["question_id"],
         prompt=fields["question_content"],
@@ -97,6 +120,7 @@ def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple
         entry_point=entry_point,
         time_limit_s=time_limit_s,
         metadata=metadata | {name: fields[name] for name in DESCRIPTIVE_FIELDS if fields[name]},
+        preamble=preamble,
     )
     return statement, where
 
@@ -115,6 +139,8 @@ def row_from_problem(problem: Problem) -> dict[str, str]:
         metadata["func_name"] = problem.entry_point
     if problem.time_limit_s != _DEFAULT_TIME_LIMIT_S:
         metadata["time_limit_s"] = problem.time_limit_s
+    if problem.preamble:
+        metadata["preamble"] = problem.preamble
     return {
         "question_id": problem.id,
         "question_content": problem.prompt,
@@ -139,12 +165,14 @@ def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]
 def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
     """Yield (place, byte offset, line) for each line of a file that is not white space.
 
+    The file may be compressed (`compressed.open_lines`); offsets are those of what it holds.
+
     Raises UserError when the file, called by the name of its `content`, cannot be read, and when it
     is one JSON array, which its first character tells.
     """
     offset, begun = 0, False
     try:
-        with open(path, "rb") as lines:
+        with open_lines(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     if not begun and line.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
@@ -160,12 +188,13 @@ def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
 
 
 def _one_array(path: Path) -> str:
-    source = shlex.quote(str(path))
-    target = shlex.quote(str(path.with_name(f"{path.stem}_rows.jsonl")))
+    target = shlex.quote(str(path.with_name(f"{path.name.split('.')[0]}_rows.jsonl")))
+    unpacked = decompressor(path)
+    before, after = (f"{unpacked} | ", "") if unpacked else ("", f"< {shlex.quote(str(path))} ")
     return (
         f"{path} begins with '[': it is one JSON array, not a row in each line. Write each of its "
-        'rows in a line of its own and name the new file: python -c "import json, sys; '
-        f'[print(json.dumps(row)) for row in json.load(sys.stdin.buffer)]" < {source} > {target}'
+        f'rows in a line of its own and name the new file: {before}python -c "import json, sys; '
+        f'[print(json.dumps(row)) for row in json.load(sys.stdin.buffer)]" {after}> {target}'
     )
 
 
@@ -186,11 +215,13 @@ def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
             f"{where}: field {name} is missing; LiveCodeBench rows have "
             f"{', '.join(REQUIRED_FIELDS)}."
         )
+    return text_in(value, name, where)
+
+
+def text_in(value: Any, name: str, where: str) -> str:
+    """The value, which must be text; UserError when it is none, or holds half a surrogate pair."""
     if not isinstance(value, str):
-        raise UserError(
-            f"{where}: field {name} is {shorten(value)}, not text; lists and objects are stored "
-            "as JSON inside a string."
-        )
+        raise UserError(f"{where}: field {name} is {shorten(value)}, not text; write it as text.")
     check_unicode(value, name, where)
     return value
 
@@ -242,13 +273,22 @@ def json_field(text: str, name: str, kind: type, where: str) -> Any:
     return value
 
 
-def _private_tests(text: str, where: str) -> list:
-    """Private tests, plain JSON or base64(zlib(pickle(JSON text))) where only a str is accepted."""
+def _test_cases_of(row: Mapping[str, Any], name: str, where: str) -> list:
+    """The tests in a field: a list or its JSON, in a text that may be packed; [] if it is missing.
+
+    UserError when it is anything else.
+    """
+    value = row.get(name)
+    if value is None or isinstance(value, list):
+        return value or []
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: field {name} is {shorten(value)}; it must be a list of tests, or its JSON."
+        )
     # Base64 of a zlib stream starts with "e" (0x78) and JSON of a list with "[": never both.
-    if text.lstrip().startswith(("[", "{", '"')):
-        return json_field(text, "private_test_cases", list, where)
-    unpacked = unpack(text, "private_test_cases", where)
-    return json_field(unpacked, "private_test_cases", list, where)
+    if name == "private_test_cases" and not value.lstrip().startswith(("[", "{", '"')):
+        value = unpack(value, name, where)
+    return json_field(value, name, list, where)
 
 
 def _kind(cases: list, entry_point: str | None) -> str:
@@ -290,12 +330,22 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
                 f"{place} has testtype {shorten(case['testtype'])}, but the row is {kind} because "
                 f"{reason}; correct one of the two."
             )
-        tests.append(Test(case["input"], case["output"], kind, private))
+        others = _alternatives(case, f"{name}, test {number}", where)
+        tests.append(Test(case["input"], case["output"], kind, private, others))
     return tuple(tests)
 
 
+def _alternatives(case: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    values = case.get("alternatives", [])
+    if not isinstance(values, list):
+        raise UserError(
+            f"{where}: field {name} has alternatives {shorten(values)}; write a list of outputs."
+        )
+    return tuple(text_in(value, f"{name}, alternatives", where) for value in values)
+
+
 def _check_expressible(problem: Problem) -> None:
-    if kept := {"func_name", "time_limit_s"} & set(problem.metadata):
+    if kept := {"func_name", "time_limit_s", "preamble"} & set(problem.metadata):
         raise UserError(
             f"Problem {problem.id!r} has {min(kept)!r} in its metadata, where rows keep something "
             "else under that name; rename it."
@@ -310,7 +360,11 @@ def _check_expressible(problem: Problem) -> None:
 
 
 def _test_cases(tests: Iterator[Test]) -> str:
-    cases = [{"input": t.input, "output": t.output, "testtype": t.kind} for t in tests]
+    cases = [
+        {"input": t.input, "output": t.output, "testtype": t.kind}
+        | ({"alternatives": list(t.alternatives)} if t.alternatives else {})
+        for t in tests
+    ]
     return json.dumps(cases, ensure_ascii=False)
 
 

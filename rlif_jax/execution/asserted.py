@@ -13,7 +13,9 @@ from rlif_jax.execution.process import Left
 from rlif_jax.execution.program import Program, Run
 
 ANSWERS = ("result", "raised")  # of a program's, those that its test's source can be given
-QUESTION_BYTES = 16 << 20  # the arguments of one call
+CALL_BYTES = 16 << 20
+"""What may pass in one call each way, if output_bytes is less: what is right cannot be told ahead
+here, and EvalPlus has right results of several megabytes."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ def run_asserted(
 ) -> Asserted:
     """Run a test's source to its end, with the program at its service.
 
-    Each of the two may use the time `left` once in all; one answer of the program may have
-    `output_bytes`. Raises ZygoteLost or SandboxError when the machinery fails.
+    Each of the two may use the time `left` once in all; the arguments of one call, and its result,
+    may have `output_bytes` or `CALL_BYTES`, the larger. Raises ZygoteLost or SandboxError when the
+    machinery fails.
     """
     program.prepare()  # so that both are made at the same time
-    asking, answering = _Side(source, left, QUESTION_BYTES), _Side(program, left, output_bytes)
+    limit = max(output_bytes, CALL_BYTES)
+    asking, answering = _Side(source, left, limit), _Side(program, left, limit)
     key = AnswersKey() if with_answer else None
     question, answer = asking.ask(""), None
     while question.claim is not None and question.claim[0] == "call":

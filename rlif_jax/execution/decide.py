@@ -95,7 +95,11 @@ def _bad_end(run: Run, cpu_s: float) -> Decision | None:
             Verdict.SANDBOX_ERROR, f"the child ended ({run.exit_code}) too early: {_plain(tail)}"
         )
     if run.output_limit:
-        return Decision(Verdict.OUTPUT_LIMIT, "wrote more than the output limit")
+        return Decision(
+            Verdict.OUTPUT_LIMIT,
+            f"wrote or returned more than the output limit of {run.output_limit / 1024:g} KiB "
+            "(--execution.output-kb)",
+        )
     if run.limit == "wall":
         return Decision(
             Verdict.TIME_LIMIT, f"ran longer than {WALL_FACTOR * cpu_s:g} s by the clock"
@@ -118,9 +122,9 @@ def _bad_end(run: Run, cpu_s: float) -> Decision | None:
 def _compare_stdout(test: Test, run: Run, tolerance: float, with_answer: bool) -> Decision:
     stdout = run.stdout.decode("utf-8", "surrogateescape")
     key = answer_key("stdin", stdout) if with_answer else None
-    if stdout_equal(stdout, test.output, tolerance):
+    if any(stdout_equal(stdout, output, tolerance) for output in test.outputs):
         return Decision(Verdict.PASSED, answer=key)
-    why = f"printed {shorten(stdout)}, expected {shorten(test.output)}"
+    why = f"printed {shorten(stdout)}, expected {_expected(test)}"
     return Decision(Verdict.WRONG_ANSWER, why, key)
 
 
@@ -135,10 +139,14 @@ def _compare_value(test: Test, run: Run, tolerance: float, with_answer: bool) ->
         key = answer_key("functional", payload) if with_answer else None
     except ValueError as error:
         return Decision(Verdict.WRONG_ANSWER, f"returned a value that cannot be read: {error}")
-    if functional_equal(value, load_json(test.output), tolerance):
+    if any(functional_equal(value, load_json(output), tolerance) for output in test.outputs):
         return Decision(Verdict.PASSED, answer=key)
-    why = f"returned {shorten(payload)}, expected {shorten(test.output)}"
+    why = f"returned {shorten(payload)}, expected {_expected(test)}"
     return Decision(Verdict.WRONG_ANSWER, why, key)
+
+
+def _expected(test: Test) -> str:
+    return " or ".join(map(shorten, test.outputs))
 
 
 def _status(run: Run) -> str:

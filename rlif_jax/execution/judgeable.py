@@ -35,7 +35,7 @@ def check_problem(problem: Problem) -> None:
 def _flaw(problem: Problem, test: Test) -> str:
     """What keeps one test from being judged, "" for nothing."""
     if test.kind == "functional":
-        for text in (*filter(str.strip, test.input.split("\n")), test.output):
+        for text in (*filter(str.strip, test.input.split("\n")), *test.outputs):
             try:
                 load_json(text)
             except ValueError:
@@ -66,7 +66,8 @@ def preamble(problem: Problem) -> str:
         return ""
     own = rf"^(?:async\s+)?(?:def\s+{re.escape(problem.entry_point)}|class\s+Solution)\b"
     head = re.search(own, problem.starter_code, re.MULTILINE)
-    return problem.starter_code[: head.start()] if head else problem.starter_code
+    starter = problem.starter_code[: head.start()] if head else problem.starter_code
+    return problem.preamble + starter
 
 
 def whole_program(problem: Problem, code: str) -> str:

@@ -262,7 +262,8 @@ class Judge:
 
     def _output_bytes(self, test: Test) -> int:
         """How much a program may write: a right answer must fit, however long it is."""
-        return max(self._execution.output_kb << 10, 2 * len(test.output.encode()) + 4096)
+        longest = max(len(output.encode()) for output in test.outputs)
+        return max(self._execution.output_kb << 10, 2 * longest + 4096)
 
 
 def _believed(decision: Decision, run: Run, cpu_s: float, retried: bool) -> Decision:

@@ -26,7 +26,8 @@ class Run:
     """Whether the process got as far as looking at the program."""
     syntax_error: str | None = None
     """Why the program could not be compiled, None when it could."""
-    output_limit: bool = False
+    output_limit: int = 0
+    """The bytes that it may write or return, if it did more than that; else 0."""
     stdout: bytes = b""
     stderr: bytes = b""
     claim: tuple[str, str] | None = None
@@ -103,11 +104,11 @@ class Program:
                     self._process.say(self._ahead.nonce, self._ahead.streams)
             before_s = self._process.used_s
             line = self._process.hear(1024)
-            run = self._run(given.nonce, line, fresh, before_s)
+            run = self._run(given.nonce, line, fresh, before_s, output_bytes)
             written = os.fstat(given.streams[1]).st_size
             over = written > output_bytes
             output = b"" if over else _contents(given.streams[1], written)
-        found = {"output_limit": over, "stdout": output}
+        found = {"output_limit": output_bytes if over else 0, "stdout": output}
         if self._ahead is not None:  # its limit was kept; what it has used since is the next one's
             found["cpu_s"] = 0.0
         return Run(**vars(run) | found)
@@ -127,10 +128,16 @@ class Program:
         before_s = self._process.used_s
         line = self._process.hear(output_bytes + 4096, left)
         more = line is not None and self._process.said_more
-        return self._run(nonce, line, fresh, before_s, foreign=early or more)
+        return self._run(nonce, line, fresh, before_s, output_bytes, foreign=early or more)
 
     def _run(
-        self, nonce: bytes, line: bytes | None, fresh: bool, before_s: float, foreign: bool = False
+        self,
+        nonce: bytes,
+        line: bytes | None,
+        fresh: bool,
+        before_s: float,
+        output_bytes: int,
+        foreign: bool = False,
     ) -> Run:
         """Put together what the process said and, unless it waits for more, how it ended."""
         process, claim = self._process, None
@@ -140,7 +147,8 @@ class Program:
         elif line is not None and not foreign:
             kind, _, payload = line[len(nonce) :].decode(errors="replace").partition(" ")
             claim = (kind, payload)
-        found = {"fresh": fresh, "claim": claim, "foreign": foreign, "output_limit": process.over}
+        over = output_bytes if process.over else 0
+        found = {"fresh": fresh, "claim": claim, "foreign": foreign, "output_limit": over}
         if claim and process.ending is None:
             return Run(cpu_s=process.used_s - before_s, **found)
         self._drop_ahead()

@@ -125,6 +125,74 @@ def test_tests_that_need_more_of_the_solution_than_its_function(write, run):
             assert line.endswith("; correct the tests or the solution.")
 
 
+def test_solutions_that_differ_only_in_numbers_or_among_several_answers(write, run, tmp_path):
+    third = [{"input": n, "output": o} for n, o in [("1", "0.33333333"), ("2", "0.66666667")]]
+    rounded = "print(f'{int(input()) / 3:.7f}')"
+    edges = [{"input": "3", "output": "1 2\n2 3"}]
+    other = "print('3 2\\n2 1')"
+    any_order = "Print the edges of the tree in any\n order."
+    path = write(
+        own("close", tests=third, solution=rounded),
+        own("close as text", tests=[{"input": "1", "output": "0.5 a"}], solution="print('0.5 b')"),
+        own("far", tests=[*third, {"input": "3", "output": "1.1"}], solution=rounded),
+        own("edges", prompt=any_order, tests=edges, solution=other),
+        own("crash", prompt=f"{any_order} It crashes.", tests=edges, solution="1 / 0"),
+        own("one", prompt="Print the edges.", tests=edges, solution=other),
+        own("slow", solution="while True: pass", time_limit_s=0.2),
+        own(
+            "big",
+            tests=[{"input": [1], "output": 1}],
+            entry_point="f",
+            solution="def f(n): return len([0] * 10 ** 10)",
+        ),
+    )
+    status, lines, _ = run(path, "--json", tmp_path / "out.json")
+    assert status == 1
+    report = json.loads((tmp_path / "out.json").read_text())
+    remedy = {f["id"]: f["message"].rpartition("; ")[2] for f in report["faults"]}
+    numbers = (
+        "its outputs differ from the expected ones only in numbers, by at most 1e-06: judge this "
+        "set with --execution.numeric-tolerance=1e-06, or correct the tests."
+    )
+    assert remedy == {
+        "close": numbers,
+        "close as text": "correct the tests or the solution.",
+        "far": "correct the tests or the solution.",
+        "edges": 'the statement says "in any order", so several answers may be right of which the '
+        "tests accept one: remove the row, or correct the tests or the solution.",
+        "crash": "correct the tests or the solution.",
+        "one": "correct the tests or the solution.",
+        "slow": "raise the row's time limit, or correct the solution.",
+        "big": "raise --execution.memory-mb, or correct the solution.",
+    }
+    assert report["summary"]["solutions_passed"] == 0
+    assert report["summary"]["solutions_close"] == 1
+    assert (
+        "solutions: 8, of which 0 pass, and 1 more with --execution.numeric-tolerance=1e-06"
+        in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "several"),
+    [
+        ("If there are multiple answers, print any.", True),
+        ("If there are several possible solutions, output any of them.", True),
+        ("If there is more than one valid sequence, print whichever you like.", True),
+        ("You may return the answer in any order.", True),
+        ("Print any such array.", True),
+        ("Any valid construction is accepted.", True),
+        ("Does any number of them divide n? Print YES or NO.", False),
+        ("There are many ways of life; print the company's name.", False),
+        ("Print the order of the group.", False),
+    ],
+)
+def test_statements_that_allow_several_answers(statement, several):
+    outcome = Outcome(Verdict.WRONG_ANSWER, (Verdict.WRONG_ANSWER,), 1, 0.1)
+    problem = Problem("p", statement, (), metadata={"solution": ""})
+    assert ("several answers may be right" in failure(outcome, problem)) == several
+
+
 def test_a_file_that_is_one_array(write, run):
     rows = [own("a"), own("b", prompt="b" * 500)]
     for text in (json.dumps(rows), json.dumps(rows, indent=2)):
@@ -277,6 +345,57 @@ def test_table_on_a_terminal_and_lines_elsewhere():
     table = shown(report, terminal=True)
     assert "a[b]: " in table and "'[red]'" in table and "\\x1b[2Jno JSON" in table
     assert max(len(line) for line in table.splitlines()) <= 70
+
+
+def test_equal_faults_of_many_rows_are_one_line():
+    faults = [Fault(n, f"p{n}", "bad row", f"field x is {n}, not text.") for n in range(1, 400)]
+    faults += [
+        Fault(400, "", "bad row", "field y is missing."),
+        Fault(401, "", "bad row", "field y is missing."),
+        Fault(402, "s", "solution", "it fails 1 of 2 tests."),
+        Fault(403, "t", "solution", "it fails 1 of 3 tests."),  # another fault: values count here
+    ]
+    warnings = [Fault(n, "", "warning", "only some tests.") for n in (2, 3)]
+    report = Report("f", faults, Contents(rows=403, warnings=warnings))
+    lines = shown(report, terminal=False).splitlines()
+    assert lines == [
+        "f line 1 (id 'p1') and 398 more rows (line 2, id 'p2'; line 3, id 'p3'; line 4, id 'p4'; "
+        "...): bad row: field x is 1, not text.",
+        "f line 400 and 1 more row (line 401): bad row: field y is missing.",
+        "f line 402 (id 's'): solution: it fails 1 of 2 tests.",
+        "f line 403 (id 't'): solution: it fails 1 of 3 tests.",
+        "f line 2 and 1 more row (line 3): warning: only some tests.",
+        "0 problems in 403 rows of f",
+        "solutions: 0",
+        "faults: bad row 401, solution 2",
+    ]
+    assert len(report.as_json()["faults"]) == 403
+    assert len(report.as_json()["warnings"]) == 2
+    table = shown(report, terminal=True)
+    assert "p1 and 398 more" in table
+    assert table.count("p1 and ") == 1 and "p2: " not in table and "only some tests." in table
+
+
+def test_rows_without_private_tests_are_used_with_one_warning(write, run, make_row):
+    rows = [make_row(f"p{n}") for n in range(5)]
+    for row in rows:
+        del row["private_test_cases"]
+    path = write(*rows)
+    status, lines, _ = run(path)
+    assert status == 0
+    assert lines[0].startswith(f"{path} line 1 (id 'p0') and 4 more rows (line 2, id 'p1'; ")
+    assert ": warning: field private_test_cases is missing: " in lines[0]
+    assert lines[1] == f"5 problems in 5 rows of {path}"
+    assert lines[-1] == "faults: none"
+
+
+def test_a_file_of_bytes_that_are_no_text_is_one_fault(write, run, tmp_path):
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b"".join(b'{"id": "%d\xff"}\n' % n * 2 for n in range(50)))
+    status, lines, _ = run(path)
+    assert status == 1
+    assert lines[0].startswith(f"{path} line 1 and 99 more rows (line 2; line 3; line 4; ...): bad")
+    assert lines[1:] == [f"0 problems in 100 rows of {path}", "solutions: 0", "faults: bad row 100"]
 
 
 def test_printable():

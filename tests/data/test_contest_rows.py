@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from rlif_jax.config import Execution
 from rlif_jax.data.contest_rows import problem_from_contest
+from rlif_jax.data.rows import problem_from_row, row_from_problem
 from rlif_jax.errors import UserError
+from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test
 
 SUM = "print(sum(map(int, input().split())))"
@@ -140,17 +143,51 @@ def test_function_row():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "texts"),
+    ("outputs", "accepted"),
     [
-        ([[12], [[]]], ["12", "[]"]),  # each in a list of its own
-        ([[12], [1, 2]], ["[12]", "[1, 2]"]),  # lists of different lengths are themselves
-        ([[12], 3], ["[12]", "3"]),
-        ([[], []], ["[]", "[]"]),
+        ([12, 3], [("12",), ("3",)]),
+        ([[12], [[]]], [("12", "[12]"), ("[]", "[[]]")]),  # each may be in a list of its own
+        ([[[1, 2]], ["a"]], [("[1, 2]", "[[1, 2]]"), ('"a"', '["a"]')]),
+        ([[12], 3], [("[12]", "12"), ("3",)]),
+        ([[12], [1, 2]], [("[12]", "12"), ("[1, 2]",)]),  # several hold no single result
+        ([[], []], [("[]",), ("[]",)]),
     ],
 )
-def test_outputs_in_a_list_of_their_own_are_taken_out(outputs, texts):
+def test_a_result_and_a_list_of_nothing_but_it_are_both_right(outputs, accepted):
     problem = problem_from_contest(function([[1], [2]], outputs))
-    assert [test.output for test in problem.tests] == texts
+    assert [test.outputs for test in problem.tests] == accepted
+    assert problem_from_row(row_from_problem(problem)) == problem
+
+
+def test_the_judge_accepts_both_results_and_tells_both_of_a_third():
+    outputs = [[[0, 1]], [5]]
+    problem = problem_from_contest(function([[0], [1]], outputs))
+    programs = {
+        "results": "def f(n): return [[0, 1], 5][n]",
+        "lists": "def f(n): return [[[0, 1]], [5]][n]",
+        "tuples": "def f(n): return [((0, 1),), (5,)][n]",
+        "first": "def f(n): return [0, 5][n]",
+        "twice": "def f(n): return [[[[0, 1]]], [[5]]][n]",
+    }
+    with Judge(Execution(workers=1), run_all_tests=True) as judge:
+        found = {n: judge.submit(problem, p).result(60) for n, p in programs.items()}
+    assert {name: outcome.passed for name, outcome in found.items()} == {
+        "results": True,
+        "lists": True,
+        "tuples": True,
+        "first": False,
+        "twice": False,
+    }
+    assert found["first"].detail == "test 1: returned '0', expected '[0, 1]' or '[[0, 1]]'"
+    # What programs answered is told apart all the same: votes know nothing of the expected.
+    assert found["results"].answers[1] != found["lists"].answers[1]
+    assert found["results"].answers[1] == found["first"].answers[1]
+
+
+def test_lines_may_end_in_newlines():
+    cases = {"inputs": [["1\n", "2\n", "\n", "3"]], "outputs": [["a\n", "b"]]}
+    (test,) = problem_from_contest(APPS | {"input_output": cases}).tests
+    assert (test.input, test.output) == ("1\n2\n\n3", "a\nb")
 
 
 def test_function_tests_in_the_form_of_livecodebench():
@@ -235,6 +272,9 @@ def test_time_limits(limit, seconds):
         ({"solutions": [f"```python\n{SUM}\n```"]}, SUM),
         ({"solutions": [{"language": 2, "solution": "1"}, {"language": 3, "solution": SUM}]}, SUM),
         ({"solutions": {"solution": ["print 1", SUM]}}, SUM),
+        # code_contests: 1 is Python 2, even where it could be read as Python 3
+        ({"solutions": {"language": [1, 3], "solution": ["print(raw_input())", SUM]}}, SUM),
+        ({"solutions": {"language": [1, 4], "solution": ["print(raw_input())", SUM]}}, None),
         ({"solutions": None, "solution": SUM}, SUM),
     ],
 )
@@ -263,6 +303,10 @@ BAD = {
     "arguments": (
         {"input_output": {"fn_name": "f", "inputs": [3], "outputs": [3]}},
         "test 1 has input 3; a function's input is the list of its arguments",
+    ),
+    "numbers for keys": (
+        {"input_output": {"fn_name": "f", "inputs": [[{"1": 2, "-3": 4}]], "outputs": [3]}},
+        "has the argument {'-3': 4, '1': 2}, whose keys are numbers to the checkers of APPS",
     ),
     "no name": (
         {"input_output": {"fn_name": "f()", "inputs": [[]], "outputs": [1]}},

@@ -190,6 +190,50 @@ def test_bad_rows_are_left_out_and_listed_each_time(tmp_path, rows):
     assert moved.entry(1).place == f"{copy} line 7"
 
 
+def test_equal_faults_are_one_line(tmp_path, rows, cache):
+    """Also where the values that they quote differ, in the refusal and in what is told of them."""
+    for number, row in enumerate(rows[:7]):
+        row["starter_code"] = number
+    rows[8]["metadata"] = "{"
+    name = write(tmp_path / "set.jsonl", rows)
+    with pytest.raises(UserError) as refusal:
+        problem_source(name)
+    line = (
+        f"{name} line 1 (question_id 'p0') and 6 more rows (line 2, id 'p7'; line 3, id 'p4'; "
+        "line 4, id 'p1'; ...): field starter_code is 0, not text; write it as text."
+    )
+    assert str(refusal.value) == (
+        f"{line} 8 rows have 2 kinds of faults; `python -m rlif_jax.data.check {name}` lists them "
+        "all."
+    )
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    told: list[str] = []
+    source = problem_source(name, skip_bad=True, notice=told.append)
+    assert len(source) == 1
+    assert told[:2] == [f"8 rows of {name} cannot be used and are left out:", line]
+    assert len(told) == 3 and told[2].startswith(
+        f"{name} line 9 (question_id 'p6'): field metadata is not"
+    )
+    with pytest.raises(UserError) as refusal:  # of the set as it was built
+        problem_source(name)
+    assert str(refusal.value).startswith(line)
+
+
+def test_one_warning_for_the_rows_of_a_file(tmp_path, rows):
+    for row in rows[:9]:
+        del row["private_test_cases"]
+    name = write(tmp_path / "set.jsonl", rows)
+    for _ in range(2):
+        told: list[str] = []
+        source = problem_source(name, notice=told.append)
+        assert [len(source[i].tests) for i in range(len(source))] == [1] * 6
+        (warning,) = told
+        assert warning.startswith(
+            f"warning: {name} line 1 (id 'p0') and 8 more rows (line 2, id 'p7'; line 3, id 'p4'; "
+            "line 4, id 'p1'; ...): field private_test_cases is missing"
+        )
+
+
 def test_file_without_a_row_that_can_be_used(tmp_path, rows):
     name = write(tmp_path / "set.jsonl", [row | {"metadata": ""} for row in rows])
     with pytest.raises(UserError, match=r"holds 10 rows and none .*the first: .*line 1 .*metadata"):
@@ -311,6 +355,60 @@ def test_humaneval_is_served_in_either_role(monkeypatch):
     expected = [problem for _, problem in humaneval_problems()]
     assert len(expected) == 164
     assert problems("humaneval", "validation") == problems("humaneval", "train") == expected
+
+
+INPUTS = {"base_input": [[1]], "plus_input": [[2]]}
+FUNCTION = {
+    "task_id": "HumanEval/x",
+    "prompt": "def f(x):\n",
+    "entry_point": "f",
+    "canonical_solution": "    return x\n",
+}
+STATEMENT = FUNCTION | {"prompt": '"""f(x) is x."""', "canonical_solution": "f = abs"}
+HUB = {"task_id": 1, "prompt": "f(x) is x.", "code": "f = abs", "test_list": ["assert f(1) == 1"]}
+MORE = "\ninputs = [[2]]\nfor given in inputs:\n    assert f(*given) == 2\n"
+CHECK = "def check(f):\n    inputs = [[2]]\n    for given in inputs:\n        assert f(*given)\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "tests"),
+    [
+        ("humanevalplus", FUNCTION | INPUTS, 2),
+        ("humanevalplus", FUNCTION | {"test": CHECK}, 1),
+        ("mbppplus", STATEMENT | INPUTS, 2),
+        ("mbppplus", STATEMENT | INPUTS | {"plus_input": []}, 1),  # as a few tasks have it
+        ("mbppplus", HUB | {"test": MORE}, 2),
+    ],
+)
+def test_sets_of_evalplus_by_name(tmp_path, name, row, tests):
+    path = write(tmp_path / "plus.v1.jsonl", [row])
+    for role in ("train", "validation"):
+        (problem,) = problems(f"{name}@{path}", role)
+        assert len(problem.tests) == tests
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("humanevalplus", FUNCTION | {"test": "def check(f):\n    assert f(1) == 1\n"}),
+        ("humanevalplus", STATEMENT | INPUTS),
+        ("mbppplus", FUNCTION | INPUTS),
+        ("mbppplus", HUB),
+        ("mbppplus", STATEMENT | INPUTS | {"plus_input": None}),
+    ],
+)
+def test_a_set_of_evalplus_has_no_other_rows(tmp_path, name, row):
+    """Nor rows with base tests alone, also where the file was built under another name before."""
+    path = write(tmp_path / "other.jsonl", [row])
+    assert len(problems(path, "train")) == 1
+    with pytest.raises(UserError, match=rf"^{path} line 1 \(id '.*'\): not a row of "):
+        problem_source(f"{name}@{path}")
+
+
+@pytest.mark.parametrize("name", ["humanevalplus", "mbppplus@"])
+def test_a_set_of_evalplus_needs_a_file(name):
+    with pytest.raises(UserError, match=r"names no file; write .*plus@FILE, where FILE is .*Plus"):
+        problem_source(name)
 
 
 def test_unknown_names_and_splits(tmp_path, rows):

@@ -42,6 +42,29 @@ CODE_CONTESTS = {
 }
 
 
+LEETCODE = {
+    "task_id": "one",
+    "problem_description": "Return 1.",
+    "prompt": "from typing import *\n",
+    "entry_point": "Solution().one",
+    "completion": "class Solution:\n    def one(self): return 1\n",
+    "test": "def check(candidate):\n    assert candidate() == 1\n",
+    "meta": {},
+}
+SYNTHETIC = {
+    "problem_id": "vfc_1",
+    "prompt": "Add the numbers.",
+    "task_type": "verifiable_code",
+    "verification_info": {"test_cases": [PAIR | {"type": "stdin_stdout", "fn_name": None}]},
+}
+EURUS = {
+    "prompt": [{"role": "user", "content": "Add the numbers."}],
+    "ability": "code",
+    "reward_model": {"ground_truth": json.dumps({"inputs": ["3 4\n"], "outputs": ["7\n"]})},
+    "extra_info": {"split": "train", "index": 5},
+}
+
+
 def own(**fields) -> dict:
     """A good row of our own schema with some fields replaced, or left out where they are None."""
     row = {"id": "sum", "prompt": "Add the numbers.", "tests": [PAIR]} | fields
@@ -113,6 +136,9 @@ def test_schemas_are_told_apart(make_row):
         "HumanEval/x": HUMANEVAL,
         "apps/3": APPS,
         "1_A. Sum": CODE_CONTESTS,
+        "one": LEETCODE,
+        "vfc_1": SYNTHETIC,
+        "eurus2/train/5": EURUS,
     }
     assert {problem_from_any(row).id for row in kinds.values()} == set(kinds)
     assert problem_from_any(HUMANEVAL).tests[0].kind == "assert"
@@ -122,7 +148,9 @@ def test_humaneval_row_gets_the_time_limit():
     assert problem_from_any(HUMANEVAL, time_limit_s=1.0).time_limit_s == 1.0
 
 
-@pytest.mark.parametrize("row", [own(), MBPP, HUMANEVAL, APPS, CODE_CONTESTS])
+@pytest.mark.parametrize(
+    "row", [own(), MBPP, HUMANEVAL, APPS, CODE_CONTESTS, LEETCODE, SYNTHETIC, EURUS]
+)
 def test_all_can_be_stored(row):
     problem = problem_from_any(row)
     assert problem_from_row(row_from_problem(problem)) == problem
@@ -198,9 +226,10 @@ def test_row_that_is_no_object_is_quoted_briefly():
         ({"id": "x", "prompt": "p"}, r"\(id 'x'\): .*problems of your own, it lacks tests"),
         ({"task_id": 1, "text": "p"}, r"\(id 1\): .*nearest, MBPP, it lacks test_list"),
         ({"question_content": "p"}, "LiveCodeBench, it lacks public_test_cases or private_test"),
+        ({"prompt": "p", "entry_point": "f"}, "HumanEval, it lacks test\\."),
         (
             {"prompt": "p", "entry_point": "f", "canonical_solution": ""},
-            "HumanEval, it lacks test\\.",
+            "MBPP\\+, it lacks base_input or plus_input",
         ),
         ({"input_output": "{}"}, "TACO and code_contests, it lacks question or description or"),
         ({"prompt": None, "tests": None}, "it lacks prompt and tests"),
@@ -230,6 +259,35 @@ def test_row_of_no_schema_hears_of_the_nearest_and_of_all(row, message):
 def test_livecodebench_rows_are_checked_as_the_others(make_row, fields, message):
     with pytest.raises(UserError, match=message):
         problem_from_any(make_row(**fields))
+
+
+UNREAD = {
+    "own": (own(test_list=["assert f(1)"]), "test_list", "problems of your own"),
+    "own, by another name": (own(hidden_tests=[PAIR]), "hidden_tests", "problems of your own"),
+    "MBPP": (MBPP | {"extra_tests": ["assert add(0, 0) == 0"]}, "extra_tests", "MBPP"),
+    "MBPP, not its text": (MBPP | {"input_output": '{"inputs": []}'}, "input_output", "MBPP"),
+    "HumanEval": (HUMANEVAL | {"assertion": "assert one() == 1"}, "assertion", "HumanEval"),
+    "APPS": (APPS | {"test_cases": {"input": ["1 1"], "output": ["2"]}}, "test_cases", "APPS"),
+    "code_contests": (CODE_CONTESTS | {"plus_input": [["1 1"]]}, "plus_input", "APPS"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_row_is_never_used_without_some_of_its_tests(name):
+    row, field, schema = UNREAD[name]
+    with pytest.raises(UserError, match=f"field {field} seems to hold tests, .*rows of {schema}"):
+        problem_from_any(row, "f line 1")
+
+
+def test_livecodebench_rows_are_never_used_without_some_of_their_tests(make_row):
+    with pytest.raises(UserError, match="field tests seems to hold tests"):
+        problem_from_any(make_row() | {"tests": "[1]"})
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "[]", [], {}, 3, True])
+def test_a_field_without_tests_is_no_matter(nothing):
+    row = own(protest="x", latest=["x"]) | {"hidden_tests": nothing}
+    assert problem_from_any(row) == problem_from_any(own())
 
 
 class MakesFolder:
@@ -276,10 +334,22 @@ FIELDS = sorted(
         *HUMANEVAL,
         *APPS,
         *CODE_CONTESTS,
+        *LEETCODE,
+        *SYNTHETIC,
+        *EURUS,
+        *("base_input", "plus_input", "atol", "assertion", "challenge_test_list"),
         *("solutions", "url", "source", "time_limit", "test_input", "test_output", "test_imports"),
     }
 )
-GOOD = st.sampled_from([own(), own(tests=[CALL], entry_point="f"), MBPP, HUMANEVAL, APPS])
+HUMANEVAL_PLUS = HUMANEVAL | {"base_input": [[]], "plus_input": [[]]}
+MBPP_PLUS = HUMANEVAL_PLUS | {"prompt": '"""Return 1."""', "test": None}
+GOOD = st.sampled_from(
+    [
+        *(own(), own(tests=[CALL], entry_point="f"), MBPP, HUMANEVAL, APPS),
+        *(LEETCODE, SYNTHETIC, EURUS),
+        *(HUMANEVAL_PLUS, HUMANEVAL_PLUS | {"test": None}, MBPP_PLUS),
+    ]
+)
 
 
 @given(GOOD | st.just(CODE_CONTESTS), st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))

@@ -125,3 +125,16 @@ def test_functional_tests_that_are_no_json_are_named_with_their_row(tmp_path):
     path = written(tmp_path / "problems.jsonl", row_from_problem(problem))
     with pytest.raises(UserError, match=r"line 1 \(id 'p'\): test 1 of the function 'f' has '\[1'"):
         ProblemFile(path)
+
+
+def test_equal_faults_are_one_line_and_so_is_a_warning(tmp_path, make_row):
+    rows = [make_row(f"p{n}", private_test_cases=None) for n in range(6)]
+    file = ProblemFile(written(tmp_path / "problems.jsonl", *rows))
+    (warning,) = file.warnings
+    assert warning.startswith(f"{tmp_path}/problems.jsonl line 1 (id 'p0') and 5 more rows (line 2")
+    assert len(file["p3"].tests) == 1
+    rows = [make_row(f"p{n}", metadata=n) for n in range(5)]
+    with pytest.raises(
+        UserError, match=r"line 1 \(question_id 'p0'\) and 4 more rows .*metadata is 0, not"
+    ):
+        ProblemFile(written(tmp_path / "problems.jsonl", *rows))

@@ -87,6 +87,17 @@ def test_a_bad_row_is_named(change, words):
         problem_from_humaneval(ROW | change, "file line 3")
 
 
+def test_a_row_with_inputs_may_lack_test():
+    inputs = {"base_input": [[3]], "plus_input": [[4], [5]]}
+    whole = problem_from_humaneval(ROW | inputs)
+    bare = problem_from_humaneval(ROW | inputs | {"test": None})
+    assert whole.tests == (*problem_from_humaneval(ROW).tests, *bare.tests)
+    assert len(bare.tests) == 2
+    for row in (ROW | {"test": None}, ROW | inputs | {"test": ""}):
+        with pytest.raises(UserError, match="field test is"):
+            problem_from_humaneval(row)
+
+
 def test_what_is_no_row_is_named():
     with pytest.raises(UserError, match=r"^row: a row must be a JSON object, not \['a'\]"):
         problem_from_humaneval(["a"])

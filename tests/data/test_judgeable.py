@@ -53,6 +53,7 @@ def test_tests_that_every_program_passes(name):
         "class Case:\n    def __init__(self):\n        assert half(4) == 2\nCase()",
         "def now(f):\n    return f()\n@now\ndef check():\n    assert half(4) == 2",
         "import unittest\nunittest.TestCase().assertEqual(half(4), 2)",
+        f"assert half(2) == {'7' * 5000}",  # longer than a new interpreter reads
         "try:\n    half('x')\nexcept TypeError:\n    pass\nelse:\n    assert False",
     ],
 )

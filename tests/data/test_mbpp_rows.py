@@ -50,7 +50,6 @@ def test_sanitized_row():
         test_imports=["import math", "import cmath\r\n"],
         test_setup_code=None,
         challenge_test_list=None,
-        test="import numpy as np\nassert False",
     )
     problem = problem_from_mbpp(sanitized)
     assert problem.prompt.startswith("Find them.\n\nYour code should pass")
@@ -58,6 +57,29 @@ def test_sanitized_row():
     assert [test.input for test in problem.tests] == [
         f"import math\nimport cmath\n{test}" for test in ROW["test_list"]
     ]
+
+
+def test_the_source_in_test_is_a_private_test():
+    """As in evalplus/mbppplus, where it has most of the inputs."""
+    source = "inputs = [[[1], [1]]]\r\nfor given in inputs:\n    assert shared(*given) == {1}\n"
+    problem = problem_from_mbpp(row(test_imports=["import math"], test=source))
+    plain = "inputs = [[[1], [1]]]\nfor given in inputs:\n    assert shared(*given) == {1}"
+    assert problem.tests[-1] == Test(f"import math\n{plain}", "", "assert", private=True)
+    assert len(problem.tests) == 4
+    assert "given" not in problem.prompt
+
+
+def test_assertions_without_inputs_are_a_private_test():
+    problem = problem_from_mbpp(row(assertion="\nassert shared([1], [1]) == {1}\n"))
+    assert problem.tests[-1] == Test("assert shared([1], [1]) == {1}", "", "assert", private=True)
+
+
+def test_reference_may_be_a_canonical_solution_and_prompt_a_docstring():
+    fields = {"canonical_solution": ROW["code"], "prompt": "'''\nFind\n  them.\n'''"}
+    problem = problem_from_mbpp(row(code=None, text=None, **fields))
+    assert problem.metadata == {"solution": ROW["code"].replace("\r\n", "\n")}
+    assert problem.prompt.startswith("Find\n  them.\n\nYour code should pass these tests:\nassert ")
+    assert problem.entry_point == "shared"
 
 
 def test_every_line_ends_with_a_newline_alone():
@@ -109,6 +131,8 @@ def test_entry_point_may_be_given():
     ("fields", "message"),
     [
         ({"task_id": None}, "field task_id is missing"),
+        ({"test": ["assert shared(1)"]}, r"field test is \['assert shared"),
+        ({"base_input": [], "test_list": None}, "field entry_point is missing"),
         ({"text": None}, "field prompt is missing"),
         ({"text": 5}, "field text is 5, not text"),
         ({"test_list": []}, r"\(id 'mbpp/601'\): field test_list has no tests"),

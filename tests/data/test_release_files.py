@@ -28,6 +28,9 @@ def test_folder(tmp_path):
     assert contents(release_files(str(tmp_path), NAMES, "")) == FILES
     with pytest.raises(UserError, match=rf"{tmp_path.name} has no file test3\.jsonl; fetch it"):
         release_files(str(tmp_path), (*NAMES, "test3.jsonl"), "fetch it")
+    (tmp_path / "test3.jsonl.gz").touch()
+    paths = release_files(str(tmp_path), (*NAMES, "test3.jsonl"), "fetch it")
+    assert [path.name for path in paths] == [*NAMES, "test3.jsonl.gz"]
 
 
 @pytest.mark.parametrize(

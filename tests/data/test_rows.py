@@ -1,6 +1,7 @@
 """LiveCodeBench rows to problems and back, and the refusal of rows that are not right."""
 
 import base64
+import dataclasses
 import json
 import os
 import pickle
@@ -13,7 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_jax.data.rows import problem_from_row, read_rows, row_from_problem
+from rlif_jax.data.rows import (
+    only_public_tests,
+    problem_from_row,
+    read_rows,
+    row_from_problem,
+)
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
@@ -68,6 +74,35 @@ def test_packed_private_tests(make_row, protocol):
     tests = [{"input": "é\n" * 300, "output": "1", "testtype": "stdin"}]
     row = make_row(private_test_cases=packed(json.dumps(tests, ensure_ascii=False), protocol))
     assert problem_from_row(row).tests[1:] == (Test("é\n" * 300, "1", "stdin", private=True),)
+
+
+@pytest.mark.parametrize("private", ["list", "text", "packed"])
+def test_lists_and_objects_instead_of_their_json(make_row, private):
+    row = make_row("sum", func_name="add")
+    wrapped = dict(row)
+    for name in ("public_test_cases", "private_test_cases", "metadata"):
+        wrapped[name] = json.loads(row[name])
+    if private != "list":
+        text = row["private_test_cases"]
+        wrapped["private_test_cases"] = packed(text) if private == "packed" else text
+    before = json.dumps(wrapped)
+    assert problem_from_row(wrapped) == problem_from_row(row)
+    assert json.dumps(wrapped) == before  # the row is left as it was
+
+
+@pytest.mark.parametrize("null", [True, False])
+def test_row_without_private_tests(make_row, null):
+    row = make_row("abc1")
+    whole = problem_from_row(row)
+    assert only_public_tests(row) == ""
+    row["private_test_cases"] = None
+    if not null:
+        del row["private_test_cases"]
+    assert problem_from_row(row) == dataclasses.replace(whole, tests=whole.tests[:1])
+    assert only_public_tests(row).startswith("field private_test_cases is missing: the problem is ")
+    assert only_public_tests(row | {"private_test_cases": "[]"}) == ""
+    with pytest.raises(UserError, match="add at least one"):
+        problem_from_row(row | {"public_test_cases": []})
 
 
 class MakesFolder:
@@ -139,10 +174,12 @@ BAD = {
     "empty id": ({"question_id": ""}, "field question_id is empty"),
     "no statement": ({"question_content": None}, r"'p0'.*question_content is missing"),
     "number": ({"starter_code": 3}, "field starter_code is 3, not text"),
-    "list": (
-        {"public_test_cases": [TEST]},
-        "public_test_cases is .*, not text; .* inside a string",
+    "tests no list": (
+        {"public_test_cases": {"input": "1"}},
+        "public_test_cases is {'input': '1'}; it must be a list of tests, or its JSON",
     ),
+    "no test in a list": ({"private_test_cases": [5]}, "private_test_cases, test 1 is 5, not an"),
+    "metadata a list": ({"metadata": []}, r"field metadata is \[\], not text"),
     "no tests": ({"public_test_cases": "[]", "private_test_cases": "[]"}, "add at least one"),
     "bad json": ({"public_test_cases": "[{"}, "public_test_cases is not JSON .*starts with '"),
     "deep json": ({"metadata": "[" * 200_000}, "metadata is not JSON"),
@@ -196,6 +233,15 @@ BAD = {
         },
         "testtype 'assert', but the row is functional because its metadata names a func_name",
     ),
+    "alternatives": (
+        {"public_test_cases": json.dumps([TEST | {"alternatives": "1"}])},
+        "public_test_cases, test 1 has alternatives '1'; write a list of outputs",
+    ),
+    "alternative": (
+        {"public_test_cases": [TEST | {"alternatives": ["1", 2]}]},
+        "public_test_cases, test 1, alternatives is 2, not text",
+    ),
+    "preamble": ({"metadata": '{"preamble": 1}'}, "field metadata, preamble is 1, not text"),
     "name of no function": ({"metadata": '{"func_name": "f()"}'}, r"func_name 'f\(\)'"),
     "keyword": ({"metadata": '{"func_name": "class"}'}, "'class', which is not the name of a func"),
     "zero time": ({"metadata": '{"time_limit_s": 0}'}, "time_limit_s 0, not a positive number"),
@@ -244,16 +290,22 @@ def problems(draw) -> Problem:
     expected = st.just("") if kind == "assert" else TEXT
     pairs = draw(st.lists(st.tuples(TEXT, expected), min_size=1, max_size=5))
     public = draw(st.integers(0, len(pairs)))
+    others = st.lists(expected, max_size=2).map(tuple)
+    alternatives = draw(st.tuples(*(others for _ in pairs)))
     known = st.dictionaries(st.sampled_from(["difficulty", "platform", "solution"]), JSON)
-    others = st.dictionaries(NAME.filter(lambda n: n != "func_name"), JSON)
+    unknown = st.dictionaries(NAME.filter(lambda n: n not in ("func_name", "preamble")), JSON)
     return Problem(
         id=draw(TEXT.filter(bool)),
         prompt=draw(TEXT),
-        tests=tuple(Test(i, o, kind, n >= public) for n, (i, o) in enumerate(pairs)),
+        tests=tuple(
+            Test(i, o, kind, n >= public, more)
+            for n, ((i, o), more) in enumerate(zip(pairs, alternatives, strict=True))
+        ),
         starter_code=draw(TEXT),
         entry_point=entry_point,
         time_limit_s=draw(st.just(6.0) | st.floats(0.001, 100)),
-        metadata=draw(others) | draw(known),
+        metadata=draw(unknown) | draw(known),
+        preamble=draw(TEXT),
     )
 
 

@@ -46,7 +46,12 @@ ENDINGS = {
     "forever": ("def f(x):\n    while True: pass", SLOW, "used more than 1 s of CPU time"),
     "sleeps": ("import time\ndef f(x): time.sleep(60)", SLOW, "ran longer than 5 s by the clock"),
     "hungry": ("def f(x): return len(bytearray(1 << 30))", MEMORY, "ran out of memory"),
-    "talkative": ("def f(x): return 'x' * 10**6", OUTPUT, "more than the output limit"),
+    "talkative": ("def f(x): return 'x' * 10**6", WRONG, "line 2 of the test"),
+    "too talkative": (
+        "def f(x): return 'x' * (17 << 20)",
+        OUTPUT,
+        "returned more than the output limit of 16384 KiB (--execution.output-kb)",
+    ),
     "nothing": ("  ", Verdict.NO_CODE, "no code"),
 }
 

@@ -20,7 +20,7 @@ RETURNED = Run(cpu_s=0.5, claim=("result", "[7, 0.5]"))
 # What may be wrong with a run that gave the right answer, what comes before all below it first.
 WRONGS = {
     "never started": ({"started": False}, Verdict.SANDBOX_ERROR),
-    "too much output": ({"output_limit": True}, Verdict.OUTPUT_LIMIT),
+    "too much output": ({"output_limit": 1 << 20}, Verdict.OUTPUT_LIMIT),
     "wall": ({"limit": "wall"}, Verdict.TIME_LIMIT),
     "CPU": ({"cpu_s": 2.5}, Verdict.TIME_LIMIT),
     "processes": ({"limit": "processes"}, Verdict.RUNTIME_ERROR),
@@ -67,7 +67,10 @@ def test_of_two_wrongs_the_first_counts(test, run, first, second):
     ("run", "why"),
     [
         (Run(0.0, exit_code=1, started=False, stderr=b"no room"), "(1) too early: no room"),
-        (replace(PRINTED, output_limit=True), "more than the output limit"),
+        (
+            replace(PRINTED, output_limit=65536),
+            "more than the output limit of 64 KiB (--execution.output-kb)",
+        ),
         (replace(PRINTED, limit="wall"), f"longer than {WALL_FACTOR * CPU_S:g} s by the clock"),
         (replace(PRINTED, limit="cpu"), "more than 2 s of CPU time"),
         (replace(PRINTED, limit="processes"), "too many processes"),
