@@ -213,6 +213,13 @@ def test_prompt_and_text_are_the_decoding_of_all_tokens(tiny, kind, ignore_eos):
     assert stopped.text == got[1, 0].text[: got[1, 0].text.index(word)]
 
 
+def test_a_chat_is_the_same_on_every_day(tiny, sampler, monkeypatch):
+    chat, template = [{"role": "user", "content": "hi"}], "{{ strftime_now('%d %b %Y') }}"
+    monkeypatch.setattr(tiny[2], "chat_template", template)
+    got = drawn(sampler, [chat, "26 Jul 2024"], temperature=0, max_new_tokens=5)
+    assert got[0, 0].tokens.tolist() == got[1, 0].tokens.tolist()
+
+
 def test_no_prompts_give_no_samples(sampler):
     assert list(sampler.generate([])) == []
     assert list(sampler.generate([], 5, max_new_tokens=[])) == []
