@@ -1,22 +1,25 @@
-"""The program in a model's answer: the last fenced block of the answer, without its fences.
+"""The program in a model's answer: its last fenced block, without the fences.
 
-1.  The answer is what follows `</think>`. While a thought is open there is no answer.
-2.  A line opens a block that starts with three or more backticks or tildes, after any blanks and
-    marks of lists and quotes. So does one that ends with backticks and at most a label, whatever is
-    before them: `<answer>```python`.
-3.  A line closes it that starts with at least as many of the same character: alone on the line, or
-    before something that is no label, as in "```</answer>". Before a word after a blank they only
-    do when no fence alone on its line follows. With a label they open another block.
-4.  What the fences are indented by, the deeper of the two, is taken off the block as far as its
-    first line has it, and so are the quote marks of the opening line.
-5.  A last block that never closes means that the answer was cut off: there is no program, rather
-    than an earlier block. Nor is there in a last block of white space. Code without fences is not
-    guessed at. Only backticks without a label at the end of a line of prose may stay open.
+1.  The answer follows the thought, which ends at `</think>`; a thought that is still open has no
+    answer. Outside of blocks `<think>` opens another thought, but an unclosed one amid a line of
+    prose, with no fence after it, is an ordinary word. Tags in quotes are ordinary words, and tags
+    inside a block are part of the program.
+2.  A block opens on a line that starts with three or more backticks or tildes, after any blanks,
+    list markers and quote markers. It also opens on a line of prose that ends with backticks and at
+    most a label: `<answer>```python`.
+3.  It closes on a line that starts with at least as many of the same character, indented by at most
+    three columns more than the opening, if nothing follows or what follows cannot be a label:
+    "```</answer>". If a blank and text follow, the line closes the block only when no bare fence
+    comes later. If a label follows directly, the line opens a new block instead.
+4.  The indentation of the fences (of the deeper one) is removed from the block, up to that of its
+    first line, and so are the quote markers of the opening line.
+5.  If the last block never closes, the answer was cut off, and there is no program rather than an
+    earlier block; only unlabelled backticks at the end of a line of prose may stay open. A blank
+    last block is no program either. Code without fences is not guessed at.
 
-For a fence on a line of its own that is CommonMark (0.31, sections 4.5, 5.1 and 5.2), and for one
-that shares it LiveCodeBench's official rule, by which the program is what stands between the last
-two lines with three backticks. Tags of thinking inside a block are part of the program, and those
-in quotes are words.
+For fences on lines of their own this is CommonMark 0.31 (sections 4.5, 5.1 and 5.2) without its
+limit of three columns of indentation. For fences that share their line it is LiveCodeBench's
+official rule: what stands between the last two lines with three backticks.
 """
 
 import re
@@ -36,9 +39,9 @@ def extract_code(completion: str, thinking_open: bool = False) -> str | None:
     """The program of a completion by the rule above, or None.
 
     `thinking_open` says that the prompt ended in a `<think>`, so that the completion starts inside
-    the thought. A thought ends with the last `</think>`, or with the first, where no program
-    follows the last: a program may print the tag. A completion that does not begin with `<think>`
-    may have been prompted with it; where no program follows its `</think>`, the tag is a word.
+    the thought. The thought ends at the last `</think>`, or at the first if no program follows the
+    last, since a program may print the tag. A completion without `<think>` at its start may have
+    been prompted with one; if no program follows its `</think>`, the tag is an ordinary word.
     """
     ends = [tag.end() for tag in _THOUGHT_END.finditer(completion)]
     for end in dict.fromkeys([*ends[-1:], *ends[:1]]):
@@ -51,9 +54,9 @@ def extract_code(completion: str, thinking_open: bool = False) -> str | None:
 
 @dataclass
 class _Block:
-    """An open block: its fence, what that is indented by, in columns, and its depth in quotes.
+    """An open block: its fence, the fence's indentation in columns, and its depth in quotes.
 
-    `sure` unless its opening fence ends a line of prose, which may as well be about backticks.
+    `sure` is false for a fence at the end of a line of prose, which may only mention backticks.
     """
 
     fence: str
@@ -77,7 +80,7 @@ class _Block:
         return None if self.sure and indent > self.indent + 3 else (indent, found[2])
 
     def code(self, closing_indent: int) -> str:
-        """The block, without what the fences are indented by."""
+        """The block without the indentation of its fences."""
         first = next((line for line in self.lines if line.strip()), "")
         width = min(max(self.indent, closing_indent), _indent(first))
         return "\n".join(_dedent(line, width) for line in self.lines)
@@ -111,7 +114,7 @@ def _last_block(answer: str) -> str | None:
                     continue
                 if begins or re.search("```|~~~", answer[thinking:]):
                     return None
-                break  # a word of the text
+                break  # an ordinary word
             opening = _opening(line)
             if opening and (block is None or opening.fence.startswith(block.fence)):
                 block = opening
