@@ -192,23 +192,19 @@ def test_stop_strings_end_a_sample_at_the_token_that_completes_them(tiny, sample
     assert any(np.isin(one.tokens[:-1], (0, 2)).any() for one in endless.values())  # ignored
 
 
-@pytest.mark.parametrize("ignore_eos", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_prompt_and_text_are_the_decoding_of_all_tokens(tiny, kind, ignore_eos):
+def test_prompt_and_text_are_the_decoding_of_all_tokens(sampler, monkeypatch, kind):
     """For a text and for token ids, for every kind of decoder, with and without a stop string."""
     tokenizer = KINDS[kind]()
-    ids = tokenizer("<think> a b", add_special_tokens=False).input_ids
-    model = model_of(tiny)
-    model.cfg = dataclasses.replace(model.cfg, eos_ids=(tokenizer.eos_token_id,))
-    sampler = Sampler(model, tokenizer, BATCHING)
-    settings = {"max_new_tokens": 40, "ignore_eos": ignore_eos, "top_k": 100}
-    got = drawn(sampler, ["<think> a b", ids], 4, **settings)
-    begun = decode(tokenizer, ids)
+    monkeypatch.setattr(sampler, "_tokenizer", tokenizer)
+    text = "<think> a b"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    begun, settings = decode(tokenizer, ids), {"max_new_tokens": 40, "ignore_eos": True}
+    got = drawn(sampler, [text, ids], 4, **settings)
     for one in got.values():
-        tokens = one.tokens[:-1] if one.finish == "eos" else one.tokens
-        assert begun + one.text == decode(tokenizer, [*ids, *tokens])
+        assert begun + one.text == decode(tokenizer, [*ids, *one.tokens])
     word = got[1, 0].text[10:12]
-    stopped = drawn(sampler, [ids, ids], 4, stop=word, **settings)[1, 0]
+    stopped = drawn(sampler, [text, ids], 4, stop=word, **settings)[1, 0]
     assert stopped.finish == "stop"
     assert stopped.text == got[1, 0].text[: got[1, 0].text.index(word)]
 
