@@ -136,9 +136,10 @@ def make_evaluation(
         usage: Usage | None = None,
     ) -> float:
         nonlocal shape
+        cfg = nnx.merge(graphdef, params).cfg
         if shape is None:  # once: what is free changes, what is compiled must not
             shape = pool_shape(
-                nnx.merge(graphdef, params).cfg,
+                cfg,
                 batching,
                 prompt=max(map(len, tokens_of)),
                 new=max_new_tokens,
@@ -148,7 +149,7 @@ def make_evaluation(
         keys = key_data(row_keys(key, n * len(problems)))
         rows = [row for row in range(n * len(problems)) if divmod(row, n) not in done]
         requests = [Request(row // n, keys[row], max_new_tokens) for row in rows]
-        submissions = Submissions(problems, texts, n, tokenizer, judge)
+        submissions = Submissions(problems, texts, n, tokenizer, judge, eos_ids=cfg.eos_ids)
         drawn: dict[int, Finished] = {}
 
         def keep_judged(wait_s: float | None = None) -> None:

@@ -1,14 +1,15 @@
 """Completions on their way through the judge."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 import numpy as np
 
 from rlif_jax.data.extract import extract_code
-from rlif_jax.data.prompts import opens_thinking
+from rlif_jax.data.prompts import encode_text, opens_thinking
 from rlif_jax.execution.pool import Judge
+from rlif_jax.model.tokenizer import continuation, without_end
 from rlif_jax.problem import Outcome, Problem
 
 
@@ -19,7 +20,8 @@ class Submissions:
     problem n. Without a judge programs are extracted but not run. `notice("sampling", done, total)`
     is told how many rows have finished. `prompts` are the texts that posed the problems: where one
     ends inside the thinking, a completion that does not end it holds no answer. `texts` are the
-    completions as sampled, without that prompt's `<think>`.
+    completions as sampled: a prompt and one of them are together the decoding of all their tokens,
+    less the end-of-sequence and padding tokens at the end. `eos_ids` are the model's ends.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
@@ -32,10 +34,12 @@ class Submissions:
         tokenizer: Any,
         judge: Judge | None,
         notice: Callable[..., None] | None = None,
+        eos_ids: Collection[int] = (),
     ):
         self.problems, self._group = problems, group
-        self._tokenizer, self._judge = tokenizer, judge
+        self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
+        self._prompts, self._prompt_tokens_of = prompts, dict[int, list[int]]()
         self._thinking_open = [opens_thinking(prompt) for prompt in prompts]
         if judge is not None:
             for problem in problems:
@@ -48,17 +52,23 @@ class Submissions:
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
         """Decode these rows, extract their programs and hand them to the judge."""
-        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        for row, text in zip(rows.tolist(), texts, strict=True):
+        for row, sampled in zip(rows.tolist(), tokens, strict=True):
             n = row // self._group
+            answer = without_end(self._tokenizer, sampled, self._eos_ids)
+            text = continuation(self._tokenizer, self._prompt_tokens(n), answer)
             self.texts[row] = text
             self.codes[row] = extract_code(text, self._thinking_open[n])
             if self._judge is not None:
                 future = self._judge.submit(self.problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
-        self._seen += len(texts)
+        self._seen += len(tokens)
         if self._notice is not None:
             self._notice("sampling", self._seen, len(self.texts))
+
+    def _prompt_tokens(self, n: int) -> list[int]:
+        if n not in self._prompt_tokens_of:
+            self._prompt_tokens_of[n] = encode_text(self._tokenizer, self._prompts[n])
+        return self._prompt_tokens_of[n]
 
     def judged(self, wait_s: float | None = None) -> list[tuple[int, Outcome]]:
         """Rows whose outcomes are there and were not given before, in the order of their end.

@@ -143,7 +143,13 @@ def train(cfg: Config) -> None:
                     prompts = [programs.pose(problem) for problem in problems]
                 texts = [prompt.text for prompt in prompts]
                 submissions = Submissions(
-                    problems, texts, G, tokenizer, judge if tested else None, notice
+                    problems,
+                    texts,
+                    G,
+                    tokenizer,
+                    judge if tested else None,
+                    notice,
+                    opened.cfg.eos_ids,
                 )
                 state, values, records = train_step(
                     cfg, programs, state, reference, prompts, step_key, submissions, watch, notice

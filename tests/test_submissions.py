@@ -1,22 +1,61 @@
-"""Completions on their way to the judge: what is looked at before any of them has come."""
+"""Sampled tokens to texts, programs and the judge, for tokenizers of several kinds."""
 
 import numpy as np
 import pytest
+from tokenizers import normalizers
+from tokenizers_of_kinds import byte_fallback, byte_level
 
 from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution import judgeable
 from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.pool import Judge
+from rlif_jax.model.tokenizer import decode
 from rlif_jax.problem import Problem, Test, Verdict
 from rlif_jax.submissions import Submissions
 
+PROBLEM = Problem("p", "Echo.", (Test("1\n", "1\n", "stdin"),))
+BLOCK = "```python\n{}\n```\n"
+FORCED = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+PROGRAM = "print(' , '.join(x) != '<|fim_prefix|>')"
 
-class Characters:
-    """A tokenizer whose tokens are characters."""
+# (prompt, completion): the program
+ANSWERS = {
+    ("Q\n<think>\n", f"easy</think>\n{BLOCK.format(PROGRAM)}"): PROGRAM,
+    ("Q\n", f"<think>easy</think>\n{BLOCK.format(PROGRAM)}"): PROGRAM,
+    ("Q\n", f"<think>First try:\n{BLOCK.format('print(0)')}no, wrong"): None,
+    ("Q\n<think>\n", f"First try:\n{BLOCK.format('print(0)')}no, wrong"): None,
+    ("Q\n", BLOCK.format("x = '</s>'")): "x = '</s>'",
+    ("Q\n", BLOCK.format("x = '<think>'")): "x = '<think>'",
+}
 
-    def batch_decode(self, tokens, **options) -> list[str]:
-        return ["".join(map(chr, row)) for row in tokens]
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+@pytest.mark.parametrize(("prompt", "answer"), ANSWERS)
+def test_thoughts_and_programs_of_special_tokens(make, prompt, answer):
+    tokenizer = make(clean_up_tokenization_spaces=True, **{FORCED: True})
+    submissions = Submissions([PROBLEM], [prompt], 1, tokenizer, None)
+    if make is byte_fallback:  # encodes a space before each piece between special tokens
+        tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    sampled = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    submissions.finished(np.array([0]), [np.array(sampled, np.int32)])
+    assert submissions.texts == [answer]
+    assert submissions.codes == [ANSWERS[prompt, answer]]
+
+
+def test_a_text_keeps_its_first_space_and_loses_every_end():
+    """The model's ends may be more than the tokenizer's; padding has none of them."""
+    tokenizer = byte_fallback()
+    other = tokenizer.convert_tokens_to_ids("<|fim_prefix|>")
+    tokens = np.array([tokenizer.convert_tokens_to_ids("\u2581a"), other], np.int32)
+    for eos_ids, text in (((other,), " a"), ((), " a<|fim_prefix|>")):
+        submissions = Submissions([PROBLEM], ["Q"], 2, tokenizer, None, eos_ids=eos_ids)
+        padded = np.append(tokens, [tokenizer.pad_token_id] * 3)
+        submissions.finished(np.array([1, 0]), [tokens, padded])
+        assert submissions.texts == [text, text]
+        begun = tokenizer("Q", add_special_tokens=False).input_ids
+        kept = tokens[:-1] if eos_ids else tokens
+        assert decode(tokenizer, begun) + text == decode(tokenizer, [*begun, *kept])
 
 
 def doubles(*tests: str) -> Problem:
@@ -28,12 +67,13 @@ def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch)
     parsed = []
     monkeypatch.setattr(judgeable, "load_json", lambda text: parsed.append(text) or load_json(text))
     problems = [doubles("1"), doubles("1", "1.0", "true")]
+    tokenizer = byte_level()
     texts = ["```\ndef f(n): return 2 * n\n```", "```\nf = str\n```", "none", "```\nf = abs\n```"]
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
-        submissions = Submissions(problems, ["", ""], 4, Characters(), judge)
+        submissions = Submissions(problems, ["", ""], 4, tokenizer, judge)
         assert parsed == ["1", "2", "1", "2", "1.0", "2", "true", "2"]
         for rows in ([7, 0, 3], [1, 2], [4, 5, 6]):
-            tokens = [np.array(list(map(ord, texts[row % 4]))) for row in rows]
+            tokens = [np.array(tokenizer(texts[row % 4]).input_ids) for row in rows]
             submissions.finished(np.array(rows), tokens)
         outcomes = submissions.outcomes()
     assert len(parsed) == 8
@@ -44,5 +84,5 @@ def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch)
 def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
         with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 has '\['"):
-            Submissions([doubles("1"), doubles("1", "[")], ["", ""], 4, Characters(), judge)
-        Submissions([doubles("[")], [""], 4, Characters(), None)  # nothing is run
+            Submissions([doubles("1"), doubles("1", "[")], ["", ""], 4, byte_level(), judge)
+        Submissions([doubles("[")], [""], 4, byte_level(), None)  # nothing is run

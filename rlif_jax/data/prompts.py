@@ -1,15 +1,14 @@
 """Problems to chat messages, to text, to tokens, to a padded batch."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import jinja2
 import numpy as np
 
 from rlif_jax.batch import Prompts
 from rlif_jax.config import PromptStyle, Thinking
+from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.extract import THINK, THINK_END
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS, livecodebench_messages
 from rlif_jax.errors import UserError
@@ -21,10 +20,6 @@ _STDIN_REQUEST = (
     "in one ```python block."
 )
 _FUNCTION_REQUEST = "Complete this function and put it in one ```python block:"
-
-# Llama 3's templates write today's date into the system message. A run must not change its prompts
-# at midnight, so they get the date that they have themselves where there is no clock.
-_LLAMA_DATE = "26 Jul 2024"
 
 
 class _PromptFields(Protocol):
@@ -126,9 +121,12 @@ def pose(
     Raises as `render_prompt` does.
     """
     text = render_prompt(tokenizer, problem, options)
-    return EncodedPrompt(
-        text, [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
-    )
+    return EncodedPrompt(text, encode_text(tokenizer, text))
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """The token ids of a prompt's whole text."""
+    return [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
 
 
 def encode_prompt(
@@ -154,29 +152,8 @@ def _rendered_chat(tokenizer: Any, problem: Problem, options: PromptOptions) -> 
             "put to this model; use an instruction-tuned model, add a chat_template to its "
             f"tokenizer files, or choose a prompt_style without one: {', '.join(WHOLE_TEXTS)}."
         )
-    messages, variables = prompt_messages(problem, options), {}
-    try:
-        names = _names_in(tokenizer.get_chat_template())
-        if "date_string" in names:
-            variables["date_string"] = _LLAMA_DATE
-        if options.thinking != "template" and "enable_thinking" in names:
-            variables["enable_thinking"] = options.thinking == "on"
-        text = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **variables
-        )
-    except jinja2.TemplateError as error:
-        raise UserError(
-            f"The chat template of {tokenizer.name_or_path!r} refused the prompt: {error}. If it "
-            "takes no system message, leave data.system_prompt empty and data.prompt_style=chat."
-        ) from error
-    return text, "enable_thinking" in variables
-
-
-@functools.lru_cache(maxsize=8)
-def _names_in(template: str) -> frozenset[str]:
-    """The names that the code of a chat template uses, not those in its comments and texts."""
-    tokens = jinja2.Environment().lex(template)
-    return frozenset(value for _, kind, value in tokens if kind == "name")
+    thinking = None if options.thinking == "template" else options.thinking == "on"
+    return render_chat(tokenizer, prompt_messages(problem, options), thinking)
 
 
 def _has_token(tokenizer: Any, token: str) -> bool:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
-_THINK_TAGS = ("<think>", "</think>")
 
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -111,13 +110,10 @@ def read_gguf_tokenizer(reader: GGUFReader, path: str | Path) -> "PreTrainedToke
 
 
 def _added_tokens(reader: GGUFReader, tokens: list[str]) -> list[AddedToken]:
-    """Control tokens (special) and user-defined tokens (whole, but shown when decoding).
-
-    The tags around a thought are shown whatever the file says: they tell where the answer starts.
-    """
+    """Control tokens (special) and user-defined tokens, neither of which is ever cut."""
     kinds = metadata(reader, "tokenizer.ggml.token_type", [])
     return [
-        AddedToken(token, special=kind == _CONTROL and token not in _THINK_TAGS, normalized=False)
+        AddedToken(token, special=kind == _CONTROL, normalized=False)
         for token, kind in zip(tokens, kinds, strict=False)
         if kind in (_CONTROL, _USER_DEFINED)
     ]

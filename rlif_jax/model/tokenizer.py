@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from rlif_jax.model.config import ModelConfig
 # Embedding rows beyond the tokenizer's ids that pass as padding: so many, or this share of all.
 # Qwen2.5-Coder-7B has 399 of 152,064, deepseek-llm-7b 2,385 of 102,400.
 _MOST_PADDING, _MOST_PADDING_SHARE = 1024, 1 / 32
+
+# Decoders tell a text's first token from the following ones, and join the bytes of a character, of
+# which there are at most four. Byte tokens that are named like this are decoded as one run, however
+# long: one wrong byte makes replacement characters of them all.
+_CONTEXT = 8
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -47,6 +55,47 @@ def read_tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token_id is None:  # never matters under the masks
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of these ids [T] to the character: all text of the package is decoded here.
+
+    Special tokens are written out, since tags of thinking may be special, and programs may hold
+    any of them. The clean-up of spaces, which a tokenizer's files may ask for, rewrites programs
+    (`' , '.join`), so it is off.
+    """
+    return tokenizer.decode(
+        list(map(int, tokens)), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+
+
+def continuation(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -> str:
+    """The text that `tokens` [T] add to that of `before` [P]: the two texts together are all's.
+
+    A decoder may treat the first token of a text as a beginning, for instance take the space from
+    it, so a completion is never decoded alone. Where `before` ends within a character, the whole
+    character belongs to the continuation.
+    """
+    start = max(0, len(before) - _CONTEXT)
+    while start and _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(int(before[start])) or ""):
+        start -= 1
+    text = decode(tokenizer, [*before[start:], *tokens])
+    begun = decode(tokenizer, before[start:])
+    while not text.startswith(begun):
+        begun = begun[:-1]
+    return text[len(begun) :]
+
+
+def without_end(tokenizer: Any, tokens: Sequence[int], eos_ids: Collection[int]) -> Sequence[int]:
+    """`tokens` [T] without the end-of-sequence and padding tokens that they end with.
+
+    `eos_ids` are the model's; the tokenizer's own are known.
+    """
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *eos_ids}
+    length = len(tokens)
+    while length and int(tokens[length - 1]) in ends:
+        length -= 1
+    return tokens[:length]
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

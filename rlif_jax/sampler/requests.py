@@ -1,16 +1,16 @@
 """What is asked of the sampler, and what it gives back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlif_jax.batch import TokenStats
 
-Stop = Callable[[np.ndarray, int], int | None]
-"""`stop(tokens, seen)`: how many of a sequence's tokens to keep if it is to stop, else None.
+Stop = Callable[[Sequence[int], np.ndarray, int], int | None]
+"""`stop(prompt, tokens, seen)`: how many of a completion's tokens to keep if it is to stop.
 
-`seen` of them were there when it was asked before.
+None lets it go on. `seen` of them were there when it was asked before.
 """
 
 

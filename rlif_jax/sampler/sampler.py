@@ -20,7 +20,10 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Array, TokenStats
+from rlif_jax.data.chat_template import render_chat
+from rlif_jax.data.prompts import encode_text
 from rlif_jax.errors import UserError
+from rlif_jax.model.tokenizer import continuation, without_end
 from rlif_jax.sampler.batching import Sampling, Usage
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.draw import KEY_KIND, key_data
@@ -39,8 +42,9 @@ class Sample:
     """One completion: sample `index` of prompt number `prompt`.
 
     `tokens` int32 [T] end with the end-of-sequence token, or with the one that completes a stop
-    string, unless `finish` is "length"; `text` has neither. `stats` are TokenStats of [T] under
-    softmax(logits / temperature), in nats, or None.
+    string, unless `finish` is "length"; `text` has neither. Otherwise the texts of prompt and
+    completion are together the decoding of all their tokens, special ones written out. `stats` are
+    TokenStats of [T] under softmax(logits / temperature), in nats, or None.
     """
 
     prompt: int
@@ -119,18 +123,26 @@ class Sampler:
             stop=make_stop(self._tokenizer, stops) if stops else None,
             usage=self.usage,
         )
-        return self._samples(finished, n, stops, ignore_eos)
+        return self._samples(finished, tokens, n, stops, ignore_eos)
 
     def _samples(
-        self, finished: Iterable[list[Finished]], n: int, stops: Sequence[str], ignore_eos: bool
+        self,
+        finished: Iterable[list[Finished]],
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        stops: Sequence[str],
+        ignore_eos: bool,
     ) -> Iterator[Sample]:
         for several in finished:
             for one in several:
                 at_eos = not ignore_eos and one.tokens[-1] in self._cfg.eos_ids
                 finish = "length" if one.truncated else "eos" if at_eos else "stop"
-                text = self._tokenizer.decode(one.tokens, skip_special_tokens=True)
+                prompt, answer = one.request // n, one.tokens
+                if not ignore_eos:
+                    answer = without_end(self._tokenizer, answer, self._cfg.eos_ids)
+                text = continuation(self._tokenizer, prompts[prompt], answer)
                 yield Sample(
-                    prompt=one.request // n,
+                    prompt=prompt,
                     index=one.request % n,
                     tokens=one.tokens,
                     text=cut(text, stops) if finish == "stop" else text,
@@ -154,12 +166,9 @@ class Sampler:
 
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
-            return list(self._tokenizer(prompt, add_special_tokens=False).input_ids)
+            return encode_text(self._tokenizer, prompt)
         if len(prompt) and isinstance(prompt[0], Mapping):
-            text = self._tokenizer.apply_chat_template(
-                list(prompt), add_generation_prompt=True, tokenize=False
-            )
-            return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+            return encode_text(self._tokenizer, render_chat(self._tokenizer, prompt)[0])
         return [int(token) for token in prompt]
 
     def _limits(self, max_new_tokens: int | Sequence[int], count: int) -> list[int]:

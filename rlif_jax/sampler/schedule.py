@@ -293,7 +293,10 @@ class Schedule:
         if goes_on and self._stop is None:
             return None
         tokens = np.concatenate([tokens for tokens, _ in live.parts])
-        keep = None if self._stop is None else self._stop(tokens, len(tokens) - new)
+        keep = None
+        if self._stop is not None:
+            prompt = self._prompts[self._requests[live.request].prompt]
+            keep = self._stop(prompt, tokens, len(tokens) - new)
         if keep is None and goes_on:
             return None
         truncated = keep is None and tokens[-1] not in self._eos_ids

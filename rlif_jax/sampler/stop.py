@@ -5,40 +5,41 @@ from typing import Any
 
 import numpy as np
 
+from rlif_jax.model.tokenizer import continuation
 from rlif_jax.sampler.requests import Stop
+
+_HALF_A_CHARACTER = "\ufffd"
 
 
 def make_stop(tokenizer: Any, stops: Sequence[str]) -> Stop:
-    """Build `stop(tokens, seen) -> int | None`: the tokens to keep once a stop string is complete.
+    """Build `stop(prompt, tokens, seen) -> int | None`: the tokens to keep when it is time to stop.
 
-    The last of them completes the first stop string, wherever tokens begin and end in it. Special
-    tokens have no text, except for a stop string that has one in it. Only the tokens after the
-    first `seen` are searched, and those before that a stop string can begin in.
+    They are the fewest of `tokens` whose text, as it follows the prompt's, has one of the stop
+    strings, wherever tokens begin and end in it. The first `seen` are known to have none; they are
+    decoded again only so far back as a stop string can begin.
     """
-    special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-    plain = [word for word in stops if not any(token in word for token in special.values())]
-    marked = [word for word in stops if word not in plain]
-    # A token with a text has at least one byte of it. One more, for a decoder may strip the space
-    # that a text begins with.
-    reach = 1 + max(len(word.encode()) for word in stops)
+    # A character that is not whole yet may be written as up to three replacements.
+    reach = 3 + max(map(len, stops))
 
-    def says_it(tokens: np.ndarray) -> bool:
-        text = tokenizer.decode(tokens, skip_special_tokens=True)
-        if any(word in text for word in plain):
-            return True
-        text = tokenizer.decode(tokens, skip_special_tokens=False) if marked else ""
-        return any(word in text for word in marked)
+    def stop(prompt: Sequence[int], tokens: np.ndarray, seen: int) -> int | None:
+        all_tokens = np.concatenate([np.asarray(prompt, np.int32), tokens])
 
-    def stop(tokens: np.ndarray, seen: int) -> int | None:
-        with_text = np.flatnonzero(~np.isin(tokens[:seen], list(special)))
-        first = with_text[-reach] if len(with_text) >= reach else 0
-        if not says_it(tokens[first:]):
+        def text(first: int, end: int) -> str:
+            before, added = np.split(all_tokens[: len(prompt) + end], [len(prompt) + first])
+            return continuation(tokenizer, before, added)
+
+        first, back = seen, reach
+        while first and len(text(first, seen)) < reach:  # there may be tokens without a text
+            first, back = max(0, seen - back), 2 * back
+
+        def says_it(end: int) -> bool:
+            said = text(first, end)
+            return any(word in said for word in stops)
+
+        # Decoders may take a text back while a character is not whole.
+        if _HALF_A_CHARACTER not in text(first, len(tokens)) and not says_it(len(tokens)):
             return None
-        short, enough = seen, len(tokens)  # up to `short` tokens there is none, with `enough` is
-        while enough - short > 1:
-            middle = (short + enough) // 2
-            short, enough = (short, middle) if says_it(tokens[first:middle]) else (middle, enough)
-        return enough
+        return next(filter(says_it, range(seen + 1, len(tokens) + 1)), None)
 
     return stop
 

@@ -1,4 +1,4 @@
-"""Answers and the program that each one holds, by CommonMark's rules for fences."""
+"""Answers and the program that each one holds, by CommonMark or the official rule."""
 
 import json
 import re
@@ -28,7 +28,53 @@ ANSWERS = {
     "blank lines and trailing spaces stay": ("```\n\nx = 1   \n\n```", "\nx = 1   \n"),
     "indented fence": ("1. So:\n   ```python\n   if x:\n       y\n  z\n   ```", "if x:\n    y\nz"),
     "indent of one": (" ```\n x\n```", "x"),
-    "four spaces are no fence": ("    ```\n    x = 1\n    ```", None),
+    "fence indented by four": ("    ```\n    x = 1\n    ```", "x = 1"),
+    "fence indented by a tab": ("\t```\n\tif x:\n\t\ty\n\t```", "if x:\n\ty"),
+    "fence indented by a tab, program by spaces": (
+        "\t```\n    if x:\n      y\n\t```",
+        "if x:\n  y",
+    ),
+    "fence indented, program not": ("   ```\nif x:\n  y\n   ```", "if x:\n  y"),
+    "closing fence indented": ("So: ```\n  if x:\n    y\n  ```", "if x:\n  y"),
+    "in a list item": ("10. So:\n    ```py\n    if x:\n        y\n    ```", "if x:\n    y"),
+    "opening a list item": ("- 1. ```py\n     if x:\n       y\n     ```", "if x:\n  y"),
+    "opening a list item, closed outside": ("1. ```py\n   if x:\n     y\n```", "if x:\n  y"),
+    "after words in a list item": ("1. So: ```py\n   if x:\n     y\n   ```", "if x:\n  y"),
+    "in a quote": ("> So:\n> ```py\n> if x:\n>   y\n>\n> z > 1\n> ```", "if x:\n  y\n\nz > 1"),
+    "in a quote in a list": ("- > ```py\n  > if x:\n  >   y\n  > ```\n", "if x:\n  y"),
+    "after words in a quote": ("> So: ```py\n> x = 1\n> ```", "x = 1"),
+    "in a quote that the program leaves": ("> ```py\nx = 1\n```", "x = 1"),
+    "in tags": ("<answer>```python\nx = 1\n```</answer>", "x = 1"),
+    "in tags, then a sample output": (
+        "<answer>```python\nx = 1\n```</answer>\n```\n1\n```",
+        "1",
+    ),
+    "in tags twice": (
+        "<answer>```py\na = 1\n```</answer> or <answer>```py\nb = 2\n```</answer>",
+        "b = 2",
+    ),
+    "in bold": ("**```python\nx = 1\n```**", "x = 1"),
+    "after words": ("So: ```python\nx = 1\n```", "x = 1"),
+    "after words, without a label": ("So: ```\nx = 1\n```\n", "x = 1"),
+    "after words, cut off": ("```\na = 1\n```\nBetter: ```python\nb = 2", None),
+    "after words, a longer fence": (
+        "So: ````py\na = '''\n```\n'''\n````",
+        "a = '''\n```\n'''",
+    ),
+    "after words, then another": ("One: ```\na = 1\n```\nTwo:\n```py\nb = 2\n```", "b = 2"),
+    "words about a fence, then a block": (
+        "Wrap it in ```\nlike so:\n```py\nx = 1\n```",
+        "x = 1",
+    ),
+    "words about a fence after a block": (
+        "```py\nx = 1\n```\nIt is wrapped in ```\nHm.",
+        "x = 1",
+    ),
+    "words about a fence, then one after words": ("As ```\nwith: ```py\nx = 1\n```", "x = 1"),
+    "text after the last fence": ("```python\nx = 1\n``` done", "x = 1"),
+    "a block that another one interrupts": ("```py\na =\nNo:\n```py\nb = 2\n```", "b = 2"),
+    "a block that another one interrupts, cut off": ("```py\na = 1\n```py\nb =", None),
+    "fences of four around three": ("````md\n```py\nx\n```\n````", "```py\nx\n```"),
     "four spaces do not close": ("```\nx = '''\n    ```\n'''\n```", "x = '''\n    ```\n'''"),
     "two blocks": ("```\na = 1\n```\nor\n```python\nb = 2\n```", "b = 2"),
     "sample output in a block of its own": (
@@ -47,6 +93,50 @@ ANSWERS = {
     "blank block": ("```python\n  \n\n```", None),
     "empty": ("", None),
     "after thinking": ("<think>\n```\na = 1\n```\n</think>\n```\nb = 2\n```", "b = 2"),
+    "two thoughts": (
+        "<think>a</think>\n<think>\n```\na\n```</think>```\nb = 2\n```",
+        "b = 2",
+    ),
+    "a thought after the answer": (
+        "<think>a</think>```\nb = 2\n```\n<think>ok</think> Yes.",
+        "b = 2",
+    ),
+    "a thought amid words": ("So <think>\n```\na = 1\n```\n</think> no.", None),
+    "a thought amid words, cut off": ("So <think>maybe\n```\na = 1\n```\nor", None),
+    "a tag amid words after a block": ("```\nx = 1\n```\nIt prints <think> first.", "x = 1"),
+    "opening tag in the program": (
+        "<think>a</think>\n```\nx = '<think>'\n```",
+        "x = '<think>'",
+    ),
+    "closing tag in the program": ("```\nx = 'a</think>'\n```", "x = 'a</think>'"),
+    "closing tag in the program, after a thought": (
+        "<think>a</think>\n```\nx = 'a</think>'\n```",
+        "x = 'a</think>'",
+    ),
+    "tags on lines of the program": (
+        "<think>a</think>\n```\nx = '''\n<think>\n</think>\n'''\n```",
+        "x = '''\n<think>\n</think>\n'''",
+    ),
+    "closing tag in later words": ("```\nx = 1\n```\nIt ends with </think> as asked.", "x = 1"),
+    "tags in quotes": ("I print `<think>`:\n```\nx = 1\n```\nand `</think>`.", "x = 1"),
+    "tag in quotes in a thought": ("<think>I print '</think>':\n```\na = 1\n```\nor", None),
+    "tags in quotes in a finished thought": (
+        "<think>'</think>'\n```\na\n```\n</think>\n```\nb = 2\n```",
+        "b = 2",
+    ),
+    "tag in the block of a thought": (
+        "<think>\n```\nx = 'a</think>'\n```\n</think>\n```\nb = 2\n```",
+        "b = 2",
+    ),
+    "prompted thought, answer cut off": ("hm\n```py\na =\n</think>\n```py\nb =", None),
+    "fence left open in a prompted thought": (
+        "```py\na =\n</think>\n\n```py\nb = 2\n```",
+        "b = 2",
+    ),
+    "answer in tags after a thought": (
+        "<think>a</think><answer>```py\nx = 1\n```</answer>",
+        "x = 1",
+    ),
     "thinking begun in the prompt": ("hm\n```\na = 1\n```\n</think>```\nb = 2\n```", "b = 2"),
     "nothing after thinking": ("<think>\n```\na = 1\n```\n</think>\nDone.", None),
     "thinking cut off": ("<think>\nTry\n```\na = 1\n```\nNo,", None),
@@ -59,6 +149,15 @@ ANSWERS = {
 def test_answers(name):
     answer, code = ANSWERS[name]
     assert extract_code(answer) == code
+
+
+def test_a_thought_that_the_prompt_opened():
+    draft, answer = "a\n```\nx = 1\n```\n", "```\nx = 2\n```"
+    assert extract_code(draft, thinking_open=True) is None
+    assert extract_code(f"{draft}</think>{answer}", thinking_open=True) == "x = 2"
+    assert extract_code(f"{draft}</think>Done.", thinking_open=True) is None
+    assert extract_code(f"{draft}It prints '</think>'. Or\n{answer}", thinking_open=True) is None
+    assert extract_code(f"<think>{draft}</think>{answer}", thinking_open=True) == "x = 2"
 
 
 # Answers on which LiveCodeBench's own extraction was run, in tests/execution/cases: our code, and
@@ -125,6 +224,52 @@ def test_any_code_comes_back_whole(code, before, after, character, label):
     assert extract_code(f"{answer}\n{fence}{label}\n{code}") is None
     assert extract_code(f"<think>{answer}") is None
     assert extract_code(f"<think>{answer}</think>{before}") is None
+
+
+FORMS = {
+    "after words": "So: ```python\n{}\n```\nDone.",
+    "after words, bare": "So: ```\n{}\n```\nDone.",
+    "in tags": "<answer>```python\n{}\n```</answer>",
+    "in a list item": "10. So:\n    ```python\n{:    }\n    ```\n11. Done.",
+    "opening a list item": "10. ```python\n{:    }\n    ```",
+    "in a quote": "> ```python\n{:> }\n> ```\n\nDone.",
+    "by a tab": "\t```python\n{:\t}\n\t```",
+    "windows": "```python\r\n{}\r\n```\r\n",
+    "text after": "```python\n{}\n``` Done.",
+    "second": "```python\nno\n```\nBetter: ```python\n{}\n```",
+    "after a thought": "<think>\n```python\nno\n``` hm</think>\n```python\n{}\n```",
+    "before words about tags": "```python\n{}\n```\nIt prints <think> and </think> so.",
+}
+
+
+class Indented(str):
+    """A text of which each line can be begun with what a format asks for."""
+
+    def __format__(self, begin):
+        return "\n".join(begin + line for line in self.split("\n"))
+
+
+UNFENCED = CODE.filter(lambda code: "`" not in code and "~" not in code)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(code=UNFENCED)
+def test_a_program_comes_back_exact_in_every_form(form, code):
+    answer = FORMS[form].format(Indented(code))
+    assert extract_code(answer) == code
+    assert extract_code(answer, thinking_open=True) == (code if "</think>\n" in answer else None)
+    assert extract_code(f"<think>{answer.replace('</think>', '')}") is None
+    assert extract_code(f"{answer}\nOr:\n```python\n{code}") is None
+
+
+@pytest.mark.parametrize("tag", ["<think>", "</think>"])
+@given(code=UNFENCED, data=st.data())
+def test_a_program_may_hold_a_tag(tag, code, data):
+    """Wherever it is in the program, after a thought and without one."""
+    at = data.draw(st.integers(0, len(code)))
+    code = code[:at] + tag + code[at:]
+    assert extract_code(f"```python\n{code}\n```\nDone.") == code
+    assert extract_code(f"<think>So.</think>\n```python\n{code}\n```") == code
 
 
 @settings(deadline=None)

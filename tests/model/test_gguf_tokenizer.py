@@ -9,6 +9,7 @@ from tiny_gguf import TINY, TOKENS, gguf_tensors, write_gguf
 from rlif_jax.errors import UserError
 from rlif_jax.model.gguf import open_gguf
 from rlif_jax.model.gguf_tokenizer import read_gguf_tokenizer
+from rlif_jax.model.tokenizer import decode
 
 GOLDEN = json.loads(
     (Path(__file__).parent.parent / "goldens" / "smollm2_tokens.json").read_text("utf-8")
@@ -61,9 +62,10 @@ def test_merges_and_special_tokens_of_a_tiny_file(write):
     tokenizer = write()
     pieces = [TOKENS[i] for i in tokenizer("ab a<|im_end|><tool>").input_ids]
     assert pieces == ["ab", "Ġ", "a", "<|im_end|>", "<tool>"]
-    assert tokenizer.decode(tokenizer("<tool><|im_end|>").input_ids, skip_special_tokens=True) == (
-        "<tool>"  # user-defined tokens are text, control tokens are not
-    )
+    both = tokenizer("<tool><|im_end|>").input_ids
+    # To transformers user-defined tokens are text, and control tokens are not.
+    assert tokenizer.decode(both, skip_special_tokens=True) == "<tool>"
+    assert decode(tokenizer, both) == "<tool><|im_end|>"
     assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
     assert tokenizer.chat_template is None
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from queues import PAGE, PROMPTS, STATS, recompiled
+from tokenizers_of_kinds import KINDS
 
 from rlif_jax.errors import UserError
+from rlif_jax.model.tokenizer import continuation, decode
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.sampler import Sampler
 
@@ -66,7 +68,7 @@ def test_text_ids_and_chats_are_prompts_and_greedy_takes_the_likeliest(tiny, sam
     greedy = drawn(sampler, prompts, temperature=0, max_new_tokens=12)
     tokens = [greedy[n, 0].tokens.tolist() for n in range(5)]
     assert tokens[0] == tokens[1] == tokens[2] != tokens[3] == tokens[4]
-    assert greedy[0, 0].text == tokenizer.decode(tokens[0], skip_special_tokens=True)
+    assert text + greedy[0, 0].text == decode(tokenizer, ids + tokens[0])
     for n, prompt in ((0, ids), (3, list(tokenizer(written).input_ids))):
         logits_TV = model_of(tiny).logits(jnp.asarray([[*prompt, *tokens[n]]]))[0]
         assert tokens[n] == logits_TV[len(prompt) - 1 : -1].argmax(-1).tolist()
@@ -170,10 +172,10 @@ def test_stop_strings_end_a_sample_at_the_token_that_completes_them(tiny, sample
     settings = {"max_new_tokens": 48, "ignore_eos": True}
     by_chunk = sampler if chunk == 32 else Sampler(model_of(tiny), tiny[2], batching)
     got = drawn(by_chunk, ["ab", "c"], 8, stop=stops, **settings)
-    stopped = 0
+    stopped, prompts = 0, [tiny[2](text).input_ids for text in ("ab", "c")]
     for which, whole in endless.items():
         texts = (
-            tiny[2].decode(whole.tokens[: n + 1], skip_special_tokens=True)
+            continuation(tiny[2], prompts[which[0]], whole.tokens[: n + 1])
             for n in range(len(whole.tokens))
         )
         ends = [n + 1 for n, text in enumerate(texts) if any(word in text for word in stops)]
@@ -188,6 +190,30 @@ def test_stop_strings_end_a_sample_at_the_token_that_completes_them(tiny, sample
         stopped += bool(ends)
     assert 2 <= stopped < len(endless)
     assert any(np.isin(one.tokens[:-1], (0, 2)).any() for one in endless.values())  # ignored
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompt_and_text_are_the_decoding_of_all_tokens(sampler, monkeypatch, kind):
+    """For a text and for token ids, for every kind of decoder, with and without a stop string."""
+    tokenizer = KINDS[kind]()
+    monkeypatch.setattr(sampler, "_tokenizer", tokenizer)
+    text = "<think> a b"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    begun, settings = decode(tokenizer, ids), {"max_new_tokens": 40, "ignore_eos": True}
+    got = drawn(sampler, [text, ids], 4, **settings)
+    for one in got.values():
+        assert begun + one.text == decode(tokenizer, [*ids, *one.tokens])
+    word = got[1, 0].text[10:12]
+    stopped = drawn(sampler, [text, ids], 4, stop=word, **settings)[1, 0]
+    assert stopped.finish == "stop"
+    assert stopped.text == got[1, 0].text[: got[1, 0].text.index(word)]
+
+
+def test_a_chat_is_the_same_on_every_day(tiny, sampler, monkeypatch):
+    chat, template = [{"role": "user", "content": "hi"}], "{{ strftime_now('%d %b %Y') }}"
+    monkeypatch.setattr(tiny[2], "chat_template", template)
+    got = drawn(sampler, [chat, "26 Jul 2024"], temperature=0, max_new_tokens=5)
+    assert got[0, 0].tokens.tolist() == got[1, 0].tokens.tolist()
 
 
 def test_no_prompts_give_no_samples(sampler):
