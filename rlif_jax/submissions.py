@@ -1,7 +1,7 @@
 """Completions on their way through the judge."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,18 @@ from rlif_jax.data.prompts import opens_thinking
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 
+LOOK_EVERY_S = 0.2
+"""How often the caller is told, while it waits for tests."""
+
 
 class Submissions:
     """Text, program and pending outcome of each row of a batch, filled in as rows finish.
 
     `finished` is what the sampler calls; `outcomes` waits for the judge. Row = n * G + g belongs to
-    problem n. Without a judge programs are extracted but not run. `notice("sampling", done, total)`
-    is told how many rows have finished. `prompts` are the texts that posed the problems: where one
-    ends inside the thinking, a completion that does not end it holds no answer. `texts` are the
-    completions as sampled, without that prompt's `<think>`.
+    problem n. Without a judge programs are extracted but not run. `notice(text, done, total)` is
+    told how many rows have been sampled, then judged, and may raise to stop. `prompts` are the
+    texts that posed the problems: where one ends inside the thinking, a completion that does not
+    end it holds no answer. `texts` are the completions as sampled, without that prompt's `<think>`.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Submissions:
         notice: Callable[..., None] | None = None,
     ):
         self.problems, self._group = problems, group
+        self.prompts = prompts
         self._tokenizer, self._judge = tokenizer, judge
         self._notice, self._seen = notice, 0
         self._thinking_open = [opens_thinking(prompt) for prompt in prompts]
@@ -42,8 +46,8 @@ class Submissions:
         self._ungiven: dict[Future[Outcome], int] = {}
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
-        """Decode these rows, extract their programs and hand them to the judge."""
-        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        """Decode these rows, if any, extract their programs and hand them to the judge."""
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         for row, text in zip(rows.tolist(), texts, strict=True):
             n = row // self._group
             self.texts[row] = text
@@ -69,8 +73,14 @@ class Submissions:
     def outcomes(self) -> tuple[Outcome, ...] | None:
         """Outcomes in row order, once all are there; None without a judge.
 
-        Raises what the judge raises when its own machinery fails.
+        Raises what the judge raises when its own machinery fails, and what `notice` raises.
         """
         if self._judge is None:
             return None
-        return tuple(self._futures[row].result() for row in range(len(self.texts)))
+        futures = [self._futures[row] for row in range(len(self.texts))]
+        while (left := wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)).not_done:
+            if self._notice is not None:
+                self._notice("waiting for tests", len(left.done), len(futures))
+            for future in left.done:
+                future.result()
+        return tuple(future.result() for future in futures)
