@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
@@ -59,12 +61,12 @@ def completion_records(
     completions: Sequence[str],
     codes: Sequence[str | None],
     *,
-    reward: Sequence[float],
-    terms: Mapping[str, Sequence[float]],
-    advantage: Sequence[float],
+    reward: ArrayLike,
+    terms: Mapping[str, ArrayLike],
+    advantage: ArrayLike,
     outcomes: Sequence[Outcome] | None,
-    length: Sequence[int],
-    truncated: Sequence[bool],
+    length: ArrayLike,
+    truncated: ArrayLike,
 ) -> list[dict[str, Any]]:
     """One record per completion for rollouts/, in row order n * G + g.
 
@@ -73,6 +75,10 @@ def completion_records(
     `length` is in tokens with the end-of-sequence token.
     """
     group = len(completions) // max(len(problems), 1)
+    # Whole arrays at once: reading JAX arrays number by number asks the devices for each.
+    rewards, advantages, lengths = (np.asarray(x).tolist() for x in (reward, advantage, length))
+    values = {name: np.asarray(term).tolist() for name, term in terms.items()}
+    cut_off = np.asarray(truncated, bool).tolist()
     return [
         {
             "problem": problems[row // group].id,
@@ -80,16 +86,41 @@ def completion_records(
             "prompt": prompts[row // group],
             "completion": completion,
             "code": codes[row],
-            "reward": float(reward[row]),
-            "terms": {name: float(values[row]) for name, values in terms.items()},
-            "advantage": float(advantage[row]),
+            "reward": rewards[row],
+            "terms": {name: term[row] for name, term in values.items()},
+            "advantage": advantages[row],
             "verdict": None if outcomes is None else outcomes[row].verdict.value,
             "tests": None if outcomes is None else [v.value for v in outcomes[row].results],
-            "length": int(length[row]),
-            "truncated": bool(truncated[row]),
+            "length": lengths[row],
+            "truncated": cut_off[row],
         }
         for row, completion in enumerate(completions)
     ]
+
+
+def _recorded(path: Path) -> list[tuple[int, bytes]]:
+    """The steps and lines of metrics.jsonl, without a half-written last one; none without a file.
+
+    Raises `UserError` for a line that is not a record with a step.
+    """
+    if not path.is_file():
+        return []
+    *lines, _torn = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append((int(json.loads(line)["step"]), line + b"\n"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"Line {number} of {path} is not a record of a step. Remove the line, or "
+                "choose another folder with --run-dir."
+            ) from error
+    return records
+
+
+def last_step(folder: Path) -> int:
+    """The last step in the folder's metrics.jsonl, -1 for none. Raises as `truncate_after`."""
+    return max((step for step, _ in _recorded(folder / "metrics.jsonl")), default=-1)
 
 
 def truncate_after(folder: Path, step: int) -> None:
@@ -100,22 +131,9 @@ def truncate_after(folder: Path, step: int) -> None:
     that is not a record with a step, and for a folder that cannot be written.
     """
     path = folder / "metrics.jsonl"
-    if path.is_file():
-        data = path.read_bytes()
-        *lines, _torn = data.split(b"\n")
-        lines = [line + b"\n" for line in lines]
-        kept = []
-        for number, line in enumerate(lines, 1):
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"Line {number} of {path} is not a record of a step. Remove the line, or "
-                    "choose another folder with --run-dir."
-                ) from error
-        if b"".join(kept) != data:
-            _write_whole(path, b"".join(kept))
+    kept = b"".join(line for number, line in _recorded(path) if number <= step)
+    if path.is_file() and kept != path.read_bytes():
+        _write_whole(path, kept)
     rollouts = folder / "rollouts"
     for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
         match = _ROLLOUT_FILE.fullmatch(file.name)
