@@ -89,6 +89,7 @@ def train(cfg: Config) -> None:
             progress.note,
         )
         data = problem_batches(mixture, cfg.data.prompts_per_step, cfg.seed)
+        G = cfg.sampling.samples_per_prompt
 
         # ---- devices, parameters, programs
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
@@ -140,33 +141,20 @@ def train(cfg: Config) -> None:
                 log.metrics(0, before)
                 for line in evaluation_lines(before):
                     progress.note(f"before training: {line}")
-            watch = Watch(unrecorded)
+            watch, judge_of_samples = Watch(unrecorded), judge if tested else None
+            run_step = functools.partial(train_step, cfg, programs, reference, watch, notice)
             for step in range(start if unrecorded else start + 1, cfg.steps + 1):
                 if not unrecorded:
                     with watch("data"):
                         stop.check()
                         problems = next(data)
                         prompts = [programs.pose(problem) for problem in problems]
+                    texts = [prompt.text for prompt in prompts]
                     submissions = Submissions(
-                        problems,
-                        [prompt.text for prompt in prompts],
-                        cfg.sampling.samples_per_prompt,
-                        tokenizer,
-                        judge if tested else None,
-                        notice,
+                        problems, texts, G, tokenizer, judge_of_samples, notice
                     )
                     step_key = jax.random.fold_in(key, step)
-                    state, record = train_step(
-                        cfg,
-                        programs,
-                        state,
-                        reference,
-                        prompts,
-                        step_key,
-                        submissions,
-                        watch,
-                        notice,
-                    )
+                    state, record = run_step(state, prompts, step_key, submissions)
                     position = position_of(data, mixture)
                     with watch("record"):
                         log.rollouts(step, record.completions())
@@ -179,8 +167,8 @@ def train(cfg: Config) -> None:
                     log.metrics(step, values)
                     unrecorded = {}
                     progress.step(step, values)
-                every = cfg.checkpoint.every
-                if step > saved and (step == cfg.steps or (every and step % every == 0)):
+                last, every = step == cfg.steps, cfg.checkpoint.every
+                if step > saved and (last or (every and step % every == 0)):
                     with watch("save"):
                         progress.phase("saving")
                         checkpoints.save(step, state, key, position)
@@ -190,10 +178,8 @@ def train(cfg: Config) -> None:
                 if unrecorded:
                     position |= {UNRECORDED: unrecorded | watch.lap()}
                 checkpoints.save(done, state, key, position)
-            saving = (
-                "it is saved, and the same command resumes" if done else "there is nothing to save"
-            )
-            progress.note(f"stopped after step {done}; {saving}")
+            saved_as = "the same command resumes from it" if done else "there is nothing to save"
+            progress.note(f"stopped after step {done}; {saved_as}")
             raise
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
 
@@ -201,13 +187,13 @@ def train(cfg: Config) -> None:
 def train_step(
     cfg: Config,
     programs: Programs,
-    state: TrainState,
     reference: Any,
+    watch: Watch,
+    notice: Callable[..., None],
+    state: TrainState,
     prompts: Sequence[EncodedPrompt],
     key: jax.Array,
     submissions: Submissions,
-    watch: Watch,
-    notice: Callable[..., None],
 ) -> tuple[TrainState, StepRecord]:
     """Prompts in; new state and what metrics.jsonl and rollouts/ show out. `state` is used up.
 
