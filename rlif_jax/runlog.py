@@ -10,6 +10,8 @@ import json
 import math
 import os
 import re
+import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +20,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome, Problem
@@ -53,6 +55,20 @@ def _json_line(record: Mapping[str, Any]) -> bytes:
     # A lone surrogate cannot be UTF-8; backslashreplace writes it as the JSON escape it would be.
     text = json.dumps(record, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _append(fd: int, record: bytes) -> None:
+    """Append a whole record, on disk when this returns, or nothing. Raises OSError."""
+    size = os.fstat(fd).st_size
+    try:
+        written = 0
+        while written < len(record):
+            written += os.write(fd, record[written:])
+        os.fsync(fd)  # some file systems report a full disk only here
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
 
 
 def completion_records(
@@ -166,8 +182,7 @@ class RunLog:
         self._last_kept = -1 if resume_step is None else resume_step
         self._metrics_path = self.folder / "metrics.jsonl"
         self._tensorboard_path = self.folder / "tensorboard"
-        self._metrics_fd = -1
-        self._events: EventsWriter | None = None
+        self._metrics_fd = self._events_fd = -1
 
     def __enter__(self) -> Self:
         with _disk_errors(self.folder):
@@ -181,21 +196,18 @@ class RunLog:
             **self._facts,
         }
         _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with _disk_errors(self._metrics_path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             self._metrics_fd = os.open(self._metrics_path, flags, 0o644)
         with _disk_errors(self._tensorboard_path):
-            # SummaryWriter writes from a thread of its own, where a full disk would go unseen and
-            # then block the run; the writer below it is synchronous.
-            # The suffix keeps a run that is restarted within a second off the earlier file.
-            prefix = str(self._tensorboard_path / "events")
-            self._events = EventsWriter(prefix, f".{time.time_ns()}")
+            # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
+            # restarted within a second off the earlier file.
+            name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+            self._events_fd = os.open(self._tensorboard_path / name, flags, 0o644)
+            self._event(file_version="brain.Event:2")
             # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
             start = SessionLog(status=SessionLog.START)
-            self._events.write_event(
-                Event(wall_time=time.time(), step=self._last_kept + 1, session_log=start)
-            )
-            self._events.flush()
+            self._event(step=self._last_kept + 1, session_log=start)
         return self
 
     def __exit__(
@@ -205,10 +217,7 @@ class RunLog:
         traceback: TracebackType | None,
     ) -> None:
         os.close(self._metrics_fd)
-        if self._events is not None:
-            # Every step was flushed; after a failed write the rest of the buffer may fail again.
-            with contextlib.suppress(OSError):
-                self._events.close()
+        os.close(self._events_fd)
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line `{"step": step, key: value, ...}` to metrics.jsonl, and to TensorBoard.
@@ -227,24 +236,18 @@ class RunLog:
                 "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
             ) from error
         with _disk_errors(self._metrics_path):
-            self._append(line)
+            _append(self._metrics_fd, line)
         with _disk_errors(self._tensorboard_path):
             scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
-            summary = Summary(value=scalars)
-            self._events.write_event(Event(wall_time=time.time(), step=int(step), summary=summary))
-            self._events.flush()
+            self._event(step=int(step), summary=Summary(value=scalars))
 
-    def _append(self, line: bytes) -> None:
-        size = os.fstat(self._metrics_fd).st_size
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._metrics_fd, line[written:])
-            os.fsync(self._metrics_fd)  # some file systems report a full disk only here
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._metrics_fd, size)
-            raise
+    def _event(self, **fields: Any) -> None:
+        """Append an event to the TensorBoard file, as a TFRecord."""
+        # tensorboardX's own writer buffers: after a failed write its rest would fail once more.
+        data = Event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        _append(self._events_fd, length + checksums[0] + data + checksums[1])
 
     def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Optim, Reward
 from rlif_jax.errors import UserError
@@ -34,6 +35,18 @@ def events(folder: Path) -> list[Event]:
             found.append(Event.FromString(data[at + 12 : at + 12 + size]))
             at += 16 + size
     return found
+
+
+def test_events_are_framed_as_tensorboard_reads_them(tmp_path):
+    """Lengths and checksums are those that tensorboardX writes."""
+    write_steps(tmp_path, 1, 2)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    again = RecordWriter(str(tmp_path / "again"))
+    for event in events(tmp_path):
+        again.write(event.SerializeToString())
+    again.close()
+    assert len(events(tmp_path)) == 4
+    assert path.read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def record(step: int) -> dict:
