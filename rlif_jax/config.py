@@ -187,12 +187,19 @@ class Mesh:
     """Devices over which heads, feed-forward and vocabulary are split."""
 
 
+def own_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system that can train without a judge
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Execution:
     """The pool of processes that runs candidate programs."""
 
-    workers: int = 2
-    """Programs running at the same time."""
+    workers: int = field(default_factory=own_processors)
+    """Programs running at the same time; by default one for each processor of this process."""
     time_limit_s: float = 2.0
     """CPU seconds per test; the wall-clock bound is five times this."""
     memory_mb: int = 512
@@ -211,9 +218,8 @@ class Execution:
 
 
 def own_limits() -> Execution:
-    """A worker for each processor of this process, 1 GiB a program, the problems' time limits."""
-    workers = len(os.sched_getaffinity(0))
-    return Execution(workers=workers, time_limit_s=math.inf, memory_mb=1024)
+    """1 GiB a program, and the time limits of the problems themselves."""
+    return Execution(time_limit_s=math.inf, memory_mb=1024)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluate_arguments import Arguments, Processes, check
 from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
 from rlif_jax.execution.pool import Judge, SandboxError, described
-from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.meter import Meter
 from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.progress import format_duration
@@ -140,7 +140,6 @@ def _sample(
         )
         judge = stack.enter_context(Judge(args.execution, None))
         meter.note(f"programs are isolated: {described(judge.isolation)}")
-        stop = stack.enter_context(StopRequest(meter.note))
     mesh = make_mesh(args.mesh.data, args.mesh.fsdp, args.mesh.tensor)
     stack.enter_context(jax.set_mesh(mesh))
     graphdef, params = nnx.split(job.opened.load(args.dtype, mesh=mesh))
@@ -175,6 +174,8 @@ def _sample(
 
     key = jax.random.key(args.seed)
     params = make_sync(graphdef)(params)
+    if first:  # until here a signal stops at once, from here on between two rows of the file
+        stop = stack.enter_context(StopRequest(meter.note))
     waited_s = run(params, key, judge, keep, done=done, notice=notice, usage=usage)
     if meter:
         meter.note(
@@ -240,7 +241,10 @@ def _run(args: Arguments) -> None:
     try:
         if args.compare:
             print("\n".join(compare_files(args.compare, args.common)))
-        elif (result := evaluate(args)) is not None:
+            return
+        with sigterm_as_ctrl_c():
+            result = evaluate(args)
+        if result is not None:
             print("\n".join(result.lines()), flush=True)
     except SandboxError as error:
         print(f"error: the judge failed, not a program: {error}; {kept}", file=sys.stderr)

@@ -28,9 +28,8 @@ from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.requests import Finished, Request
 from rlif_jax.sampler.stop import make_stop
-from rlif_jax.submissions import Submissions
+from rlif_jax.submissions import LOOK_EVERY_S, Submissions
 
-_LOOK_EVERY_S = 0.2
 _KEPT_PROBLEMS = 64
 """With their tests in memory, so that the samples of one do not read it again and again."""
 
@@ -188,7 +187,7 @@ def make_evaluation(
             tell()
         begun = time.monotonic()
         while judge is not None and drawn:
-            keep_judged(_LOOK_EVERY_S)
+            keep_judged(LOOK_EVERY_S)
             tell()
         return time.monotonic() - begun
 

@@ -1,13 +1,27 @@
-"""Stopping at a safe place when Ctrl-C or a termination signal arrives."""
+"""Stopping when Ctrl-C or a termination signal arrives: at once, or at a safe place."""
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
 
 class Interrupted(Exception):
     """Raised by `StopRequest.check` once a stop was asked for."""
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt inside, so that it stops at once and cleans up.
+
+    For all that has no state to lose. To be entered in the main thread.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopRequest:

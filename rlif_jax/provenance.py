@@ -15,8 +15,6 @@ from rlif_jax.errors import UserError
 MAY_CHANGE = ("steps", "resume", "run_dir", "name", "checkpoint", "execution.workers")
 """Config fields and sections that a resumed run may change: none alters the numbers of a step."""
 
-_ABSENT = "(absent)"
-
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
@@ -34,12 +32,13 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 def check_same_config(folder: Path, config: Any) -> None:
-    """Refuse to go on in a run folder that another configuration has used.
+    """Refuse to resume in a run folder that another configuration has used.
 
     A folder is used when it has a config.json and metrics or checkpoints. The fields in
-    `MAY_CHANGE` may differ: steps, resume, run_dir, name, checkpoint.* and execution.workers.
-    Raises `UserError` naming every other field that differs as a dotted name with both values, and
-    for a config.json that cannot be read.
+    `MAY_CHANGE` may differ. A field that config.json lacks, as an older version wrote it, counts as
+    its default. Raises `UserError` naming every other field that differs as a dotted name with both
+    values, and every field of config.json that this version does not have; and for a config.json
+    that cannot be read.
     """
     path = folder / "config.json"
     metrics = folder / "metrics.jsonl"
@@ -50,24 +49,36 @@ def check_same_config(folder: Path, config: Any) -> None:
     if not (used and path.is_file()):
         return
     try:
-        before = _flat(json.loads(path.read_text("utf-8"))["config"])
+        record = json.loads(path.read_text("utf-8"))
+        before = _flat(record["config"])
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), so nobody can tell which configuration this folder "
             "belongs to. Choose another folder with --run-dir, or remove this one."
         ) from error
-    now = _flat(resolved(config))
+    now, defaults = _flat(resolved(config)), _flat(resolved(type(config)()))
+    if unknown := sorted(name for name in before.keys() - now.keys() if not _may_change(name)):
+        values = ", ".join(f"{name}={before[name]!r}" for name in unknown)
+        raise UserError(
+            f"{folder} holds a run with settings that this version of rlif_jax does not have: "
+            f"{values}. Resume it with the version that made it (revision "
+            f"{record.get('revision')}), or choose another folder with --run-dir."
+        )
+    before = defaults | before
     differing = [
-        f"{name} was {before.get(name, _ABSENT)!r} and is now {now.get(name, _ABSENT)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
-        and not any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
+        f"{name} was {before[name]!r} and is now {now[name]!r}"
+        for name in sorted(now)
+        if before[name] != now[name] and not _may_change(name)
     ]
     if differing:
         raise UserError(
             f"{folder} holds a run with another configuration: {'; '.join(differing)}. Choose "
             "another folder with --run-dir, go back to the earlier values, or remove the folder."
         )
+
+
+def _may_change(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
 
 
 def recorded_source(folder: Path) -> str | None:

@@ -10,15 +10,19 @@ import json
 import math
 import os
 import re
+import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboardX.event_file_writer import EventsWriter
+import numpy as np
+from numpy.typing import ArrayLike
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome, Problem
@@ -53,18 +57,32 @@ def _json_line(record: Mapping[str, Any]) -> bytes:
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
+def _append(fd: int, record: bytes) -> None:
+    """Append a whole record, on disk when this returns, or nothing. Raises OSError."""
+    size = os.fstat(fd).st_size
+    try:
+        written = 0
+        while written < len(record):
+            written += os.write(fd, record[written:])
+        os.fsync(fd)  # some file systems report a full disk only here
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
+
+
 def completion_records(
     problems: Sequence[Problem],
     prompts: Sequence[str],
     completions: Sequence[str],
     codes: Sequence[str | None],
     *,
-    reward: Sequence[float],
-    terms: Mapping[str, Sequence[float]],
-    advantage: Sequence[float],
+    reward: ArrayLike,
+    terms: Mapping[str, ArrayLike],
+    advantage: ArrayLike,
     outcomes: Sequence[Outcome] | None,
-    length: Sequence[int],
-    truncated: Sequence[bool],
+    length: ArrayLike,
+    truncated: ArrayLike,
 ) -> list[dict[str, Any]]:
     """One record per completion for rollouts/, in row order n * G + g.
 
@@ -73,6 +91,10 @@ def completion_records(
     `length` is in tokens with the end-of-sequence token.
     """
     group = len(completions) // max(len(problems), 1)
+    # Whole arrays at once: reading JAX arrays number by number asks the devices for each.
+    rewards, advantages, lengths = (np.asarray(x).tolist() for x in (reward, advantage, length))
+    values = {name: np.asarray(term).tolist() for name, term in terms.items()}
+    cut_off = np.asarray(truncated, bool).tolist()
     return [
         {
             "problem": problems[row // group].id,
@@ -80,16 +102,41 @@ def completion_records(
             "prompt": prompts[row // group],
             "completion": completion,
             "code": codes[row],
-            "reward": float(reward[row]),
-            "terms": {name: float(values[row]) for name, values in terms.items()},
-            "advantage": float(advantage[row]),
+            "reward": rewards[row],
+            "terms": {name: term[row] for name, term in values.items()},
+            "advantage": advantages[row],
             "verdict": None if outcomes is None else outcomes[row].verdict.value,
             "tests": None if outcomes is None else [v.value for v in outcomes[row].results],
-            "length": int(length[row]),
-            "truncated": bool(truncated[row]),
+            "length": lengths[row],
+            "truncated": cut_off[row],
         }
         for row, completion in enumerate(completions)
     ]
+
+
+def _recorded(path: Path) -> list[tuple[int, bytes]]:
+    """The steps and lines of metrics.jsonl, without a half-written last one; none without a file.
+
+    Raises `UserError` for a line that is not a record with a step.
+    """
+    if not path.is_file():
+        return []
+    *lines, _torn = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append((int(json.loads(line)["step"]), line + b"\n"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"Line {number} of {path} is not a record of a step. Remove the line, or "
+                "choose another folder with --run-dir."
+            ) from error
+    return records
+
+
+def last_step(folder: Path) -> int:
+    """The last step in the folder's metrics.jsonl, -1 for none. Raises as `truncate_after`."""
+    return max((step for step, _ in _recorded(folder / "metrics.jsonl")), default=-1)
 
 
 def truncate_after(folder: Path, step: int) -> None:
@@ -100,22 +147,9 @@ def truncate_after(folder: Path, step: int) -> None:
     that is not a record with a step, and for a folder that cannot be written.
     """
     path = folder / "metrics.jsonl"
-    if path.is_file():
-        data = path.read_bytes()
-        *lines, _torn = data.split(b"\n")
-        lines = [line + b"\n" for line in lines]
-        kept = []
-        for number, line in enumerate(lines, 1):
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"Line {number} of {path} is not a record of a step. Remove the line, or "
-                    "choose another folder with --run-dir."
-                ) from error
-        if b"".join(kept) != data:
-            _write_whole(path, b"".join(kept))
+    kept = b"".join(line for number, line in _recorded(path) if number <= step)
+    if path.is_file() and kept != path.read_bytes():
+        _write_whole(path, kept)
     rollouts = folder / "rollouts"
     for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
         match = _ROLLOUT_FILE.fullmatch(file.name)
@@ -148,8 +182,7 @@ class RunLog:
         self._last_kept = -1 if resume_step is None else resume_step
         self._metrics_path = self.folder / "metrics.jsonl"
         self._tensorboard_path = self.folder / "tensorboard"
-        self._metrics_fd = -1
-        self._events: EventsWriter | None = None
+        self._metrics_fd = self._events_fd = -1
 
     def __enter__(self) -> Self:
         with _disk_errors(self.folder):
@@ -163,21 +196,18 @@ class RunLog:
             **self._facts,
         }
         _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with _disk_errors(self._metrics_path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             self._metrics_fd = os.open(self._metrics_path, flags, 0o644)
         with _disk_errors(self._tensorboard_path):
-            # SummaryWriter writes from a thread of its own, where a full disk would go unseen and
-            # then block the run; the writer below it is synchronous.
-            # The suffix keeps a run that is restarted within a second off the earlier file.
-            prefix = str(self._tensorboard_path / "events")
-            self._events = EventsWriter(prefix, f".{time.time_ns()}")
+            # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
+            # restarted within a second off the earlier file.
+            name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+            self._events_fd = os.open(self._tensorboard_path / name, flags, 0o644)
+            self._event(file_version="brain.Event:2")
             # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
             start = SessionLog(status=SessionLog.START)
-            self._events.write_event(
-                Event(wall_time=time.time(), step=self._last_kept + 1, session_log=start)
-            )
-            self._events.flush()
+            self._event(step=self._last_kept + 1, session_log=start)
         return self
 
     def __exit__(
@@ -187,10 +217,7 @@ class RunLog:
         traceback: TracebackType | None,
     ) -> None:
         os.close(self._metrics_fd)
-        if self._events is not None:
-            # Every step was flushed; after a failed write the rest of the buffer may fail again.
-            with contextlib.suppress(OSError):
-                self._events.close()
+        os.close(self._events_fd)
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line `{"step": step, key: value, ...}` to metrics.jsonl, and to TensorBoard.
@@ -209,24 +236,18 @@ class RunLog:
                 "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
             ) from error
         with _disk_errors(self._metrics_path):
-            self._append(line)
+            _append(self._metrics_fd, line)
         with _disk_errors(self._tensorboard_path):
             scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
-            summary = Summary(value=scalars)
-            self._events.write_event(Event(wall_time=time.time(), step=int(step), summary=summary))
-            self._events.flush()
+            self._event(step=int(step), summary=Summary(value=scalars))
 
-    def _append(self, line: bytes) -> None:
-        size = os.fstat(self._metrics_fd).st_size
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._metrics_fd, line[written:])
-            os.fsync(self._metrics_fd)  # some file systems report a full disk only here
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._metrics_fd, size)
-            raise
+    def _event(self, **fields: Any) -> None:
+        """Append an event to the TensorBoard file, as a TFRecord."""
+        # tensorboardX's own writer buffers: after a failed write its rest would fail once more.
+        data = Event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        _append(self._events_fd, length + checksums[0] + data + checksums[1])
 
     def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.

@@ -1,7 +1,7 @@
 """Completions on their way through the judge."""
 
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,20 @@ from rlif_jax.execution.pool import Judge
 from rlif_jax.model.tokenizer import continuation, without_end
 from rlif_jax.problem import Outcome, Problem
 
+LOOK_EVERY_S = 0.2
+"""How often the caller is told, while it waits for tests."""
+
 
 class Submissions:
     """Text, program and pending outcome of each row of a batch, filled in as rows finish.
 
     `finished` is what the sampler calls; `outcomes` waits for the judge. Row = n * G + g belongs to
-    problem n. Without a judge programs are extracted but not run. `notice("sampling", done, total)`
-    is told how many rows have finished. `prompts` are the texts that posed the problems: where one
-    ends inside the thinking, a completion that does not end it holds no answer. `texts` are the
-    completions as sampled: a prompt and one of them are together the decoding of all their tokens,
-    less the end-of-sequence and padding tokens at the end. `eos_ids` are the model's ends.
+    problem n. Without a judge programs are extracted but not run. `notice(text, done, total)` is
+    told how many rows have been sampled, then judged, and may raise to stop. `prompts` are the
+    texts that posed the problems: where one ends inside the thinking, a completion that does not
+    end it holds no answer. `texts` are the completions as sampled: a prompt and one of them are
+    together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
+    end. `eos_ids` are the model's ends.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
@@ -37,9 +41,10 @@ class Submissions:
         eos_ids: Collection[int] = (),
     ):
         self.problems, self._group = problems, group
+        self.prompts = prompts
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
-        self._prompts, self._prompt_tokens_of = prompts, dict[int, list[int]]()
+        self._prompt_tokens_of = dict[int, list[int]]()
         self._thinking_open = [opens_thinking(prompt) for prompt in prompts]
         if judge is not None:
             for problem in problems:
@@ -51,7 +56,7 @@ class Submissions:
         self._ungiven: dict[Future[Outcome], int] = {}
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
-        """Decode these rows, extract their programs and hand them to the judge."""
+        """Decode these rows, if any, extract their programs and hand them to the judge."""
         for row, sampled in zip(rows.tolist(), tokens, strict=True):
             n = row // self._group
             answer = without_end(self._tokenizer, sampled, self._eos_ids)
@@ -67,7 +72,7 @@ class Submissions:
 
     def _prompt_tokens(self, n: int) -> list[int]:
         if n not in self._prompt_tokens_of:
-            self._prompt_tokens_of[n] = encode_text(self._tokenizer, self._prompts[n])
+            self._prompt_tokens_of[n] = encode_text(self._tokenizer, self.prompts[n])
         return self._prompt_tokens_of[n]
 
     def judged(self, wait_s: float | None = None) -> list[tuple[int, Outcome]]:
@@ -84,8 +89,14 @@ class Submissions:
     def outcomes(self) -> tuple[Outcome, ...] | None:
         """Outcomes in row order, once all are there; None without a judge.
 
-        Raises what the judge raises when its own machinery fails.
+        Raises what the judge raises when its own machinery fails, and what `notice` raises.
         """
         if self._judge is None:
             return None
-        return tuple(self._futures[row].result() for row in range(len(self.texts)))
+        futures = [self._futures[row] for row in range(len(self.texts))]
+        while (left := wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)).not_done:
+            if self._notice is not None:
+                self._notice("waiting for tests", len(left.done), len(futures))
+            for future in left.done:
+                future.result()
+        return tuple(future.result() for future in futures)

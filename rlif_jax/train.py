@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Evidence, TokenStats, TrainState
@@ -26,30 +25,34 @@ from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.grpo_loss import group_advantages
-from rlif_jax.interrupt import Interrupted, StopRequest
-from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.model.source import open_model
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
 from rlif_jax.provenance import check_same_config, recorded_source
 from rlif_jax.results import metrics_of
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
-from rlif_jax.runlog import RunLog, completion_records
+from rlif_jax.runlog import RunLog, last_step
 from rlif_jax.sampler.batching import Usage
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.filters import Filters
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
+from rlif_jax.step_record import StepRecord
 from rlif_jax.submissions import Submissions
 from rlif_jax.timing import Watch
 from rlif_jax.validation import validate
 
+UNRECORDED = "unrecorded"
+"""Where a checkpoint keeps the metrics of a step that was stopped in its evaluation."""
+
 
 def train(cfg: Config) -> None:
-    """Run a configuration to its last step, going on from the newest checkpoint of its folder.
+    """Run a configuration to its last step, resuming from the newest checkpoint of its folder.
 
     Raises:
         UserError: bad input, found as early as it can be; what was recorded before is kept.
         Interrupted: Ctrl-C or SIGTERM, after the last whole step was saved.
+        KeyboardInterrupt: the same before there is a state, and a second Ctrl-C.
     """
     # ---- configuration: refuse what cannot run before a device is touched
     validate(cfg, known_rewards())
@@ -75,7 +78,6 @@ def train(cfg: Config) -> None:
         opened.check_describable()
         opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
         progress.note(f"model: {opened.summary()}")
-        stop = stack.enter_context(StopRequest(progress.note))
         sets = ", ".join(name for name, _ in cfg.data.mix) or cfg.data.name
         progress.phase(f"preparing the {sets} problems")
         options, tokenizer = PromptOptions.of(cfg.data), opened.tokenizer
@@ -94,7 +96,6 @@ def train(cfg: Config) -> None:
         stack.enter_context(jax.set_mesh(mesh))
 
         def loading(_: str, done: int, total: int) -> None:
-            stop.check()
             progress.phase("loading the parameters", 100 * done // total, 100)
 
         # A resumed run has its parameters in the checkpoint; the source's are the KL anchor.
@@ -103,20 +104,20 @@ def train(cfg: Config) -> None:
         model = opened.load(*how, loading) if needed else opened.shapes(*how)
         graphdef, params = nnx.split(model)
         programs = make_programs(cfg, graphdef, tokenizer)
-        evaluate = evaluation(cfg, graphdef, tokenizer, unseen)
 
         # ---- state: from scratch, or from the newest checkpoint
-        reference = params if cfg.loss.kl_coef else None
+        reference, unrecorded = params if cfg.loss.kl_coef else None, {}
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, position = checkpoints.restore(state_shapes(params, programs.optimizer))
+            interrupted = position.pop(UNRECORDED, {})
+            unrecorded = interrupted if last_step(cfg.folder) < start else {}
             go_on(data, mixture, position)
         else:
             params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
             state, key = init_state(params, programs.optimizer), jax.random.key(cfg.seed)
         del model, params
-        eval_key, saved = jax.random.fold_in(key, 0), start
-        position = position_of(data, mixture)
+        position, saved = position_of(data, mixture), start
 
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
@@ -124,53 +125,61 @@ def train(cfg: Config) -> None:
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
         opened.describe_run(cfg.folder)
 
-        def notice(text, done=None, total=None):
+        # ---- from here on there is a state to lose: a signal stops the run at the next notice
+        stop = stack.enter_context(StopRequest(progress.note))
+
+        def notice(text: str, done: int | None = None, total: int | None = None) -> None:
             stop.check()
             progress.phase(text, done, total)
 
-        if evaluate and start == 0:
-            before = evaluate(programs.sync(state.params), eval_key, judge, progress.phase)
-            log.metrics(0, before)
-            for line in evaluation_lines(before):
-                progress.note(f"before training: {line}")
+        eval_key = jax.random.fold_in(key, 0)
+        evaluate = evaluation(cfg, graphdef, programs, tokenizer, unseen, eval_key, judge, notice)
 
-        # ---- the loop
+        # ---- the loop; `unrecorded` are the metrics of a step that only its evaluation lacks
         try:
-            for step in range(start + 1, cfg.steps + 1):
-                watch, step_key = Watch(), jax.random.fold_in(key, step)
-                with watch("data"):
-                    problems = next(data)
-                    prompts = [programs.pose(problem) for problem in problems]
-                texts = [prompt.text for prompt in prompts]
-                submissions = Submissions(
-                    problems,
-                    texts,
-                    G,
-                    tokenizer,
-                    judge if tested else None,
-                    notice,
-                    opened.cfg.eos_ids,
-                )
-                state, values, records = train_step(
-                    cfg, programs, state, reference, prompts, step_key, submissions, watch, notice
-                )
-                position = position_of(data, mixture)
-                if evaluate and (step % cfg.eval.every == 0 or step == cfg.steps):
-                    values |= evaluate(programs.sync(state.params), eval_key, judge, progress.phase)
-                log.rollouts(step, records)
-                log.metrics(step, values)
-                progress.step(step, values)
-                if step == cfg.steps or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
-                    progress.phase("saving")
-                    checkpoints.save(step, state, key, position)
+            if start == 0 and (before := evaluate(0, state.params)):
+                log.metrics(0, before)
+                for line in evaluation_lines(before):
+                    progress.note(f"before training: {line}")
+            watch, judge_of_samples = Watch(unrecorded), judge if tested else None
+            run_step = functools.partial(train_step, cfg, programs, reference, watch, notice)
+            for step in range(start if unrecorded else start + 1, cfg.steps + 1):
+                if not unrecorded:
+                    with watch("data"):
+                        stop.check()
+                        problems = next(data)
+                        prompts = [programs.pose(problem) for problem in problems]
+                    texts = [prompt.text for prompt in prompts]
+                    submissions = Submissions(
+                        problems, texts, G, tokenizer, judge_of_samples, notice, opened.cfg.eos_ids
+                    )
+                    step_key = jax.random.fold_in(key, step)
+                    state, record = run_step(state, prompts, step_key, submissions)
+                    position = position_of(data, mixture)
+                    with watch("record"):
+                        log.rollouts(step, record.completions())
+                        speed = watch.throughput(*record.tokens(cfg.samples_per_row))
+                        unrecorded = record.metrics(cfg) | speed
+                with watch("evaluate"):
+                    measured = evaluate(step, state.params)
+                with watch("record"):
+                    values = unrecorded | measured | watch.lap()
+                    log.metrics(step, values)
+                    unrecorded = {}
+                    progress.step(step, values)
+                last, every = step == cfg.steps, cfg.checkpoint.every
+                if step > saved and (last or (every and step % every == 0)):
+                    with watch("save"):
+                        progress.phase("saving")
+                        checkpoints.save(step, state, key, position)
                     saved = step
         except Interrupted:
             if (done := int(state.step)) > saved:
+                if unrecorded:
+                    position |= {UNRECORDED: unrecorded | watch.lap()}
                 checkpoints.save(done, state, key, position)
-            saving = (
-                "it is saved, and the same command goes on" if done else "there is nothing to save"
-            )
-            progress.note(f"stopped after step {done}; {saving}")
+            saved_as = "the same command resumes from it" if done else "there is nothing to save"
+            progress.note(f"stopped after step {done}; {saved_as}")
             raise
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
 
@@ -178,17 +187,18 @@ def train(cfg: Config) -> None:
 def train_step(
     cfg: Config,
     programs: Programs,
-    state: TrainState,
     reference: Any,
+    watch: Watch,
+    notice: Callable[..., None],
+    state: TrainState,
     prompts: Sequence[EncodedPrompt],
     key: jax.Array,
     submissions: Submissions,
-    watch: Watch,
-    notice: Callable[..., None],
-) -> tuple[TrainState, dict[str, float], list[dict[str, Any]]]:
-    """Prompts in; new state, metrics and one record per completion out. `state` is used up.
+) -> tuple[TrainState, StepRecord]:
+    """Prompts in; new state and what metrics.jsonl and rollouts/ show out. `state` is used up.
 
     `notice(text, done, total)` is told each phase; it may raise to stop before the state is used.
+    The record is on the host.
     """
     usage = Usage()
     with watch("sync"):
@@ -202,57 +212,40 @@ def train_step(
         notice("scoring")
         scores = programs.score(state.params, reference, rollout)
     with watch("execute"):
-        notice("waiting for tests")
         outcomes = submissions.outcomes()
-
-    evidence = Evidence(
-        stats=scores.reward,
-        mask=rollout.mask,
-        truncated=rollout.truncated,
-        key=reward_key,
-        group_size=cfg.sampling.samples_per_prompt,
-        outcomes=outcomes if needs_execution(cfg.reward) else None,
-    )
-    reward_B, terms = combine(cfg.reward, evidence)
-    advantage_B = group_advantages(
-        reward_B, evidence.group_size, cfg.loss.advantage, cfg.loss.std_floor
-    )
-    batch = train_batch(rollout, advantage_B, scores.policy, scores.reference, cfg.samples_per_row)
-
+    with watch("reward"):
+        evidence = Evidence(
+            stats=scores.reward,
+            mask=rollout.mask,
+            truncated=rollout.truncated,
+            key=reward_key,
+            group_size=cfg.sampling.samples_per_prompt,
+            outcomes=outcomes if needs_execution(cfg.reward) else None,
+        )
+        reward_B, terms = combine(cfg.reward, evidence)
+        advantage_B = group_advantages(
+            reward_B, evidence.group_size, cfg.loss.advantage, cfg.loss.std_floor
+        )
+        batch = train_batch(
+            rollout, advantage_B, scores.policy, scores.reference, cfg.samples_per_row
+        )
     with watch("update"):
         notice("updating")
-        state, update_metrics = programs.update(state, batch)
-
-    values = {
-        **reward_metrics(reward_B, terms, evidence.group_size, cfg.loss.std_floor),
-        **rollout_metrics(
-            scores.policy,
-            rollout.mask,
-            rollout.truncated,
-            submissions.texts,
-            max_new_tokens=cfg.sampling.max_new_tokens,
-            sampler_stats=None if scores.policy is rollout.stats else rollout.stats,
-        ),
-        **({} if outcomes is None else execution_metrics(outcomes)),
-        **{name: float(np.mean([m[name] for m in update_metrics])) for name in update_metrics[0]},
-        **watch.metrics(int(rollout.length.sum()), int(batch.sequences.mask.sum())),
-        "throughput/slot_use": usage.useful / usage.slot_steps,
-    }
-    if scores.policy is rollout.stats:  # the update has seen the trainer's before it changed them
-        values["drift/sampler_logprob"] = float(update_metrics[0]["loss/old_distance"])
-    records = completion_records(
-        submissions.problems,
-        [prompt.text for prompt in prompts],
-        submissions.texts,
-        submissions.codes,
-        reward=reward_B,
-        terms=terms,
-        advantage=advantage_B,
-        outcomes=outcomes,
-        length=rollout.length,
-        truncated=rollout.truncated,
-    )
-    return state, values, records
+        state, updates = programs.update(state, batch)
+    with watch("record"):
+        record = StepRecord(
+            rollout=rollout,
+            policy=scores.policy,
+            reward=reward_B,
+            terms=terms,
+            advantage=advantage_B,
+            updates=updates,
+            policy_is_sampler=scores.policy is rollout.stats,
+            submissions=submissions,
+            outcomes=outcomes,
+            usage=usage,
+        )
+        return state, jax.device_get(record)
 
 
 def step_to_resume(cfg: Config, checkpoints: Checkpoints) -> int:
@@ -267,7 +260,7 @@ def step_to_resume(cfg: Config, checkpoints: Checkpoints) -> int:
             f"{cfg.folder} already holds a run saved at step {start}, which --no-resume would "
             "overwrite. Choose another folder with --run-dir, or remove this one."
         )
-    if start >= cfg.steps:
+    if start >= cfg.steps and last_step(cfg.folder) >= start:  # else its evaluation is missing
         raise UserError(
             f"{cfg.folder} holds a run that is complete at step {start}, and steps={cfg.steps}. "
             f"Raise --steps to go on, or choose another folder with --run-dir."
@@ -305,14 +298,21 @@ def held_out_problems(
 
 
 def evaluation(
-    cfg: Config, graphdef: Any, tokenizer: Any, unseen: HeldOut | None
-) -> Callable[..., dict[str, float]] | None:
-    """`evaluate(params, key, judge, notice) -> metrics` on held-out problems; None when it is off.
+    cfg: Config,
+    graphdef: Any,
+    programs: Programs,
+    tokenizer: Any,
+    unseen: HeldOut | None,
+    key: jax.Array,
+    judge: Judge | None,
+    notice: Callable[..., None],
+) -> Callable[[int, Any], dict[str, float]]:
+    """`evaluate(step, params) -> metrics` on the held-out problems; none where it is not due.
 
-    It has keys of its own and leaves the training stream alone.
+    It draws with `key` each time and leaves the training stream alone. `notice` may raise to stop.
     """
     if unseen is None:
-        return None
+        return lambda step, params: {}
     sample = make_evaluation(
         graphdef,
         tokenizer,
@@ -324,13 +324,15 @@ def evaluation(
         filters=Filters.of(cfg.eval),
     )
 
-    def evaluate(params: Any, key: jax.Array, judge: Judge, notice: Callable[..., None]):
+    def evaluate(step: int, params: Any) -> dict[str, float]:
+        if step % cfg.eval.every and step != cfg.steps:
+            return {}
         rows: dict[Place, dict[str, Any]] = {}
 
         def keep(row: dict[str, Any], stats: TokenStats) -> None:
             rows[row["problem"], row["sample"]] = row
 
-        sample(params, key, judge, keep, notice=notice)
+        sample(programs.sync(params), key, judge, keep, notice=notice)
         return metrics_of(unseen, rows, cfg.eval.samples_per_problem, cfg.eval.pass_at)
 
     return evaluate
@@ -340,7 +342,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 2 for bad input, 130 when stopped by a signal."""
     with exit_on_user_error():
         try:
-            train(load(argv))
+            with sigterm_as_ctrl_c():
+                train(load(argv))
         except (Interrupted, KeyboardInterrupt):
             sys.exit(130)
 

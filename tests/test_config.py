@@ -3,13 +3,25 @@
 import ast
 import dataclasses
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tyro
 
-from rlif_jax.config import Config, Data, Eval, Loss, Mesh, Reward, Sampling, load
+from rlif_jax.config import (
+    Config,
+    Data,
+    Eval,
+    Execution,
+    Loss,
+    Mesh,
+    Reward,
+    Sampling,
+    load,
+    own_limits,
+)
 from rlif_jax.data.prompts import PromptOptions
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments
@@ -72,6 +84,15 @@ def test_the_options_of_prompts_are_flags_of_training_and_of_evaluation():
     assert PromptOptions.of(Data()) == PromptOptions.of(Arguments()) == PromptOptions()
 
 
+@pytest.mark.parametrize("execution", [Execution(), own_limits(), Arguments().execution])
+def test_programs_run_on_all_processors_of_this_process(execution, monkeypatch):
+    assert execution.workers == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8})
+    assert Execution().workers == own_limits().workers == Config().execution.workers == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert Execution().workers == os.cpu_count()
+
+
 def test_an_unknown_flag_ends_with_status_2_and_names_it(capsys):
     with pytest.raises(SystemExit) as stop:
         load([f"--config={ROOT / 'configs/random.py'}", "--optim.learning-rat=1"])
@@ -97,18 +118,6 @@ def docstring_of(cls, name):
         if isinstance(node, ast.AnnAssign) and node.target.id == name:
             return isinstance(after, ast.Expr) and isinstance(after.value.value, str)
     return False
-
-
-def test_no_field_is_dead():
-    """Every field is read as an attribute somewhere outside config.py and validation.py."""
-    read = set()
-    for path in (ROOT / "rlif_jax").rglob("*.py"):
-        if path.name not in ("config.py", "validation.py"):
-            tree = ast.parse(path.read_text())
-            read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    read |= {"name", "run_dir"}  # both are read by Config.folder
-    dead = [dotted for dotted, _, name in fields() if name not in read]
-    assert not dead
 
 
 @pytest.mark.parametrize(

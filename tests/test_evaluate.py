@@ -21,10 +21,11 @@ from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments, Processes, evaluate, main
 from rlif_jax.evaluation import held_out, make_evaluation
 from rlif_jax.execution.pool import Judge
-from rlif_jax.model.source import open_model
+from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.results import metrics_of
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.sample import make_sample
+from rlif_jax.sharding import make_mesh
 
 ROOT = Path(__file__).parent.parent
 
@@ -231,6 +232,19 @@ def test_killed_and_gone_on_it_leaves_the_same_bytes(long, tmp_path, whole):
     output = finished(start(long, folder))
     assert f"going on after {len(between) - 1}" in output
     assert [(folder / name).read_bytes() for name in FILES] == whole
+
+
+def test_a_signal_before_sampling_stops_at_once(arguments, monkeypatch, capsys):
+    def mesh(*sizes):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return make_mesh(*sizes)
+
+    monkeypatch.setattr("rlif_jax.evaluate.make_mesh", mesh)
+    monkeypatch.setattr(OpenModel, "load", lambda *_, **__: pytest.fail("it was not stopped"))
+    with pytest.raises(SystemExit) as stop:
+        main(flags(arguments))
+    assert stop.value.code == 130
+    assert "stopped; nothing was kept" in capsys.readouterr().out
 
 
 def test_two_processes_on_a_mesh_find_the_same(long, tmp_path, whole):

@@ -45,6 +45,7 @@ LAYERS = (
         "results",
         "submissions",
         "programs",
+        "step_record",
         "grade",
         "convert",
         "checking",

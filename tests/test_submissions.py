@@ -10,6 +10,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.execution import judgeable
 from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.pool import Judge
+from rlif_jax.interrupt import Interrupted
 from rlif_jax.model.tokenizer import decode
 from rlif_jax.problem import Problem, Test, Verdict
 from rlif_jax.submissions import Submissions
@@ -86,3 +87,40 @@ def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
         with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 has '\['"):
             Submissions([doubles("1"), doubles("1", "[")], ["", ""], 4, byte_level(), judge)
         Submissions([doubles("[")], [""], 4, byte_level(), None)  # nothing is run
+
+
+ECHO = Problem("echo", "?", (Test("1", "1", "stdin"),), time_limit_s=15.0)
+ENDLESS = "```python\nwhile True: pass\n```"
+RIGHT = "```python\nprint(input())\n```"
+
+
+def tokens(text: str) -> np.ndarray:
+    return np.array(byte_level()(text).input_ids)
+
+
+def test_waiting_for_tests_can_be_stopped():
+    """Told of the wait, a caller stops it; otherwise this one ends with the time limit."""
+    told = []
+
+    def notice(text, done, total):
+        told.append((text, total))
+        if text == "waiting for tests":
+            raise Interrupted
+
+    execution = config.Execution(workers=1, time_limit_s=15.0, allow_weak_isolation=True)
+    with Judge(execution) as judge:
+        submissions = Submissions([ECHO], ["?"], 2, byte_level(), judge, notice)
+        submissions.finished(np.arange(2), [tokens(ENDLESS), tokens(RIGHT)])
+        submissions.finished(np.arange(0), [])  # a chunk in which no row has ended
+        with pytest.raises(Interrupted):
+            submissions.outcomes()
+    assert told == [("sampling", 2), ("sampling", 2), ("waiting for tests", 2)]
+
+
+def test_outcomes_come_in_row_order():
+    execution = config.Execution(workers=2, time_limit_s=0.3, allow_weak_isolation=True)
+    with Judge(execution) as judge:
+        submissions = Submissions([ECHO], ["?"], 3, byte_level(), judge)
+        submissions.finished(np.array([2, 0, 1]), list(map(tokens, (RIGHT, ENDLESS, "no program"))))
+        outcomes = submissions.outcomes()
+    assert [o.verdict.value for o in outcomes] == ["time_limit", "no_code", "passed"]

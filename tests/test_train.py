@@ -1,5 +1,6 @@
 """Whole runs of the very small model: real files, real programs, real processes, real kills."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,10 +11,19 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import pytest
+from fields_read import leaves, recording
 from tiny import write_problems
 
-from rlif_jax.train import main
+from rlif_jax import step_record
+from rlif_jax.config import Loss, load
+from rlif_jax.errors import UserError
+from rlif_jax.execution.pool import Judge
+from rlif_jax.problem import Problem, Test
+from rlif_jax.progress import Progress
+from rlif_jax.timing import PHASES
+from rlif_jax.train import main, train
 
 ROOT = Path(__file__).parent.parent
 CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
@@ -25,12 +35,14 @@ def problems(tmp_path_factory):
     return write_problems(tmp_path_factory.mktemp("problems") / "adding.jsonl")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("RLIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def flags(tiny_path, problems):
     """Flags that make any configuration run on the very small model in seconds."""
     return [
@@ -132,17 +144,41 @@ def test_every_config_file_trains(path, flags, tmp_path):
     assert (tmp_path / "run/checkpoints/1").is_dir()
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    return tmp_path_factory.mktemp("uninterrupted") / "run"
-
-
 def long_run(flags: list[str]) -> list[str]:
     return [config("hybrid"), *flags, "--steps=6", "--eval.every=3", "--checkpoint.every=2"]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    main([*long_run(flags), f"--run-dir={folder}"])
+    return folder
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """Nothing is lost and nothing is recorded twice."""
+    assert numbers(folder) == numbers(expected)
+    for step in range(1, 7):
+        name = f"rollouts/step_{step:06d}.jsonl"
+        assert (folder / name).read_text() == (expected / name).read_text()
+
+
+def test_the_times_of_a_step_add_up(uninterrupted):
+    before, *steps = metrics(uninterrupted)
+    assert not any(name.startswith(TIMES) for name in before)
+    for step in steps:
+        times = {k: v for k, v in step.items() if k.startswith("time/") and k != "time/step"}
+        assert times.keys() == {f"time/{phase}" for phase in PHASES}
+        assert sum(times.values()) == pytest.approx(step["time/step"], rel=0.02)
+        assert min(times.values()) >= 0
+        # An evaluation counts towards its own step, a checkpoint towards the one that follows.
+        assert (times["time/save"] > 0) == (step["step"] in (3, 5))
+        assert times["time/reward"] > 0 and times["time/record"] > 0
+    evaluated = {step["step"]: step["time/evaluate"] for step in steps}
+    assert min(evaluated[3], evaluated[6]) > max(evaluated[n] for n in (1, 2, 4, 5))
+
+
 def test_a_killed_run_resumes_as_if_nothing_had_happened(flags, tmp_path, uninterrupted):
-    main([*long_run(flags), f"--run-dir={uninterrupted}"])
     killed = tmp_path / "run"
     victim = process([*long_run(flags), f"--run-dir={killed}"])
     wait_for_step(killed, 3)
@@ -150,10 +186,63 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(flags, tmp_path, uninte
     victim.wait()
     assert [row["step"] for row in metrics(killed)] == [0, 1, 2, 3]
     main([*long_run(flags), f"--run-dir={killed}"])
-    assert numbers(killed) == numbers(uninterrupted)
-    for step in range(1, 7):
-        name = f"rollouts/step_{step:06d}.jsonl"
-        assert (killed / name).read_text() == (uninterrupted / name).read_text()
+    assert_same_run(killed, uninterrupted)
+
+
+def signal_when(monkeypatch, condition) -> None:
+    """Send this process a SIGTERM when a phase is shown for which `condition(text)` holds."""
+    shown = Progress.phase
+
+    def phase(self, text, done=None, total=None):
+        shown(self, text, done, total)
+        if condition(text):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "phase", phase)
+
+
+def stopped(arguments: list[str], capsys) -> str:
+    """What the program prints when a signal ends it."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 130
+    return capsys.readouterr().out
+
+
+def test_a_signal_during_an_evaluation(flags, tmp_path, uninterrupted, monkeypatch, capsys):
+    """Before training, after a step and after the last: what is not recorded yet is kept."""
+    folder = tmp_path / "run"
+    arguments = [*long_run(flags), f"--run-dir={folder}"]
+    for step in (0, 3, 6):
+        with monkeypatch.context() as patch:
+            recorded = list(range(step))
+            signal_when(
+                patch,
+                lambda text, recorded=recorded: (
+                    text.startswith("evaluating")
+                    and [row["step"] for row in metrics(folder)] == recorded
+                ),
+            )
+            text = stopped(arguments, capsys)
+        assert f"stopped after step {step}" in text
+        assert [row["step"] for row in metrics(folder)] == recorded
+        assert (folder / f"checkpoints/{step}").is_dir() == (step > 0)
+    main(arguments)
+    assert_same_run(folder, uninterrupted)
+    resumed = metrics(folder)[-1]  # its step ran in the process before
+    assert min(resumed[f"time/{phase}"] for phase in ("sample", "update", "evaluate")) > 0
+    # Its checkpoint still has the metrics that were not recorded then.
+    assert "complete at step 6" in refused(arguments, capsys)
+    arguments[arguments.index("--steps=6")] = "--steps=7"
+    main(arguments)
+    assert [row["step"] for row in metrics(folder)] == list(range(8))
+
+
+def test_a_signal_before_training_stops_at_once(flags, tmp_path, monkeypatch, capsys):
+    signal_when(monkeypatch, lambda text: text.startswith("preparing"))
+    text = stopped([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
+    assert text.endswith("problems ...\n")  # nothing was said or done after it
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.5])
@@ -191,43 +280,82 @@ def test_ctrl_c_saves_and_says_how_to_go_on(flags, tmp_path, capsys):
     assert [row["step"] for row in metrics(folder)] == list(range(1, done + 2))
 
 
-def test_a_mesh_trains_as_one_device(flags, tmp_path):
+def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
     arguments = [config("hybrid"), *flags, "--steps=2", "--eval.every=0"]
     main([*arguments, f"--run-dir={tmp_path / 'one'}"])
     mesh = ["--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
+    read = read_by_records(monkeypatch)
     main([*arguments, *mesh, f"--run-dir={tmp_path / 'eight'}"])
     for one, eight in zip(numbers(tmp_path / "one"), numbers(tmp_path / "eight"), strict=True):
         assert one.keys() == eight.keys()
         for key, value in one.items():
             tolerance = 1e-4 if key.startswith("drift") else 2e-3
             assert eight[key] == pytest.approx(value, abs=tolerance, rel=2e-3), key
+    # Everything that metrics and records read was copied from the devices before, in one go.
+    assert len(read) > 10
+    assert not [x for x in read if isinstance(x, jax.Array)]
 
 
-def test_everything_switched_on(flags, tmp_path):
-    """KL, a reward temperature, two epochs of two mini-batches, entropy bonus, Dr.GRPO."""
-    main(
+def read_by_records(monkeypatch) -> list:
+    """The arrays that metrics and records are given from now on."""
+    given = []
+    for name in ("reward_metrics", "rollout_metrics", "completion_records"):
+        original = getattr(step_record, name)
+
+        def spy(*args, original=original, **kwargs):
+            given.extend(jax.tree.leaves((args, kwargs)))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(step_record, name, spy)
+    return given
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWithADeadField(Loss):
+    temperature: float = 1.0
+    """Nothing reads it, though sampling.temperature and eval.temperature are read."""
+
+
+def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
+    """KL, a reward temperature, two epochs of two mini-batches, entropy bonus, Dr.GRPO.
+
+    No field of a section is dead. One that only some runs read has to be switched on here.
+    """
+    monkeypatch.chdir(tmp_path)
+    graded = [{"id": f"add{i}", "passed": True} for i in range(10)]
+    Path("graded.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in graded))
+    given = load(
         [
             config("prob_disparity"),
             *flags,
-            f"--run-dir={tmp_path / 'run'}",
-            *("--steps=2", "--eval.every=0", "--loss.kl-coef=0.1", "--loss.epochs=2"),
+            *("--steps=2", "--eval.every=2", "--loss.kl-coef=0.1", "--loss.epochs=2"),
             *("--loss.mini-batches=2", "--loss.entropy-coef=0.01", "--loss.aggregation=dr_grpo"),
             *("--loss.advantage=dr_grpo", "--reward.reward-temperature=0.5"),
             *("--optim.learning-rate=1e-3", "--optim.warmup-steps=0", "--model.dtype=bfloat16"),
-            *(
-                "--data.system-prompt=Be brief.",
-                "--loss.samples-per-row=2",
-                "--loss.dual-clip=None",
-            ),
+            *("--data.system-prompt=Be brief.", "--data.graded=graded.jsonl"),
+            *("--loss.samples-per-row=2", "--loss.dual-clip=None"),
+            *("--reward.short-length-tokens=2", "--reward.short-length-penalty=0.1"),
         ]
     )
-    first, second = metrics(tmp_path / "run")
+    loss = LossWithADeadField(**dataclasses.asdict(given.loss))
+    read: set[str] = set()
+    recorded = recording(dataclasses.replace(given, loss=loss), read)
+    train(recorded)
+    with pytest.raises(UserError, match="complete at step 2"):
+        train(recorded)  # which asks whether it may resume
+    with Judge(recorded.execution) as judge:  # a random model writes no program
+        problem = Problem("id", "?", (Test("1", "1", "stdin"),))
+        assert judge.submit(problem, "print(input())").result().passed
+    assert set(leaves(recorded)) - read == {"loss.temperature"}
+
+    folder = tmp_path / "runs/prob_disparity"
+    _, first, second = metrics(folder)
     assert first["loss/kl"] > 0  # the first mini-batch alone is still at the reference
     assert second["loss/kl"] > 0
     assert first["loss/clip_fraction"] > 0  # the second epoch has moved away from the sampler
     # Certainty read at temperature 0.5 is higher than what the metrics show at 1.0.
     assert first["reward/probability_disparity"] > first["stats/probability_disparity"]
-    record = json.loads((tmp_path / "run/rollouts/step_000001.jsonl").read_text().split("\n")[0])
+    record = json.loads((folder / "rollouts/step_000001.jsonl").read_text().split("\n")[0])
     assert "Be brief." in record["prompt"]
 
 
@@ -324,20 +452,20 @@ def test_problems_are_looked_at_before_parameters_are_loaded(flags, tmp_path, ca
 def test_a_damaged_model_file_is_named(flags, tiny_path, tmp_path, capsys):
     damaged = tmp_path / "cut.gguf"
     damaged.write_bytes(tiny_path.read_bytes()[:20_000])
-    flags[0] = f"--model.source={damaged}"
-    text = refused([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
+    changed = [*flags, f"--model.source={damaged}", f"--run-dir={tmp_path / 'run'}"]
+    text = refused([config("random"), *changed], capsys)
     assert str(damaged) in text
 
 
 def test_a_problem_without_tests_is_named(flags, tmp_path, capsys):
     path = write_problems(tmp_path / "bare.jsonl", public_test_cases="[]", private_test_cases="[]")
-    flags[1] = f"--data.name={path}"
-    text = refused([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
+    changed = [*flags, f"--data.name={path}", f"--run-dir={tmp_path / 'run'}"]
+    text = refused([config("random"), *changed], capsys)
     assert str(path) in text
     assert "add0" in text
 
 
-def test_a_used_folder_is_not_given_to_another_run(flags, tmp_path, capsys):
+def test_a_used_folder_is_for_the_same_run_only(flags, tmp_path, capsys):
     arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--eval.every=0"]
     main([*arguments, "--steps=1"])
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
@@ -346,3 +474,16 @@ def test_a_used_folder_is_not_given_to_another_run(flags, tmp_path, capsys):
     assert "complete at step 1" in refused([*arguments, "--steps=1"], capsys)
     assert "--no-resume would overwrite" in refused([*arguments, "--no-resume"], capsys)
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+    # A version that did not have these fields wrote it: they count as their defaults.
+    path = tmp_path / "run/config.json"
+    older = json.loads(path.read_text())
+    for section in ("mesh", "checkpoint"):
+        del older["config"][section]
+    for section, name in (("loss", "dual_clip"), ("data", "mix"), ("execution", "monitor")):
+        del older["config"][section][name]
+    path.write_text(json.dumps(older))
+    text = refused([*arguments, "--steps=2", "--mesh.data=2"], capsys)
+    assert "mesh.data was 1 and is now 2" in text
+    main([*arguments, "--steps=2"])
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
+    assert json.loads(path.read_text())["config"]["mesh"]["data"] == 1

@@ -16,7 +16,8 @@ from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.requests import Finished, Request, Stop
 
 RowsFinished = Callable[[np.ndarray, list[np.ndarray]], None]
-"""Called with the indices of rows that have just finished and their tokens, each cut to length."""
+"""Called after each chunk with the indices of rows that it has finished, often none, and their
+tokens, each cut to length."""
 
 
 def make_sample(
@@ -71,8 +72,8 @@ def make_sample(
             params, tokens_of, requests, shape=shapes[B, widest], stop=stop, usage=usage
         ):
             done += finished
-            if rows_finished is not None and finished:
-                rows = np.asarray([one.request for one in finished])
+            if rows_finished is not None:
+                rows = np.asarray([one.request for one in finished], int)
                 rows_finished(rows, [one.tokens for one in finished])
         done.sort(key=lambda one: one.request)
         return _rollout(prompts, done, G, C, pad_id, bucket)

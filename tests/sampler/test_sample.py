@@ -114,6 +114,20 @@ def test_finished_rows_come_out_once_and_whole(tiny, rollout):
     assert calls > 1  # they come while others go on
 
 
+def test_the_caller_is_told_after_every_chunk(tiny):
+    """Also of those in which no row has ended, for it may want to stop."""
+    usage, told = Usage(), []
+    sample = sampler(tiny, batching=dataclasses.replace(BATCHING, chunk=2))
+
+    def rows_finished(rows, tokens):
+        told.append(len(rows))
+
+    prompts = pad_prompts(PROMPTS[:1], 2, 8)
+    sample(tiny[1], prompts, jax.random.key(5), rows_finished, usage)
+    assert len(told) == usage.chunks
+    assert 0 in told and sum(told) == G
+
+
 def test_a_mesh_gives_the_same_tokens(tiny, rollout):
     params = tiny[1]
     prompts = pad_prompts([*PROMPTS, PROMPTS[0]], 2, 8)
