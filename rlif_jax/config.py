@@ -112,7 +112,10 @@ class Reward:
     terms: tuple[tuple[str, float], ...] = (("tests_passed", 1.0),)
     """Pairs of a reward's name and its weight."""
     combine: Literal["sum", "normalise_then_sum"] = "sum"
-    """sum: weigh and add the terms; normalise_then_sum: normalise each in its group first."""
+    """sum: weigh and add the terms (with loss.advantage=grpo the sum is normalised, so that the
+    smallest term has full size where the others are equal); normalise_then_sum: normalise each in
+    its group first, so that weights mean the same in every group, with loss.advantage=none or
+    dr_grpo."""
     reward_temperature: float | None = None
     """Temperature at which certainty terms read the logits; None: as sampled."""
     short_length_tokens: int = 0
@@ -130,7 +133,8 @@ class Loss:
     advantage: Literal["grpo", "dr_grpo", "none"] = "grpo"
     """grpo: (r - group mean) / group std; dr_grpo: r - group mean; none: r itself."""
     std_floor: float = 1e-6
-    """Groups whose reward std is not above it get zero advantage: no amplified rounding noise."""
+    """Groups whose reward std is not above this share of their largest |reward| get zero advantage,
+    in normalise_then_sum each term by itself: no amplified rounding noise."""
     clip_low: float = 0.2
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = 0.2
@@ -142,7 +146,8 @@ class Loss:
     kl_coef: float = 0.0
     """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """k1: log ratio; k2: its square over 2; k3: exp(-log ratio) - 1 + log ratio."""
+    """k1: log ratio, with the gradient of k2; k2: its square over 2; k3: exp(-log ratio) - 1 + log
+    ratio, at most 10."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus."""
     epochs: int = 1
@@ -162,7 +167,8 @@ class Optim:
     learning_rate: float = 1e-6
     """Learning rate after warm-up, constant from there on."""
     warmup_steps: int = 10
-    """Updates over which the learning rate rises linearly."""
+    """Training steps over which the learning rate rises linearly; all loss.epochs *
+    loss.mini_batches updates of a step have the same."""
     weight_decay: float = 0.1
     """Decoupled weight decay; norms and biases are exempt."""
     b1: float = 0.9

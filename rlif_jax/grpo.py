@@ -16,12 +16,12 @@ from rlif_jax.scoring import completion_stats, sequences, split_rows
 from rlif_jax.sharding import replicated
 
 
-def make_optimizer(optim: Optim) -> optax.GradientTransformation:
+def make_optimizer(optim: Optim, updates_per_step: int = 1) -> optax.GradientTransformation:
     """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms."""
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm),
         optax.adamw(
-            learning_rate(optim),
+            learning_rate(optim, updates_per_step),
             b1=optim.b1,
             b2=optim.b2,
             eps=optim.eps,
@@ -31,11 +31,16 @@ def make_optimizer(optim: Optim) -> optax.GradientTransformation:
     )
 
 
-def learning_rate(optim: Optim) -> optax.Schedule:
-    """lr * min(1, (update + 1) / warmup): the first update already moves the parameters."""
+def learning_rate(optim: Optim, updates_per_step: int = 1) -> optax.Schedule:
+    """lr * min(1, (step + 1) / warmup) as a function of the updates done before, counted from 0.
+
+    Warm-up counts training steps, as verl's does, whose updates all have the same rate. The first
+    step already moves the parameters.
+    """
 
     def schedule(count):
-        return optim.learning_rate * jnp.minimum(1.0, (count + 1) / max(optim.warmup_steps, 1))
+        step = count // updates_per_step
+        return optim.learning_rate * jnp.minimum(1.0, (step + 1) / max(optim.warmup_steps, 1))
 
     return schedule
 
@@ -51,18 +56,31 @@ def decayed(params: Any) -> Any:
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0. Optimiser moments take the shardings of the parameters."""
-    opt_state = jax.jit(optimizer.init)(params)
-    opt_state = optax.tree_utils.tree_map_params(
-        optimizer, lambda moment, param: jax.device_put(moment, param.sharding), opt_state, params
-    )
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+    """Step 0 of training from `params`, which the state keeps."""
+    step, opt_state = make_init(params, optimizer)(params)
+    return TrainState(step, params, opt_state)
+
+
+def make_init(params: Any, optimizer: optax.GradientTransformation):
+    """Build `init(params) -> (step, opt_state)`, laid out as `state_shapes` says.
+
+    The moments are made in the shardings of their parameters, so that no device holds more than its
+    share. `params` may be arrays or shapes with shardings.
+    """
+
+    def init(params):
+        return jnp.zeros((), jnp.int32), optimizer.init(params)
+
+    shapes = state_shapes(params, optimizer)
+    places = jax.tree.map(lambda x: x.sharding, (shapes.step, shapes.opt_state))
+    return jax.jit(init, out_shardings=places)
 
 
 def state_shapes(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """`init_state` as shapes with shardings, for a checkpoint to be restored into.
 
-    `params` may be arrays or such shapes themselves.
+    Moments have the shardings of their parameters, all else is replicated. `params` may be arrays
+    or such shapes themselves.
     """
 
     def like(x, sharding) -> jax.ShapeDtypeStruct:

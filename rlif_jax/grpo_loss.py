@@ -12,16 +12,18 @@ from jax import lax
 from rlif_jax.batch import Array
 from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
+from rlif_jax.groups import group_normalised, group_statistics
 
-EPS = 1e-6  # added to the group's standard deviation, as in verl
 MAX_LOG_RATIO = 20.0  # exp of it is finite and far outside any clip range
+MAX_K3 = 10.0  # nats a token, as in verl
 
 
 def group_advantages(reward_B: Array, group_size: int, kind: str, std_floor: float) -> Array:
     """Advantages of rows n * G + g within their group of G samples, float32 [B].
 
-    "grpo": (r - mean) / (unbiased std + 1e-6); "dr_grpo": r - mean; "none": r. Where the group's
-    std is not above `std_floor` the first two are 0, so that rounding noise is never amplified.
+    "grpo": (r - mean) / (unbiased std + 1e-6); "dr_grpo": r - mean; "none": r. The first two are
+    exactly 0 in a group whose std is not above `std_floor` times its largest |reward|, so that
+    rounding noise is never amplified (see `group_statistics`).
 
     Raises:
         UserError: rows are not whole groups, or "grpo"/"dr_grpo" is asked for groups of one.
@@ -35,16 +37,9 @@ def group_advantages(reward_B: Array, group_size: int, kind: str, std_floor: flo
             f"{group_size} of each: set sampling.samples_per_prompt to 2 or more, or "
             "loss.advantage to 'none'."
         )
-    if reward_B.shape[0] % group_size:
-        raise UserError(
-            f"{reward_B.shape[0]} rewards are not whole groups of {group_size}: the number of rows "
-            "has to be a multiple of sampling.samples_per_prompt."
-        )
-    reward_NG = reward_B.reshape(-1, group_size)
-    centred_NG = reward_NG - reward_NG.mean(axis=1, keepdims=True)
-    std_N1 = jnp.sqrt((centred_NG**2).sum(axis=1, keepdims=True) / (group_size - 1))
-    scale_N1 = 1.0 / (std_N1 + EPS) if kind == "grpo" else 1.0
-    return jnp.where(std_N1 > std_floor, centred_NG * scale_N1, 0.0).reshape(-1)
+    if kind == "grpo":
+        return group_normalised(reward_B, group_size, std_floor)
+    return group_statistics(reward_B, group_size, std_floor).centred.reshape(-1)
 
 
 class Denominator(NamedTuple):
@@ -88,7 +83,7 @@ def policy_loss(
     Metrics, each summing over pieces to its value for the mini-batch: `loss/policy` (the surrogate
     as aggregated), and means over tokens: `loss/entropy`, `loss/ratio`, `loss/clip_fraction` (those
     whose clipped surrogate is the larger), `loss/dual_clip_fraction`, `loss/old_kl` (k1 of the
-    sampling policy to this one) and, with a reference, `loss/kl`.
+    sampling policy to this one) and, with a reference, `loss/kl` (the estimate in the loss).
 
     Raises:
         UserError: `loss.kl_coef` is not 0 and there is no reference.
@@ -152,13 +147,19 @@ def kl_estimate(log_ratio: Array, estimator: str) -> Array:
 
     k1: the log ratio, unbiased, any sign; k2: its square over 2; k3: exp(-log ratio) - 1 + log
     ratio, unbiased and never negative (J. Schulman, "Approximating KL divergence", 2020).
+
+    As a loss k1 has the gradient of k2, which is that of the KL in expectation; its own is 0 in
+    expectation and regularises nothing (arXiv 2506.09477; verl's "k1+"). k3 is bounded as in verl's
+    low_var_kl: the log ratio to +-20, the estimate to 10, with no gradient beyond, where that of
+    exp would be in the millions.
     """
-    if estimator == "k1":
-        return log_ratio
+    if estimator == "k3":
+        bounded = jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return jnp.minimum(jnp.expm1(-bounded) + bounded, MAX_K3)
+    k2 = log_ratio**2 / 2
     if estimator == "k2":
-        return log_ratio**2 / 2
-    bounded = jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return jnp.expm1(-bounded) + bounded
+        return k2
+    return lax.stop_gradient(log_ratio) + (k2 - lax.stop_gradient(k2))
 
 
 def _token_weights(mask_BC: Array, loss: Loss) -> Array:

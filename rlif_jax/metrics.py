@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlif_jax.batch import TokenStats
+from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
+from rlif_jax.groups import group_statistics
 from rlif_jax.problem import Outcome, Verdict
 
 REASONING_MARKERS = (
@@ -41,10 +43,9 @@ def _mean(values: ArrayLike) -> float:
     return float(values.mean()) if values.size else 0.0
 
 
-def _std(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Unbiased standard deviation, 0 where there are fewer than two values."""
-    count = values.size if axis is None else values.shape[axis]
-    return values.std(axis=axis, ddof=1) if count > 1 else np.zeros(values.sum(axis=axis).shape)
+def _std(values: np.ndarray) -> float:
+    """Unbiased standard deviation, 0.0 of fewer than two values."""
+    return float(values.std(ddof=1, dtype=np.float64)) if values.size > 1 else 0.0
 
 
 def _row_means(values_BC: ArrayLike, mask_BC: np.ndarray) -> np.ndarray:
@@ -138,22 +139,25 @@ def _drift(sampler: TokenStats, scorer: TokenStats, mask_BC: np.ndarray) -> dict
 
 
 def reward_metrics(
-    reward_B: ArrayLike, terms: Mapping[str, ArrayLike], group_size: int, std_floor: float = 1e-6
+    reward_B: ArrayLike,
+    terms: Mapping[str, ArrayLike],
+    group_size: int,
+    std_floor: float = Loss.std_floor,
 ) -> dict[str, float]:
     """The `reward/` metrics: mean and std over rows, each term's mean, and spread within groups.
 
     `reward_B` and each term float [B] with row = n * G + g. Standard deviations are unbiased, as in
     the advantage. reward/group_std is the mean over groups of the std within a group;
-    reward/zero_std_groups the fraction of groups whose std is not above `std_floor`, which give
-    no gradient. Raises `UserError` for a term whose name is one of these keys.
+    reward/zero_std_groups the fraction of groups that do not differ by `std_floor`, whose
+    advantages are 0. Raises `UserError` for a term whose name is one of these keys.
     """
-    reward_B = np.asarray(reward_B, np.float64)
-    group_std_N = _std(reward_B.reshape(-1, group_size), axis=1)
+    reward_B = np.asarray(reward_B)
+    group = group_statistics(reward_B, group_size, std_floor)
     metrics = {
         "reward/mean": _mean(reward_B),
-        "reward/std": float(_std(reward_B)),
-        "reward/group_std": _mean(group_std_N),
-        "reward/zero_std_groups": _mean(group_std_N <= std_floor),
+        "reward/std": _std(reward_B),
+        "reward/group_std": _mean(group.std),
+        "reward/zero_std_groups": _mean(~group.differs),
     }
     for name, term_B in terms.items():
         if f"reward/{name}" in metrics:

@@ -16,7 +16,7 @@ from rlif_jax.sampler.batching import Usage
 from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
 from rlif_jax.sampler.sync import Sync, make_sync
-from rlif_jax.scoring import make_score
+from rlif_jax.scoring import make_score, make_scores
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Programs:
 def make_programs(cfg: Config, graphdef: Any, tokenizer: Any) -> Programs:
     """The programs of a configuration for the model that `graphdef` describes."""
     options = PromptOptions.of(cfg.data)
-    optimizer = make_optimizer(cfg.optim)
+    optimizer = make_optimizer(cfg.optim, cfg.loss.epochs * cfg.loss.mini_batches)
     return Programs(
         optimizer=optimizer,
         pose=lambda problem: pose(tokenizer, problem, options),
@@ -91,12 +91,15 @@ def _scoring(cfg: Config, graphdef: Any):
     pieces = cfg.loss.mini_batches * cfg.loss.micro_batches
     layout = {"samples_per_row": cfg.samples_per_row, "micro_batches": pieces}
     at_sampling = make_score(graphdef, temperature=sampled_at, **layout)
-    at_reward = make_score(graphdef, temperature=rewarded_at, **layout)
+    at_both = make_scores(graphdef, temperatures=(sampled_at, rewarded_at), **layout)
 
     def score(params, reference, rollout):
-        from_sampler = cfg.reward.stats_from == "sampler"
-        policy = rollout.stats if from_sampler else at_sampling(params, rollout)
-        reward = policy if rewarded_at == sampled_at else at_reward(params, rollout)
+        if cfg.reward.stats_from == "sampler":
+            policy = reward = rollout.stats
+        elif rewarded_at == sampled_at:
+            policy = reward = at_sampling(params, rollout)
+        else:
+            policy, reward = at_both(params, rollout)
         anchor = None if reference is None else at_sampling(reference, rollout)
         return Scores(*jax.block_until_ready((policy, reward, anchor)))
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Rollout, Sequences, TokenStats
-from rlif_jax.kernels.token_stats import token_stats
+from rlif_jax.batch import Array, Rollout, Sequences, TokenStats
+from rlif_jax.kernels.token_stats import token_stats, token_stats_at
 
 
 def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
@@ -33,7 +33,13 @@ def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
 
 
 def completion_stats(model: Any, rows: Sequences, temperature: float) -> TokenStats:
-    """TokenStats [R, g, C] of the completions: the one place where the shift by one is made.
+    """TokenStats [R, g, C] of the completions, with gradients as `token_stats` gives them."""
+    x_RgCD, target_RgC = completion_states(model, rows)
+    return token_stats(x_RgCD, model.head_VD, target_RgC, temperature, model.cfg.reachable)
+
+
+def completion_states(model: Any, rows: Sequences) -> tuple[Array, Array]:
+    """Hidden states [R, g, C, D] and the tokens [R, g, C] they predict: the one shift by one.
 
     The hidden state of a token describes the next one. So the first token of every completion is
     described by the last of the prompt, at column P - 1, and each other by the one before it.
@@ -46,28 +52,44 @@ def completion_stats(model: Any, rows: Sequences, temperature: float) -> TokenSt
     later_RgCD = x_RTD[:, P:].reshape(R, g, C, D)[:, :, :-1]
     x_RgCD = jnp.concatenate([first_Rg1D, later_RgCD], axis=2)
     x_RgCD = sharding.constrain(x_RgCD, "batch", None, "length", "hidden")
-    target_RgC = rows.tokens[:, P:].reshape(R, g, C)
-    return token_stats(x_RgCD, model.head_VD, target_RgC, temperature, model.cfg.reachable)
+    return x_RgCD, rows.tokens[:, P:].reshape(R, g, C)
 
 
-def make_score(
-    graphdef: Any, *, temperature: float, samples_per_row: int = 1, micro_batches: int = 1
+def make_scores(
+    graphdef: Any,
+    *,
+    temperatures: tuple[float, ...],
+    samples_per_row: int = 1,
+    micro_batches: int = 1,
 ):
-    """Build `score(params, rollout) -> TokenStats` [B, C], float32, no gradient.
+    """Build `scores(params, rollout)`: TokenStats [B, C] at each temperature, float32, no gradient.
 
-    The B / samples_per_row rows are scored in `micro_batches` pieces, one after the other, to bound
-    memory.
+    All are read from the same logits, in one forward pass. The B / samples_per_row rows are scored
+    in `micro_batches` pieces, one after the other, to bound memory.
     """
 
-    def score(params, rollout: Rollout) -> TokenStats:
+    def scores(params, rollout: Rollout) -> tuple[TokenStats, ...]:
         model = nnx.merge(graphdef, params)
 
         def piece(rows):
-            return completion_stats(model, rows, temperature)
+            x_RgCD, target_RgC = completion_states(model, rows)
+            head_VD, reachable = model.head_VD, model.cfg.reachable
+            return token_stats_at(x_RgCD, head_VD, target_RgC, temperatures, reachable)
 
         pieces = split_rows(sequences(rollout, samples_per_row), micro_batches)
         stats = join_rows(jax.lax.map(piece, pieces))
         return jax.tree.map(lambda x: x.reshape(rollout.tokens.shape), stats)
+
+    return jax.jit(scores)
+
+
+def make_score(graphdef: Any, *, temperature: float, **layout: int):
+    """Build `score(params, rollout) -> TokenStats`: `make_scores` at one temperature."""
+    scores = make_scores(graphdef, temperatures=(temperature,), **layout)
+
+    def score(params, rollout: Rollout) -> TokenStats:
+        (stats,) = scores(params, rollout)
+        return stats
 
     return jax.jit(score)
 

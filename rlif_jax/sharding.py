@@ -108,7 +108,8 @@ def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
 
     def one(variable):
         partition = _divisible(spec(variable.axes, rules), variable.get_value().shape, mesh)
-        return variable.replace(NamedSharding(mesh, partition))
+        # As XLA writes it, or every program would compile again for the parameters of an update.
+        return variable.replace(NamedSharding(mesh, _shortest(partition, mesh)))
 
     return jax.tree.map(one, params, is_leaf=lambda v: hasattr(v, "axes"))
 

@@ -222,7 +222,7 @@ def train_step(
             group_size=cfg.sampling.samples_per_prompt,
             outcomes=outcomes if needs_execution(cfg.reward) else None,
         )
-        reward_B, terms = combine(cfg.reward, evidence)
+        reward_B, terms = combine(cfg.reward, evidence, cfg.loss.std_floor)
         advantage_B = group_advantages(
             reward_B, evidence.group_size, cfg.loss.advantage, cfg.loss.std_floor
         )

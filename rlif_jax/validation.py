@@ -222,6 +222,12 @@ def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:
             yield f"reward.terms names {name!r}; known rewards are {', '.join(sorted(known))}"
     if len(set(names)) < len(names):
         yield f"reward.terms names a reward twice: {names}; give it one weight"
+    if c.reward.combine == "normalise_then_sum" and c.loss.advantage == "grpo":
+        yield (
+            "reward.combine=normalise_then_sum with loss.advantage=grpo normalises twice: where "
+            "one term alone differs in a group, the second time gives it full size whatever its "
+            "weight; use loss.advantage=none, or reward.combine=sum"
+        )
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
         c.sampling.temperature,

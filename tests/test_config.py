@@ -199,6 +199,10 @@ def test_all_problems_are_reported_at_once():
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (
+            Config(reward=Reward(combine="normalise_then_sum")),
+            "loss.advantage=grpo normalises twice",
+        ),
+        (
             Config(reward=Reward(reward_temperature=2.0, stats_from="sampler")),
             "needs reward.stats_from=scorer",
         ),

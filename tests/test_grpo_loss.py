@@ -65,10 +65,12 @@ def test_equal_rewards_and_rounding_noise_have_no_advantage(kind):
     assert advantage[11] > 0.7
 
 
-def test_std_floor_is_the_boundary():
-    reward = np.array([0.0, 0.2], np.float32)  # unbiased std 0.1414
-    assert np.all(group_advantages(reward, 2, "grpo", 0.15) == 0)
-    assert np.all(group_advantages(reward, 2, "grpo", 0.14) != 0)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_std_floor_is_a_share_of_the_largest_reward(scale):
+    reward = np.array([-0.1, 0.2], np.float32) * scale  # unbiased std 1.06 of the largest
+    for kind in ("grpo", "dr_grpo"):
+        assert np.all(group_advantages(reward, 2, kind, 1.07) == 0)
+        assert np.all(group_advantages(reward, 2, kind, 1.05) != 0)
 
 
 def test_groups_that_cannot_be_compared_are_refused():
@@ -146,21 +148,51 @@ def test_aggregation_by_hand(aggregation, value, weights):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "value", "slope"),
+    ("estimator", "log_ratio", "value", "slope"),
     [
-        ("k1", 0.5, 1.0),
-        ("k2", 0.125, 0.5),
-        ("k3", np.exp(-0.5) - 1 + 0.5, 1 - np.exp(-0.5)),
+        ("k1", 0.5, 0.5, 0.5),  # the gradient of k2
+        ("k1", -60.0, -60.0, -60.0),
+        ("k2", 0.5, 0.125, 0.5),
+        ("k3", 0.5, np.exp(-0.5) - 1 + 0.5, 1 - np.exp(-0.5)),
+        ("k3", -2.5, np.exp(2.5) - 1 - 2.5, 1 - np.exp(2.5)),
+        ("k3", -2.7, 10.0, 0.0),  # bounded from here on
+        ("k3", -15.0, 10.0, 0.0),
+        ("k3", -500.0, 10.0, 0.0),
+        ("k3", 12.0, 10.0, 0.0),
     ],
 )
-def test_kl_by_hand(estimator, value, slope):
+def test_kl_by_hand(estimator, log_ratio, value, slope):
     loss = Loss(kl_coef=0.1, kl_estimator=estimator)
-    # Advantage 0: what remains is the KL term, of a policy e^0.5 times likelier than the reference.
-    run = lambda logprob: one_loss(logprob, [[-1.0]], [0.0], loss=loss, ref=[[-1.5]])
+    # Advantage 0: what remains is the KL term, of a policy e^log_ratio times the reference.
+    ref = [[-1.0 - log_ratio]]
+    run = lambda logprob: one_loss(logprob, [[-1.0]], [0.0], loss=loss, ref=ref)
     (got, metrics), gradient = jax.value_and_grad(run, has_aux=True)(jnp.array([[-1.0]]))
     np.testing.assert_allclose(got, 0.1 * value, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss/kl"], value, rtol=1e-5)
     np.testing.assert_allclose(gradient[0, 0], 0.1 * slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("estimator", "tolerance"), [("k1", 1e-5), ("k2", 1e-5), ("k3", 0.2)])
+def test_the_expected_gradient_pulls_towards_the_reference(estimator, tolerance):
+    """Over a whole distribution, against the exact gradient of KL(policy || reference).
+
+    That of k3 is of the KL the other way around, which is near it where the two are near.
+    """
+    logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    ref = jnp.log(jnp.array([0.45, 0.33, 0.22]))
+
+    def exact(z):
+        logp = jax.nn.log_softmax(z)
+        return (jnp.exp(logp) * (logp - ref)).sum()
+
+    def sampled(z):
+        # Tokens are drawn from the policy, and the gradient passes by their weights.
+        weight = jax.lax.stop_gradient(jax.nn.softmax(z))
+        return (weight * kl_estimate(jax.nn.log_softmax(z) - ref, estimator)).sum()
+
+    want, got = jax.grad(exact)(logits), jax.grad(sampled)(logits)
+    assert float(jnp.abs(want).max()) > 0.02
+    np.testing.assert_allclose(got, want, rtol=tolerance)
 
 
 def test_k1_and_k3_estimate_the_same_divergence():

@@ -15,6 +15,7 @@ LAYERS = (
         "config",
         "validation",
         "batch",
+        "groups",
         "sharding",
         "user_cache",
         "pypi",

@@ -139,10 +139,15 @@ def test_reward_metrics_of_two_groups():
     )
 
 
-def test_rounding_noise_counts_as_a_group_without_spread():
-    reward = 0.7 + np.array([0, 1e-8, 0, 1e-8])
-    assert reward_metrics(reward, {}, group_size=4)["reward/zero_std_groups"] == 1.0
-    assert reward_metrics(reward, {}, 4, std_floor=0.0)["reward/zero_std_groups"] == 0.0
+@pytest.mark.parametrize("size", [1e-3, 0.7, 12.3456, 1e4])
+def test_rounding_noise_counts_as_a_group_without_spread(size):
+    equal = np.full(4, size, np.float32)
+    noisy = np.nextafter(equal, np.float32([np.inf, 0, np.inf, 0]))
+    real = equal * np.float32([1, 1, 1, 1.0001])
+    shares = [reward_metrics(x, {}, 4)["reward/zero_std_groups"] for x in (equal, noisy, real)]
+    assert shares == [1.0, 1.0, 0.0]
+    assert reward_metrics(equal, {}, 4)["reward/group_std"] == 0.0
+    assert reward_metrics(noisy, {}, 4, std_floor=0.0)["reward/zero_std_groups"] == 0.0
 
 
 def test_groups_of_one_and_no_rows_have_no_spread():

@@ -281,7 +281,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(flags, tmp_path, capsys):
 
 
 def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
+    """Every number of two steps, the second after an update that moves the parameters.
+
+    Sums in another order differ by 1e-6 of their size at most, which Adam's first step, the size of
+    which does not depend on that of a gradient, makes some times larger.
+    """
     arguments = [config("hybrid"), *flags, "--steps=2", "--eval.every=0"]
+    arguments += ["--optim.learning-rate=1e-3", "--optim.warmup-steps=0"]
     main([*arguments, f"--run-dir={tmp_path / 'one'}"])
     mesh = ["--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2"]
     read = read_by_records(monkeypatch)
@@ -289,8 +295,10 @@ def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
     for one, eight in zip(numbers(tmp_path / "one"), numbers(tmp_path / "eight"), strict=True):
         assert one.keys() == eight.keys()
         for key, value in one.items():
-            tolerance = 1e-4 if key.startswith("drift") else 2e-3
-            assert eight[key] == pytest.approx(value, abs=tolerance, rel=2e-3), key
+            if key.startswith("drift/"):  # itself a difference of rounding
+                assert max(value, eight[key]) < 1e-5, key
+            else:  # what is 0 but for rounding, such as the mean of centred rewards, has no size
+                assert eight[key] == pytest.approx(value, rel=2e-5, abs=1e-7), key
     # Everything that metrics and records read was copied from the devices before, in one go.
     assert len(read) > 10
     assert not [x for x in read if isinstance(x, jax.Array)]

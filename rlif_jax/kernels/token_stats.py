@@ -26,6 +26,8 @@ from rlif_jax.batch import TokenStats
 
 Array = jax.Array
 
+CHUNK = 512  # vocabulary columns that a device handles at a time
+
 # Stands in for minus infinity: differences of it stay finite, so an empty tile never gives NaN.
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 
@@ -123,7 +125,7 @@ def token_stats(
     temperature: float | Array,
     vocab_size: int | None = None,
     *,
-    chunk: int = 512,
+    chunk: int = CHUNK,
 ) -> TokenStats:
     """TokenStats of softmax(x @ head^T / temperature) at each target, in memory tokens * chunk.
 
@@ -143,6 +145,24 @@ def token_stats(
     tiling = _tiling(head_VD.shape[0], vocab_size, chunk)
     x_TD = sharding.constrain(x_TD, *_axes_of(x_TD))
     return _token_stats(x_TD, head_VD, target_T, jnp.asarray(temperature, jnp.float32), tiling)
+
+
+def token_stats_at(
+    x_TD: Array,
+    head_VD: Array,
+    target_T: Array,
+    temperatures: tuple[float, ...],
+    vocab_size: int | None = None,
+    *,
+    chunk: int = CHUNK,
+) -> tuple[TokenStats, ...]:
+    """`token_stats` at each of several temperatures from the same logits, without gradients."""
+    vocab_size = head_VD.shape[0] if vocab_size is None else vocab_size
+    tiling = _tiling(head_VD.shape[0], vocab_size, chunk)
+    x_TD, head_VD = lax.stop_gradient((x_TD, head_VD))
+    x_TD = sharding.constrain(x_TD, *_axes_of(x_TD))
+    partials = _partials(x_TD, head_VD, target_T, temperatures, tiling)
+    return tuple(stats_of(p, vocab_size) for p in partials)
 
 
 class _Tiling(NamedTuple):
@@ -213,9 +233,9 @@ def _head_tile(head_VD: Array, i: Array, tiling: _Tiling, dtype) -> Array:
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _logits(x_TD: Array, tile_SKD: Array, temperature: Array, s: str) -> Array:
-    """Logits of one tile over the temperature, float32 [..., S, K]."""
-    return _einsum(f"...d,{s}kd->...{s}k", x_TD, tile_SKD) / temperature
+def _logits(x_TD: Array, tile_SKD: Array, s: str) -> Array:
+    """Logits of one tile, float32 [..., S, K]."""
+    return _einsum(f"...d,{s}kd->...{s}k", x_TD, tile_SKD)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -223,20 +243,27 @@ def _token_stats(x_TD, head_VD, target_T, temperature, tiling):
     return _forward(x_TD, head_VD, target_T, temperature, tiling)[0]
 
 
-def _forward(x_TD, head_VD, target_T, temperature, tiling):
+def _partials(x_TD, head_VD, target_T, temperatures, tiling):
+    """Partials of the whole vocabulary at each temperature, [...]."""
     target_TS = target_T.reshape(target_T.shape + (1,) * len(tiling.shape))
 
     def step(partials, i):
         tile_SKD = _head_tile(head_VD, i, tiling, x_TD.dtype)
-        z_TSK = _logits(x_TD, tile_SKD, temperature, tiling.axis)
+        z_TSK = _logits(x_TD, tile_SKD, tiling.axis)
         column_TS = target_TS - tiling.ids(i)[..., 0]
-        return merge(partials, partials_of(z_TSK, column_TS, tiling.valid(i))), None
+        tiles = (partials_of(z_TSK / t, column_TS, tiling.valid(i)) for t in temperatures)
+        return tuple(map(merge, partials, tiles)), None
 
-    initial = empty(target_T.shape + tiling.shape)
+    initial = tuple(empty(target_T.shape + tiling.shape) for _ in temperatures)
     partials, _ = lax.scan(step, initial, jnp.arange(tiling.count))
     if tiling.shape:
         shards = [jax.tree.map(lambda a, s=s: a[..., s], partials) for s in range(tiling.shards)]
-        partials = functools.reduce(merge, shards)
+        partials = tuple(functools.reduce(merge, parts) for parts in zip(*shards, strict=True))
+    return partials
+
+
+def _forward(x_TD, head_VD, target_T, temperature, tiling):
+    (partials,) = _partials(x_TD, head_VD, target_T, (temperature,), tiling)
     stats = stats_of(partials, tiling.vocab_size)
     # m and ln s0 apart: their sum would round away the probabilities of logits in the thousands.
     log_s0_T = jnp.log(partials.s0)
@@ -251,7 +278,7 @@ def _backward(tiling, residuals, cotangent):
     def step(carry, i):
         dx_STD, dhead_SRD = carry
         tile_SKD = _head_tile(head_VD, i, tiling, x_TD.dtype)
-        z_TSK = _logits(x_TD, tile_SKD, temperature, s)
+        z_TSK = _logits(x_TD, tile_SKD, s) / temperature
         logp_TSK = (z_TSK - widen(m_T)) - widen(log_s0_T)
         dz_TSK = -jnp.exp(logp_TSK) * (d_logprob + d_entropy * (logp_TSK + widen(entropy_T)))
         dz_TSK += jnp.where(tiling.ids(i) == widen(target_T), d_logprob, 0.0)

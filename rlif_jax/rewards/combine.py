@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.config import Reward
+from rlif_jax.config import Loss, Reward
 from rlif_jax.errors import UserError
+from rlif_jax.groups import group_normalised
 from rlif_jax.rewards.registry import find_reward
 
 PENALTY = "short_length_penalty"
@@ -29,12 +30,16 @@ def needs_all_tests(reward: Reward) -> bool:
     return any(find_reward(name).all_tests for name, _ in reward.terms)
 
 
-def combine(reward: Reward, ev: Evidence) -> tuple[Array, dict[str, Array]]:
+def combine(
+    reward: Reward, ev: Evidence, std_floor: float = Loss.std_floor
+) -> tuple[Array, dict[str, Array]]:
     """The reward of each row, float32 [B], and each term's own value, unweighted, float32 [B].
 
     `combine="sum"` adds weight * term. "normalise_then_sum" first normalises each term within its
-    group (Intuitor's hybrid, GDPO), so that weights compare terms of different scales. Then, if a
-    certainty term is present, `short_length_penalty` is subtracted once from rows shorter than
+    group (Intuitor's hybrid; GDPO, arXiv 2601.05242), so that weights compare terms of different
+    scales, and a term whose group does not differ by `std_floor` (loss.std_floor) adds 0. That sum
+    must not be normalised once more, which would give the terms other weights in each group. Then,
+    if a certainty term is present, `short_length_penalty` is subtracted once from rows shorter than
     `short_length_tokens`; it is reported as the term "short_length_penalty".
 
     Raises:
@@ -50,26 +55,13 @@ def combine(reward: Reward, ev: Evidence) -> tuple[Array, dict[str, Array]]:
         terms[name] = _checked(name, fn(ev), rows)
         value_B = terms[name]
         if reward.combine == "normalise_then_sum":
-            value_B = group_normalised(value_B, ev.group_size)
+            value_B = group_normalised(value_B, ev.group_size, std_floor)
         total_B += weight * value_B
     if certainty and reward.short_length_tokens > 0:
         short_B = ev.mask.sum(axis=1) < reward.short_length_tokens
         terms[PENALTY] = jnp.where(short_B, -reward.short_length_penalty, 0.0).astype(jnp.float32)
         total_B += terms[PENALTY]
     return _checked("sum of all terms", total_B, rows), terms
-
-
-def group_normalised(
-    value_B: Array, group_size: int, *, eps: float = 1e-6, std_floor: float = 1e-6
-) -> Array:
-    """(r - group mean) / (unbiased group std + eps), [B]; 0 where the std is not above the floor.
-
-    The floor keeps the rounding noise of equal values from becoming a reward of unit size.
-    """
-    value_NG = value_B.astype(jnp.float32).reshape(-1, group_size)
-    centred_NG = value_NG - value_NG.mean(axis=1, keepdims=True)
-    std_N1 = jnp.sqrt((centred_NG**2).sum(axis=1, keepdims=True) / max(group_size - 1, 1))
-    return jnp.where(std_N1 > std_floor, centred_NG / (std_N1 + eps), 0.0).reshape(-1)
 
 
 def _checked(name: str, value_B: Array, rows: int) -> Array:

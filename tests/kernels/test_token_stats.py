@@ -1,5 +1,7 @@
 """token_stats against its plain reference, float64 by hand, ties, padding, and eight devices."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,6 +145,25 @@ def test_temperature_divides_the_logits():
     halved = kernel.token_stats(x / 2, head, target, 1.0, chunk=8)
     for name in FIELDS:
         np.testing.assert_allclose(getattr(hot, name), getattr(halved, name), rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [None, (2, 2, 2)])
+def test_several_temperatures_from_the_same_logits(axes):
+    """Each against the plain reference, at sizes that divide no tile, and from one product."""
+    x, head, target = inputs((8, 3), 6, 102)
+    target, temperatures = target % 90, (0.7, 1.0, 2.5)
+    run = jax.jit(lambda *args: kernel.token_stats_at(*args, temperatures, 90, chunk=32))
+    mesh = None if axes is None else sharding.make_mesh(*axes)
+    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+        traced = run.trace(x, head, target)
+        assert str(traced.jaxpr).count("dot_general") == 1
+        got = run(x, head, target)
+    for temperature, stats in zip(temperatures, got, strict=True):
+        want = reference.token_stats(x, head, target, temperature, 90)
+        for name in FIELDS:
+            np.testing.assert_allclose(
+                getattr(stats, name), getattr(want, name), rtol=2e-5, atol=2e-6, err_msg=name
+            )
 
 
 def test_gradient_of_extreme_logits_is_finite_and_exact():

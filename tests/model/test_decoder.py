@@ -110,7 +110,7 @@ def test_axes_that_do_not_divide_are_replicated():
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     shardings = sharding.param_shardings(params, mesh)
     spec = jax.sharding.PartitionSpec
-    assert shardings["layers"]["q"].get_value().spec == spec(None, "fsdp", None, None)
+    assert shardings["layers"]["q"].get_value().spec == spec(None, "fsdp")
     assert shardings["layers"]["down"].get_value().spec == spec(None, "tensor", "fsdp")
 
 

@@ -97,7 +97,7 @@ def test_mesh_places_each_parameter(tmp_path, tiny):
     model, _ = load_model(str(path), dtype="bfloat16", remat=True, mesh=mesh)
     assert (model.cfg.dtype, model.cfg.remat) == ("bfloat16", True)
     spec = jax.sharding.PartitionSpec
-    assert model.layers.q[...].sharding.spec == spec(None, "fsdp", "tensor", None)
+    assert model.layers.q[...].sharding.spec == spec(None, "fsdp", "tensor")
     assert model.layers.down[...].sharding.spec == spec(None, "tensor", "fsdp")
     assert model.embed[...].sharding.spec == spec("tensor", "fsdp")
     assert model.layers.gate[...].addressable_shards[0].data.shape == (2, 16, 32)

@@ -1,18 +1,22 @@
 """Sums of reward terms by hand, and what is refused."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config import Config, Execution, Reward
+from rlif_jax.config import Config, Execution, Reward, read_config_file
 from rlif_jax.errors import UserError
+from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.problem import Outcome, Verdict
-from rlif_jax.rewards import combine, needs_all_tests, needs_execution
-from rlif_jax.rewards.combine import group_normalised
+from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.train import all_tests
+from rlif_jax.validation import validate
 
+ROOT = Path(__file__).parents[2]
 LENGTHS = np.array([4, 1, 2, 3])
 OUTCOMES = tuple(
     Outcome(v, (v,), 1, 0.0)
@@ -55,9 +59,34 @@ def test_normalise_then_sum_by_hand():
     np.testing.assert_array_equal(terms["tests_passed"], [1, 0, 1, 1])
 
 
-def test_group_normalised_by_hand_and_its_floor():
-    got = group_normalised(jnp.array([1.0, 2.0, 3.0, 0.7, 0.7, 0.7 + 1e-7]), 3)
-    np.testing.assert_allclose(got, [-1, 0, 1, 0, 0, 0], rtol=2e-6)
+def test_the_floor_of_the_loss_is_that_of_the_terms():
+    cfg = Reward(terms=HYBRID, combine="normalise_then_sum")
+    # Of their largest value, tests differ by 0.71 in one group, certainties by 0.47 and 0.35.
+    for floor, weights in ((0.4, (2.1, 0.0)), (0.5, (2.0, 0.0)), (0.8, (0.0, 0.0))):
+        reward_B, _ = combine(cfg, evidence(), floor)
+        want = [weights[0], -weights[0], -weights[1], weights[1]]
+        np.testing.assert_allclose(reward_B, np.array(want) / np.sqrt(2), rtol=1e-5)
+
+
+def test_certainty_has_a_tenth_of_the_size_of_tests_in_every_group():
+    """The advantages of configs/hybrid.py where one sample passes, and where all fail."""
+    cfg = read_config_file(ROOT / "configs/hybrid.py")
+    validate(cfg, known_rewards())
+    failed, passed = OUTCOMES[1], OUTCOMES[0]
+    top1 = jnp.asarray(np.random.default_rng(0).uniform(0.3, 0.9, (8, 1)), jnp.float32)
+    ev = Evidence(
+        stats=TokenStats(*[jnp.zeros((8, 1))] * 3, top1, jnp.zeros((8, 1))),
+        mask=jnp.ones((8, 1), bool),
+        truncated=jnp.zeros(8, bool),
+        key=jax.random.key(0),
+        group_size=4,
+        outcomes=(failed, passed, failed, failed, *[failed] * 4),
+    )
+    reward_B, _ = combine(cfg.reward, ev, cfg.loss.std_floor)
+    advantage_B = group_advantages(reward_B, 4, cfg.loss.advantage, cfg.loss.std_floor)
+    std_N = np.asarray(advantage_B, np.float64).reshape(2, 4).std(axis=1, ddof=1)
+    assert 0.9 < std_N[0] < 1.1
+    assert std_N[1] == pytest.approx(0.1, rel=1e-4)
 
 
 @pytest.mark.parametrize("terms", [HYBRID, (("trajectory_entropy", 1.0), ("token_entropy", 1.0))])
