@@ -27,6 +27,7 @@ from rlif_jax.evaluate_arguments import Arguments, Processes, check
 from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
 from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.kernels.precision import products_of
 from rlif_jax.meter import Meter
 from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.progress import format_duration
@@ -116,6 +117,7 @@ def evaluate(args: Arguments) -> Result | None:
     if not first:
         return None
     model = {"source": opened.source, "revision": opened.revision}
+    model |= {"precision": products_of(args.dtype)}
     result = Result.of(_plain(asdict(args)), model, problems, rows)
     result.write()
     return result

@@ -27,6 +27,7 @@ from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest
+from rlif_jax.kernels.precision import products_of
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.model.source import open_model
 from rlif_jax.programs import Programs, make_programs
@@ -121,6 +122,7 @@ def train(cfg: Config) -> None:
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
         facts["model"] = {"source": opened.source, "revision": opened.revision}
+        facts["precision"] = products_of(cfg.model.dtype)
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
         opened.describe_run(cfg.folder)
 

@@ -5,6 +5,7 @@ The shapes are SmolLM2's, with fewer layers.
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -64,7 +65,7 @@ def shapes_of(cfg: ModelConfig, mesh):
     return graphdef, with_sharding(params, param_shardings(params, mesh))
 
 
-def rollout(mesh):
+def rollout(mesh, N=N, P=P, C=C):
     B = N * G
     f32 = jax.ShapeDtypeStruct((B, C), jnp.float32)
     shapes = Rollout(
@@ -157,6 +158,19 @@ def test_every_flag_at_once(mesh):
     assert memory.temp_size_in_bytes < N * G * C * cfg.vocab_size * 4 // 8 / 2
     # One device is given its share of the parameters: none is gathered before the program starts.
     assert memory.argument_size_in_bytes < 1.1 * local_bytes(params)
+
+
+def test_float32_is_multiplied_as_float32(mesh):
+    """XLA keeps the precision that the programs ask for: see test_precision.py."""
+    cfg = dataclasses.replace(CFG, layers=1, embed=128, ffn=256, vocab_size=1024, dtype="float32")
+    graphdef, params = shapes_of(cfg, mesh)
+    score = make_score(graphdef, temperature=1.0, samples_per_row=G)
+    with jax.set_mesh(mesh):
+        text = score.lower(params, rollout(mesh, N=4, P=32, C=32)).compile().as_text()
+    products = re.findall(r".* = f32\S* (?:convolution|dot)\(.*", text)
+    assert len(products) >= 10
+    rounded = [one for one in products if "operand_precision={highest,highest}" not in one]
+    assert not rounded, rounded
 
 
 def test_update_fits_beside_its_state(mesh, model):

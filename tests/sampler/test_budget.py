@@ -121,8 +121,10 @@ def test_the_kernel_is_chosen_for_a_device_s_share():
     on_tpu, here = (shape_of(tight, narrow, platform=platform) for platform in ("tpu", "cpu"))
     assert (on_tpu.kernel, on_tpu.pages, here.pages) == ("tpu", 20, 40)
     single = dataclasses.replace(wide, dtype="float32")
-    assert shape_of(limited, single, platform="tpu").dtype == "bfloat16"
-    assert shape_of(limited, single, platform="cpu").dtype == "float32"
+    for platform in ("tpu", "gpu", "cpu"):  # a float32 model is not rounded unless told to
+        assert shape_of(limited, single, platform=platform).dtype == "float32"
+    rounded = dataclasses.replace(limited, cache_dtype="bfloat16")
+    assert shape_of(rounded, single, platform="tpu").kernel == "tpu"
     # 2^18 entries of the page table, in one device's scalar memory or in four
     many = dataclasses.replace(limited, slots=2**15)
     long = {"sequences": 2**15, "new": 100, "platform": "tpu"}
