@@ -84,6 +84,8 @@ def evaluate(args: Arguments) -> Result | None:
     first = args.processes.index == 0
     say = print if first else (lambda text: None)
     opened = open_model(args.model)
+    for line in opened.check_mesh(args.mesh):
+        say(line)
     problems = held_out(
         args.data,
         opened.tokenizer,

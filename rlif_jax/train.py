@@ -74,6 +74,8 @@ def train(cfg: Config) -> None:
         progress.phase(f"opening {cfg.model.source}")
         opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
         opened.check_describable()
+        for line in opened.check_mesh(cfg.mesh):
+            progress.note(line)
         opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
         progress.note(f"model: {opened.summary()}")
         stop = stack.enter_context(StopRequest(progress.note))

@@ -84,7 +84,6 @@ def test_the_type_of_the_cache_counts():
         ((2, 1, 1), 4, 2, 20),  # rows are split, a page is as large as before
         ((1, 1, 2), 4, 2, 40),  # each device has half of the heads
         ((1, 1, 4), 4, 2, 40),  # or one of them repeated
-        ((2, 1, 2), 3, 3, 13),  # or all, where they do not divide
         ((2, 2, 2), 4, 2, 40),
     ],
 )
