@@ -27,6 +27,7 @@ from rlif_jax.evaluate_arguments import Arguments, Processes, check
 from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
 from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
+from rlif_jax.kernels.precision import products_of
 from rlif_jax.meter import Meter
 from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.progress import format_duration
@@ -83,6 +84,8 @@ def evaluate(args: Arguments) -> Result | None:
     first = args.processes.index == 0
     say = print if first else (lambda text: None)
     opened = open_model(args.model)
+    for line in opened.check_mesh(args.mesh):
+        say(line)
     problems = held_out(
         args.data,
         opened.tokenizer,
@@ -116,6 +119,7 @@ def evaluate(args: Arguments) -> Result | None:
     if not first:
         return None
     model = {"source": opened.source, "revision": opened.revision}
+    model |= {"precision": products_of(args.dtype)}
     result = Result.of(_plain(asdict(args)), model, problems, rows)
     result.write()
     return result

@@ -54,6 +54,6 @@ def group_statistics(reward_B: Array, group_size: int, std_floor: float) -> Grou
 
 
 def group_normalised(reward_B: Array, group_size: int, std_floor: float) -> Array:
-    """(r - group mean) / (unbiased group std + 1e-6), float32 [B]; 0 in groups that do not differ."""
+    """(r - group mean) / (unbiased std + 1e-6), float32 [B]; 0 in groups that do not differ."""
     group = group_statistics(reward_B, group_size, std_floor)
     return (group.centred / (group.std + EPS)).reshape(-1)

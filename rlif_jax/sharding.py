@@ -79,7 +79,11 @@ def spec(axes: tuple[str | None, ...], rules: Rules = RULES_TRAIN) -> PartitionS
 
 
 def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """`partition` with the axes that their mesh axes do not divide replicated instead."""
+    """`partition` with the axes that their mesh axes do not divide replicated instead.
+
+    Of a model on a mesh that `model.placement` lets through, these are key/value heads alone, which
+    it reports; the rows of a batch that somebody computes by hand may be others.
+    """
     entries = []
     for size, entry in zip(shape, partition, strict=True):
         parts = math.prod(mesh.shape[name] for name in _mesh_axes(entry))

@@ -26,6 +26,7 @@ from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.grpo_loss import group_advantages
 from rlif_jax.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
+from rlif_jax.kernels.precision import products_of
 from rlif_jax.model.source import open_model
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.progress import Progress, evaluation_lines
@@ -76,6 +77,8 @@ def train(cfg: Config) -> None:
         progress.phase(f"opening {cfg.model.source}")
         opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
         opened.check_describable()
+        for line in opened.check_mesh(cfg.mesh):
+            progress.note(line)
         opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
         progress.note(f"model: {opened.summary()}")
         sets = ", ".join(name for name, _ in cfg.data.mix) or cfg.data.name
@@ -122,6 +125,7 @@ def train(cfg: Config) -> None:
         facts = {"platform": jax.default_backend(), "devices": [str(d) for d in mesh.devices.flat]}
         facts["isolation"] = None if judge is None else dict(judge.isolation)
         facts["model"] = {"source": opened.source, "revision": opened.revision}
+        facts["precision"] = products_of(cfg.model.dtype)
         log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
         opened.describe_run(cfg.folder)
 

@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu compiles here; there is no TPU to ask
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # by two test runs at the same time
 
 # Many tests compile the same programs: they share what XLA made of them, for this session only.
 _compiled = tempfile.mkdtemp(prefix="rlif_tests_xla_")

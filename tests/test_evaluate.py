@@ -57,6 +57,8 @@ def test_the_files_have_the_scores_and_what_made_them(arguments, tmp_path, capsy
     main([*flags(asked), "--lcb-out=lcb.json"])
     result = json.loads(Path("result.json").read_text())
     assert result["arguments"]["n"] == 2 and result["data"]["problems"] == 2
+    exact = {"operands": "float32", "products": "highest", "head": "highest"}
+    assert result["model"]["precision"] == exact
     metrics = result["metrics"]
     names = ("avg@2", "avg@2_low", "avg@2_high", "pass@1", "pass@2", "response_length")
     assert metrics.keys() == {f"eval/adding/{name}" for name in names}
@@ -278,6 +280,7 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
         ({"processes": Processes(index=1)}, "--processes.index 1 is not among"),
         ({"mesh": Mesh(data=4), "slots": 2}, "--slots 2 are fewer than"),
         ({"mesh": Mesh(data=64)}, "mesh.data=64 "),
+        ({"mesh": Mesh(tensor=16)}, "tensor=16 does not divide the model's 4 query heads"),
         ({"mesh": Mesh(data=0)}, "mesh.data=0 must be at least 1"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"execution": Execution(time_limit_s=-1.0)}, "execution.time_limit_s=-1.0 must"),
@@ -303,6 +306,12 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
             main(["--compare", "result.json", "none.json"])
         assert stop.value.code == 2
         assert "none.json is not a result that can be read" in capsys.readouterr().err
+
+
+def test_what_a_mesh_keeps_whole_is_said(arguments, capsys):
+    with pytest.raises(UserError, match="asks for 256 devices"):
+        evaluate(replace(arguments, mesh=Mesh(data=64, tensor=4), slots=64))
+    assert "mesh.tensor=4 exceeds the 2 key/value heads" in capsys.readouterr().out
 
 
 def test_a_model_whose_numbers_overflow_is_named(arguments, tiny_path, monkeypatch):

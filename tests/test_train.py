@@ -107,6 +107,8 @@ def test_every_config_file_trains(path, flags, tmp_path):
     assert [row["step"] for row in rows] == ([0, 1] if evaluates else [1])
     step = rows[-1]
     made_by = json.loads((tmp_path / "run/config.json").read_text())
+    exact = {"operands": "float32", "products": "highest", "head": "highest"}
+    assert made_by["precision"] == exact
     assert made_by["isolation"].keys() >= {"namespaces", "user", "files", "system_calls", "network"}
     terms = made_by["config"]["reward"]["terms"]
     expected = {
@@ -423,6 +425,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--sampling.samples-per-prompt=1"], "leaves a group of one"),
         (["--reward.terms", "certainty", "1.0"], "known rewards are"),
         (["--mesh.data=64", "--data.prompts-per-step=64"], "asks for 64 devices"),
+        (["--mesh.tensor=16"], "tensor=16 does not divide the model's 4 query heads"),
         (["--model.source=hf:nobody"], "not of the form hf:ORG/NAME"),
         (["--data.name=no_such_set"], "no_such_set"),
         (["--data.difficulties", "absurd"], "'absurd'"),
@@ -440,6 +443,15 @@ def test_bad_input_ends_with_one_sentence(arguments, message, flags, tmp_path, c
     text = refused([config("prob_disparity"), *flags, f"--run-dir={folder}", *arguments], capsys)
     assert message in text
     assert not folder.exists()
+
+
+def test_what_a_mesh_keeps_whole_is_said_before_devices_are_touched(flags, tmp_path, capsys):
+    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--mesh.tensor=4"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--mesh.data=64", "--data.prompts-per-step=64"])
+    printed = capsys.readouterr()
+    assert "asks for 256 devices" in printed.err
+    assert "mesh.tensor=4 exceeds the 2 key/value heads" in re.sub(r"\s+", " ", printed.out)
 
 
 def test_a_cache_too_small_for_one_sequence_is_named(flags, tmp_path, capsys):

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rlif_jax.kernels.precision import einsum
+
 Array = jax.Array
 Kernel = Literal["plain", "tpu", "gpu"]
 
@@ -143,13 +145,13 @@ def _paged_attention_plain(
             _numbers(p.at[at_B].get(mode="promise_in_bounds")).astype(jnp.float32)
             for p in (k_pages, v_pages)
         )
-        z_BKRS = jnp.einsum("BKRA,BKAS->BKRS", q_BKRA, k_BKAS)
+        z_BKRS = einsum("BKRA,BKAS->BKRS", q_BKRA, k_BKAS)
         seen_BS = j * page + jnp.arange(page) < length_B[:, None]
         z_BKRS = jnp.where(seen_BS[:, None, None], z_BKRS, _MASKED)
         new_m_BKR = jnp.maximum(m_BKR, z_BKRS.max(axis=-1))
         scale_BKR = jnp.exp(m_BKR - new_m_BKR)
         weight_BKRS = jnp.where(seen_BS[:, None, None], jnp.exp(z_BKRS - new_m_BKR[..., None]), 0.0)
-        add_BKRA = jnp.einsum("BKRS,BKSA->BKRA", weight_BKRS, v_BKSA)
+        add_BKRA = einsum("BKRS,BKSA->BKRA", weight_BKRS, v_BKSA)
         s0_BKR = s0_BKR * scale_BKR + weight_BKRS.sum(axis=-1)
         return new_m_BKR, s0_BKR, out_BKRA * scale_BKR[..., None] + add_BKRA
 

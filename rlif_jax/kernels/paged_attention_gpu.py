@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu.paged_attention import paged_attention
 
 from rlif_jax.errors import UserError
+from rlif_jax.kernels.precision import matmul_precision
 
 Array = jax.Array
 
@@ -79,8 +80,7 @@ def paged_attention_gpu(
     table_BJ = jnp.pad(table_BJ, ((0, 0), (0, -J % (pages_per_block * _SPLITS))))
     # Scaled in float32; the kernel's matmuls want both sides of one dtype.
     q_scaled_BHA = (q_BHA.astype(jnp.float32) * A**-0.5).astype(k_pages.dtype)
-    # Without it Triton multiplies float32 in TF32, of 10 bits of mantissa.
-    with jax.default_matmul_precision("highest" if k_pages.dtype == jnp.float32 else "default"):
+    with jax.default_matmul_precision(matmul_precision(k_pages.dtype).name.lower()):
         out_BHA = paged_attention(
             q_scaled_BHA,
             k_pages,

@@ -18,6 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas.ops.tpu.paged_attention import paged_attention
 
 from rlif_jax.errors import UserError
+from rlif_jax.kernels.precision import matmul_precision
 
 Array = jax.Array
 
@@ -109,7 +110,8 @@ def paged_attention_tpu(
 
     Returns:
         [B, H, A] in the dtype of `q_BHA`: softmax(q . k / sqrt(A)) . v, with the softmax and its
-        sums in float32; zeros where the length is 0.
+        sums in float32 and products of bfloat16, also for a float32 query; zeros where the length
+        is 0.
 
     Raises:
         UserError: `tpu_kernel_fits` says no.
@@ -119,15 +121,17 @@ def paged_attention_tpu(
     # Blocks are whole: the table is filled up with the null page.
     table_BJ = jnp.pad(table_BJ, ((0, 0), (0, -J % pages_per_block)))
     _check(H, A, k_pages, table_BJ.size)
-    out_BHA = paged_attention(
-        # In float32, because the kernel keeps its running output in the dtype of the query.
-        _fill_lanes(q_BHA.astype(jnp.float32) * A**-0.5),
-        k_pages,
-        v_pages,
-        length_B,
-        table_BJ + first_page,
-        pages_per_compute_block=pages_per_block,
-    )
+    # The precision of the cache's type. Mosaic compiles no other one for bfloat16 keys.
+    with jax.default_matmul_precision(matmul_precision(k_pages.dtype).name.lower()):
+        out_BHA = paged_attention(
+            # In float32, because the kernel keeps its running output in the dtype of the query.
+            _fill_lanes(q_BHA.astype(jnp.float32) * A**-0.5),
+            k_pages,
+            v_pages,
+            length_B,
+            table_BJ + first_page,
+            pages_per_compute_block=pages_per_block,
+        )
     return out_BHA[..., :A].astype(q_BHA.dtype)
 
 

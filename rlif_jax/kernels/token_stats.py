@@ -23,6 +23,7 @@ from jax import lax
 
 from rlif_jax import sharding
 from rlif_jax.batch import TokenStats
+from rlif_jax.kernels.precision import head_einsum
 
 Array = jax.Array
 
@@ -230,12 +231,9 @@ def _head_tile(head_VD: Array, i: Array, tiling: _Tiling, dtype) -> Array:
     return sharding.constrain(tile_SKD.astype(dtype), *tiling.names, None, None)
 
 
-_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-
-
 def _logits(x_TD: Array, tile_SKD: Array, s: str) -> Array:
     """Logits of one tile, float32 [..., S, K]."""
-    return _einsum(f"...d,{s}kd->...{s}k", x_TD, tile_SKD)
+    return head_einsum(f"...d,{s}kd->...{s}k", x_TD, tile_SKD)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -287,8 +285,8 @@ def _backward(tiling, residuals, cotangent):
             dz_TSK = jnp.where(valid_SK, dz_TSK, 0.0)
         dz_TSK = (dz_TSK / temperature).astype(x_TD.dtype)
         # Each shard sums over its own columns; the sum over shards waits until after the loop.
-        dx_STD += _einsum(f"...{s}k,{s}kd->{s}...d", dz_TSK, tile_SKD)
-        dtile_SKD = _einsum(f"...{s}k,...d->{s}kd", dz_TSK, x_TD)
+        dx_STD += head_einsum(f"...{s}k,{s}kd->{s}...d", dz_TSK, tile_SKD)
+        dtile_SKD = head_einsum(f"...{s}k,...d->{s}kd", dz_TSK, x_TD)
         start = tiling.start(i)
         dtile_SKD += lax.dynamic_slice_in_dim(dhead_SRD, start, tiling.width, axis=-2)
         dhead_SRD = lax.dynamic_update_slice_in_dim(dhead_SRD, dtile_SKD, start, axis=-2)

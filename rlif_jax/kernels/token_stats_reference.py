@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rlif_jax.batch import TokenStats
+from rlif_jax.kernels.precision import head_einsum
 
 Array = jax.Array
 
@@ -21,7 +22,7 @@ def token_stats(
     Arguments and gradients as in `rlif_jax.kernels.token_stats.token_stats`.
     """
     head_VD = head_VD[:vocab_size].astype(x_TD.dtype)
-    z_TV = jnp.einsum("...d,vd->...v", x_TD, head_VD, preferred_element_type=jnp.float32)
+    z_TV = head_einsum("...d,vd->...v", x_TD, head_VD)
     z_TV = z_TV / temperature
     lse_T = jax.nn.logsumexp(z_TV, axis=-1)
     logp_TV = z_TV - lse_T[..., None]

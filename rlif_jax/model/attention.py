@@ -6,6 +6,8 @@ Letters beyond `batch.py`'s: S key columns, R = H / K query heads that share a k
 import jax
 import jax.numpy as jnp
 
+from rlif_jax.kernels.precision import einsum
+
 Array = jax.Array
 
 # Finite, so that a row without any valid key gives a uniform average instead of NaN.
@@ -21,12 +23,10 @@ def attention(q_BTHA: Array, k_BKSA: Array, v_BKSA: Array, mask_BTS: Array) -> A
     B, T, H, A = q_BTHA.shape
     K = k_BKSA.shape[1]
     q_BTKRA = q_BTHA.reshape(B, T, K, H // K, A)
-    score_BKRTS = jnp.einsum(
-        "BTKRA,BKSA->BKRTS", q_BTKRA, k_BKSA, preferred_element_type=jnp.float32
-    )
+    score_BKRTS = einsum("BTKRA,BKSA->BKRTS", q_BTKRA, k_BKSA, preferred_element_type=jnp.float32)
     score_BKRTS = jnp.where(mask_BTS[:, None, None], score_BKRTS * A**-0.5, _MASKED)
     prob_BKRTS = jax.nn.softmax(score_BKRTS, axis=-1).astype(v_BKSA.dtype)
-    out_BTKRA = jnp.einsum("BKRTS,BKSA->BTKRA", prob_BKRTS, v_BKSA)
+    out_BTKRA = einsum("BKRTS,BKSA->BTKRA", prob_BKRTS, v_BKSA)
     return out_BTKRA.reshape(B, T, H, A)
 
 
@@ -54,7 +54,7 @@ def shared_prompt_attention(
     kc_BKgCA, vc_BKgCA = (x[:, :, P:].reshape(B, K, g, C, A) for x in (k_BKTA, v_BKTA))
     score = jnp.concatenate(
         [
-            jnp.einsum(to, q_BgCKRA, keys, preferred_element_type=jnp.float32)
+            einsum(to, q_BgCKRA, keys, preferred_element_type=jnp.float32)
             for to, keys in (
                 ("BgCKRA,BKPA->BKgRCP", kp_BKPA),
                 ("BgCKRA,BKgSA->BKgRCS", kc_BKgCA),
@@ -67,6 +67,6 @@ def shared_prompt_attention(
     seen_BgCS = jnp.concatenate([prompt_Bg1P, own_BgCC], axis=-1)
     score = jnp.where(seen_BgCS[:, None, :, None], score * A**-0.5, _MASKED)
     prob = jax.nn.softmax(score, axis=-1).astype(v_BTKA.dtype)
-    out_BgCKRA = jnp.einsum("BKgRCP,BKPA->BgCKRA", prob[..., :P], vp_BKPA)
-    out_BgCKRA += jnp.einsum("BKgRCS,BKgSA->BgCKRA", prob[..., P:], vc_BKgCA)
+    out_BgCKRA = einsum("BKgRCP,BKPA->BgCKRA", prob[..., :P], vp_BKPA)
+    out_BgCKRA += einsum("BKgRCS,BKgSA->BgCKRA", prob[..., P:], vc_BKgCA)
     return jnp.concatenate([out_BPHA, out_BgCKRA.reshape(B, g * C, H, A)], axis=1)

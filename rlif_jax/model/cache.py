@@ -50,22 +50,16 @@ def cached_heads(cfg: ModelConfig, tensor: int) -> int:
     """Key/value heads in the cache where `tensor` devices share them.
 
     Fewer heads than devices are repeated until each device has the one that its query heads read.
-    Where query heads do not divide among the devices, all of them are on every device.
     """
-    if cfg.heads % tensor == 0 and tensor % cfg.kv_heads == 0:
-        return max(cfg.kv_heads, tensor)
-    return cfg.kv_heads
-
-
-def heads_are_split(cfg: ModelConfig, tensor: int) -> bool:
-    """Whether each of `tensor` devices has its own part of the cache's heads."""
-    return tensor > 1 and cached_heads(cfg, tensor) % tensor == 0 and cfg.heads % tensor == 0
+    return max(cfg.kv_heads, tensor)
 
 
 def heads_of_device(cfg: ModelConfig, tensor: int) -> tuple[int, int]:
-    """Query heads, and key/value heads of the cache, on each of `tensor` devices."""
-    parts = tensor if heads_are_split(cfg, tensor) else 1
-    return cfg.heads // parts, cached_heads(cfg, tensor) // parts
+    """Query heads, and key/value heads of the cache, on each of `tensor` devices.
+
+    They divide: `placement.check_mesh` refuses other meshes.
+    """
+    return cfg.heads // tensor, cached_heads(cfg, tensor) // tensor
 
 
 def kernel_for(
@@ -87,7 +81,7 @@ def init_cache(
     heads = cached_heads(cfg, sharding.axis_size("tensor"))
     everywhere = sharding.row_shards() * cfg.layers * pages
     k, v = (
-        _zeros(shape, pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(cfg, kernel))
+        _zeros(shape, pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(kernel))
         for shape in pool_shapes(kernel, heads, everywhere, page, cfg.head_dim)
     )
     return PagedCache(k, v, cfg, kernel, pages)
@@ -143,7 +137,7 @@ def extend(
         out_BHA = paged_attention(cache.kernel, q_BHA, k_pool, v_pool, table_BJ, seen_B, first)
         return k_pool, v_pool, out_BHA
 
-    per_head = ("batch", _head_axis(cache.cfg), None)
+    per_head = ("batch", "kv_heads", None)
     cache, out_BHA = _on_pools(
         cache,
         on_device,
@@ -170,7 +164,7 @@ def put_prompts(
         new = k_LNTKA[:, 0], v_LNTKA[:, 0]
         return write_prompt(cache.kernel, k_pool, v_pool, *new, page_NJ[0], count_N[0], cache.pages)
 
-    new = (None, "batch", None, _head_axis(cache.cfg), None)
+    new = (None, "batch", None, "kv_heads", None)
     (cache,) = _on_pools(
         cache,
         on_device,
@@ -198,19 +192,14 @@ def _on_pools(cache: PagedCache, f: Callable, axes: tuple, args: tuple, more_axe
 
     `f` sees a device's own part of the pools and of the arguments, whose axes have these names.
     """
-    pool = _pool_axes(cache.cfg, cache.kernel)
+    pool = _pool_axes(cache.kernel)
     run = sharding.on_shards(f, (pool, pool, *axes), (pool, pool, *more_axes))
     k, v, *more = run(cache.k, cache.v, *args)
     return cache.replace(k=k, v=v), *more
 
 
-def _head_axis(cfg: ModelConfig) -> str | None:
-    """The name of the axis of heads, None where every device has all of them."""
-    return "kv_heads" if heads_are_split(cfg, sharding.axis_size("tensor")) else None
-
-
-def _pool_axes(cfg: ModelConfig, kernel: Kernel) -> tuple[str | None, ...]:
-    axes = [_head_axis(cfg), None, None]
+def _pool_axes(kernel: Kernel) -> tuple[str | None, ...]:
+    axes: list[str | None] = ["kv_heads", None, None]
     axes.insert(page_axis(kernel), "batch")
     return tuple(axes)
 

@@ -9,7 +9,7 @@ import numpy as np
 _ROW_MULTIPLE = 128
 """Embedding rows are padded to this: mesh axes of a power of two, up to 128 devices, divide them.
 
-Over an axis of another size the embedding and the head are replicated instead of split.
+`placement` refuses an axis of another size unless it divides them, too.
 """
 
 _FLOAT32 = np.finfo(np.float32)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
 from rlif_jax.model.attention import shared_prompt_attention
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
@@ -155,7 +156,7 @@ class Decoder(nnx.Module):
     ) -> Array:
         """Float32 logits [B, T, vocab_size] in one piece: for small use only."""
         x_BTD = self(tokens_BT, position_BT, mask_BT).astype(jnp.float32)
-        return jnp.einsum("BTD,VD->BTV", x_BTD, self.head_VD[: self.cfg.vocab_size])
+        return head_einsum("BTD,VD->BTV", x_BTD, self.head_VD[: self.cfg.vocab_size])
 
     def _embedded(self, tokens_BT: Array) -> Array:
         x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(self.cfg.dtype)
@@ -166,7 +167,7 @@ def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Arr
     """Rotated queries [B, T, H, A], rotated keys and values [B, T, K, A] of one layer."""
     x_BTD = rms_norm(x_BTD, w["attn_norm"], cfg.rms_eps)
     q_BTHA, k_BTKA, v_BTKA = (
-        jnp.einsum("BTD,DHA->BTHA", x_BTD, w[name].astype(x_BTD.dtype)) for name in "qkv"
+        einsum("BTD,DHA->BTHA", x_BTD, w[name].astype(x_BTD.dtype)) for name in "qkv"
     )
     if cfg.qkv_bias:
         q_BTHA = q_BTHA + w["q_bias"].astype(q_BTHA.dtype)
@@ -185,13 +186,13 @@ def _finish(cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array]
     """The residual stream after a layer's output projection and gated feed-forward block."""
     dtype = x_BTD.dtype
     # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both for it.
-    x_BTD = x_BTD + jnp.tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
+    x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
     x_BTD = constrain(x_BTD, "batch", "length", "hidden")
     y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
-    gate_BTF = jnp.einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
-    up_BTF = jnp.einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
+    gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
+    up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
     hidden_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
-    x_BTD = x_BTD + jnp.einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
+    x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
     return constrain(x_BTD, "batch", "length", "hidden")
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from rlif_jax.config import Mesh as MeshSizes
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model import gguf, gguf_tokenizer, orbax_weights
 from rlif_jax.model.bucket import open_files
@@ -26,6 +27,7 @@ from rlif_jax.model.download import PYPI_MODELS, fetch_pypi
 from rlif_jax.model.files import Files, LocalFiles
 from rlif_jax.model.hf_config import hf_config, read_hf_config
 from rlif_jax.model.hub import fetch_hub
+from rlif_jax.model.placement import check_mesh
 from rlif_jax.model.tokenizer import reachable_ids, read_tokenizer, write_tokenizer
 from rlif_jax.model.weights import (
     FLOAT32,
@@ -91,6 +93,13 @@ class OpenModel:
                 f"than the {self.cfg.max_positions} positions of {self.source}; lower "
                 "max_prompt_tokens or max_new_tokens"
             )
+
+    def check_mesh(self, mesh: MeshSizes) -> list[str]:
+        """What the mesh would keep whole on every device; UserError if it cannot split the model.
+
+        No device is touched; see `placement.check_mesh`.
+        """
+        return check_mesh(self.cfg, mesh.fsdp, mesh.tensor)
 
     def shapes(
         self, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None

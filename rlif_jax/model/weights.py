@@ -17,6 +17,7 @@ from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.files import Files
 from rlif_jax.model.layout import file_block, file_shape, from_file, hf_names
+from rlif_jax.model.placement import check_mesh
 from rlif_jax.model.safetensors import DTYPES, StoredTensor, read_block, stored_tensors
 from rlif_jax.sharding import param_shardings
 
@@ -270,10 +271,14 @@ def filled(state: nnx.State, arrays: Mapping[str, jax.Array]) -> nnx.State:
 
 
 def shardings_of(cfg: ModelConfig, mesh: Mesh | None) -> dict[str, Sharding]:
-    """The sharding of each parameter by its declared name; without a mesh, the first device."""
+    """The sharding of each parameter by its declared name; without a mesh, the first device.
+
+    Raises UserError for a mesh that cannot split the model.
+    """
     if mesh is None:
         here = SingleDeviceSharding(jax.devices()[0])
         return dict.fromkeys(param_specs(cfg), here)
+    check_mesh(cfg, mesh.shape["fsdp"], mesh.shape["tensor"])
 
     def shape_only(name: str, spec: ParamSpec):
         return jax.ShapeDtypeStruct(spec.shape, jnp.float32)

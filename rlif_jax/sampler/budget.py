@@ -32,7 +32,7 @@ class Batching:
     chunk: int = 32
     """Most decode steps between two looks of the host."""
     cache_dtype: CacheDtype = ""
-    """Type of the cache; empty: that of the activations, on TPUs bfloat16."""
+    """Type of the cache; empty: that of the activations. On TPUs the kernel takes bfloat16 only."""
     cache_gib: float = 0.0
     """GiB of cache on each device; 0: what the sequences need, as far as memory is free."""
     narrow: bool = True
@@ -138,8 +138,7 @@ def pool_shape(
     each = max(1, -(-min(batching.slots, sequences) // shards))
     page = batching.page
     platform = platform or jax.default_backend()
-    # The TPU's kernel works in bfloat16, as do its matrix products unless told otherwise.
-    dtype = jnp.dtype(batching.cache_dtype or ("bfloat16" if platform == "tpu" else cfg.dtype))
+    dtype = jnp.dtype(batching.cache_dtype or cfg.dtype)
     total = total or prompt + new
     columns = bucket(total, page) // page
     own, prompt_pages = -(-(page - 1 + new) // page), -(-prompt // page)

@@ -16,6 +16,7 @@ from flax import nnx, struct
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, TokenStats
+from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, copy, put_prompts
 from rlif_jax.sampler.draw import KEY_KIND
 from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose
@@ -220,7 +221,7 @@ def _placed(slots: Slots) -> Slots:
 def _draw(model, s: Slots, temperature: float, filters: Filters, with_stats: bool):
     """Each slot's next token, int32 [B], and its TokenStats [B]."""
     head_VD = model.head_VD.astype(s.x.dtype)
-    logits_BV = jnp.einsum("BD,VD->BV", s.x, head_VD, preferred_element_type=jnp.float32)
+    logits_BV = head_einsum("BD,VD->BV", s.x, head_VD)
     key_B = jax.random.wrap_key_data(s.key, impl=KEY_KIND)
     return choose(
         logits_BV,

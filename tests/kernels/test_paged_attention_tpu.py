@@ -212,3 +212,21 @@ def test_a_copy_of_the_pool_would_be_counted(mesh):
     """XLA's scatter copies the pool, which is why it is not used: the count must say so."""
     compiled, pool_bytes = decode_loop(24, 4, mesh, scatter=True)
     assert bytes_per_step(compiled.as_text(), {"paged_attention": 0}) > L * pool_bytes
+
+
+def test_the_kernel_multiplies_in_bfloat16_whatever_jax_is_told():
+    """Mosaic compiles no other precision for bfloat16 keys."""
+    one = jax.sharding.SingleDeviceSharding(
+        topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+    )
+
+    def shape(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=one)
+
+    pool = shape((2, 64, 64, A), jnp.bfloat16)
+    query, table = shape((8, 12, A), jnp.float32), shape((8, 8), jnp.int32)
+    with jax.default_matmul_precision("highest"):
+        lowered = jax.jit(paged.paged_attention_tpu).lower(
+            query, pool, pool, table, shape((8,), jnp.int32), shape((), jnp.int32)
+        )
+        lowered.compile()

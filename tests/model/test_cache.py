@@ -196,7 +196,6 @@ def test_slots_that_are_not_live_leave_no_trace():
         ((2, 2, 2), 4, 2, 2, 1),
         ((1, 2, 2), 4, 1, 2, 1),  # the one head is repeated
         ((1, 1, 4), 8, 2, 4, 1),  # each is repeated, next to itself
-        ((2, 1, 2), 3, 3, 3, 3),  # they do not divide: all of them are on every device
     ],
 )
 def test_a_mesh_decodes_as_one_device(axes, heads, kv_heads, cached, local):

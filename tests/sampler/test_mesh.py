@@ -18,7 +18,6 @@ def alone(tiny):
     [
         ((2, 2, 2), 4),  # one of two key/value heads on each
         ((8, 1, 1), 8),
-        ((1, 1, 8), 1),  # four heads do not divide among eight devices: all are everywhere
         ((2, 1, 4), 2),  # two key/value heads, each on two devices
     ],
 )

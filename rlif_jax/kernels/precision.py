@@ -1,0 +1,58 @@
+"""How exactly matrix products multiply: decided here for every product of the package.
+
+Left to themselves, accelerators round float32 operands before they multiply: TPUs to bfloat16,
+NVIDIA GPUs to TF32, which has 10 bits of mantissa. HIGHEST keeps all 24 bits of float32. On
+bfloat16 operands it costs nothing: their products are exact in float32.
+
+This file has no say about sums: `preferred_element_type` is the caller's.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import Precision
+
+Array = jax.Array
+
+
+def matmul_precision(*dtypes: Any) -> Precision:
+    """HIGHEST where an operand is float32 or wider; of narrower types the products are exact."""
+    widest = max(jnp.finfo(dtype).bits for dtype in dtypes)
+    return Precision.HIGHEST if widest >= 32 else Precision.DEFAULT
+
+
+def einsum(subscripts: str, x: Array, y: Array, preferred_element_type: Any = None) -> Array:
+    """`jnp.einsum` of two arrays at the precision of their types, gradients included."""
+    return jnp.einsum(
+        subscripts,
+        x,
+        y,
+        precision=matmul_precision(x.dtype, y.dtype),
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def tensordot(x: Array, y: Array, axes: int | tuple[Sequence[int], Sequence[int]]) -> Array:
+    """`jnp.tensordot` at the precision of the operands' types, gradients included."""
+    return jnp.tensordot(x, y, axes=axes, precision=matmul_precision(x.dtype, y.dtype))
+
+
+def head_einsum(subscripts: str, x: Array, y: Array) -> Array:
+    """A product with the head, or one of its gradients: exact products, float32 sums."""
+    return jnp.einsum(
+        subscripts, x, y, precision=Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
+
+
+def products_of(dtype: Any) -> dict[str, str]:
+    """What a run with activations of this type records about its products.
+
+    Their operands, those of the head among them, are of the type of the activations.
+    """
+    return {
+        "operands": jnp.dtype(dtype).name,
+        "products": matmul_precision(dtype).name.lower(),
+        "head": Precision.HIGHEST.name.lower(),
+    }

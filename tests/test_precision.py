@@ -1,0 +1,122 @@
+"""Float32 is multiplied as float32: read from every program that a training step compiles."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from tiny import V
+
+from rlif_jax.config import Config, Loss, Reward, Sampling
+from rlif_jax.grpo import init_state, train_batch
+from rlif_jax.kernels.precision import products_of
+from rlif_jax.model.source import load_model
+from rlif_jax.problem import Problem
+from rlif_jax.programs import make_programs
+from rlif_jax.sampler.batching import Usage
+from rlif_jax.sharding import make_mesh
+
+VOCAB_ROWS = 384
+"""Rows of the very small model's head: no other array has an axis of this size."""
+
+_PRODUCT = re.compile(r'"?stablehlo\.(dot_general|dot|convolution)"?\W.*')
+_TYPES = re.compile(r": \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product of a program: `types` of its operands and result, as `8x32xf32`."""
+
+    program: str
+    types: tuple[str, ...]
+    exact: bool
+
+    @property
+    def kinds(self) -> set[str]:
+        return {one.rpartition("x")[2] for one in self.types[:2]}
+
+    @property
+    def of_head(self) -> bool:
+        return any(str(VOCAB_ROWS) in one.split("x") for one in self.types)
+
+
+def products_in(folder: Path) -> list[Product]:
+    """The matrix products of the StableHLO modules that JAX has left in a folder."""
+    found = []
+    for path in sorted(folder.glob("*_compile.mlir")):
+        program = re.fullmatch(r"jax_ir\d+_(.*)_compile\.mlir", path.name)[1]
+        for line in _PRODUCT.finditer(path.read_text()):
+            exact = "precision = [HIGHEST, HIGHEST]" in line[0]
+            found.append(Product(program, _TYPES.search(line[0]).groups(), exact))
+    return found
+
+
+def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
+    """Those of `programs.make_programs` in a whole step, with a reference and a temperature."""
+    cfg = Config(
+        sampling=Sampling(samples_per_prompt=2, max_new_tokens=8, bucket=8, slots=4),
+        reward=Reward(terms=(("self_certainty", 1.0),), reward_temperature=0.7),
+        loss=Loss(micro_batches=1, kl_coef=0.1, entropy_coef=0.1),
+    )
+    ir, mesh = folder / "ir", make_mesh()
+    model, tokenizer = load_model(str(tiny_path), dtype, remat=True, mesh=mesh)
+    graphdef, params = nnx.split(model)
+    programs = make_programs(cfg, graphdef, tokenizer)
+    problems = [Problem(name, f"Return {name}.", ()) for name in ("one", "two")]
+    prompts = [programs.pose(problem) for problem in problems]
+    jax.config.update("jax_dump_ir_to", str(ir))
+    try:
+        with jax.set_mesh(mesh):
+            drawn_from = programs.sync(params)
+            rollout = programs.sample(
+                drawn_from, prompts, jax.random.key(0), lambda *_: None, Usage()
+            )
+            scores = programs.score(params, params, rollout)
+            advantage_B = jnp.asarray([1.0, -1.0, 1.0, -1.0])
+            batch = train_batch(rollout, advantage_B, scores.policy, scores.reference, 2)
+            programs.update(init_state(params, programs.optimizer), batch)
+    finally:
+        jax.config.update("jax_dump_ir_to", "")
+    return products_in(ir)
+
+
+@pytest.fixture(scope="module")
+def steps(tiny_path, tmp_path_factory):
+    """The products of a step of a float32 and of a bfloat16 model."""
+    return {
+        dtype: products_of_a_step(tiny_path, tmp_path_factory.mktemp(dtype), dtype)
+        for dtype in ("float32", "bfloat16")
+    }
+
+
+def test_a_float32_model_multiplies_float32_alone(steps):
+    other = [one for one in steps["float32"] if one.kinds != {"f32"} or not one.exact]
+    assert not other, other
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "f32"), ("bfloat16", "bf16")])
+def test_products_with_the_head_are_exact(steps, dtype, kind):
+    head = [one for one in steps[dtype] if one.of_head]
+    assert all(one.exact and one.kinds == {kind} for one in head), head
+    # Logits in decoding, in scoring and (twice, as the backward pass makes them again) in the
+    # update, beside its two gradients.
+    assert {"jit_decode_chunk", "jit_score", "jit_update"} <= {one.program for one in head}
+    assert sum(one.program == "jit_update" for one in head) == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_record_says_what_the_programs_do(steps, dtype):
+    """Seven weights of a layer and attention's two, in a loop over the layers."""
+    body = [one for one in steps[dtype] if one.program == "jit_score" and not one.of_head]
+    assert len(body) >= 9
+    recorded = products_of(dtype)
+    assert {one.exact for one in body} == {recorded["products"] == "highest"}
+    assert all({"float32": "f32", "bfloat16": "bf16"}[dtype] in one.kinds for one in body)
+    assert (recorded["operands"], recorded["head"]) == (dtype, "highest")
+
+
+def test_the_very_small_head_has_rows_of_its_own():
+    assert V < VOCAB_ROWS == 128 * -(-V // 128)
