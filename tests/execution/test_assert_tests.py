@@ -260,10 +260,10 @@ def test_a_program_that_ended_is_loaded_anew_for_the_next_test():
 
 
 def test_many_calls_in_order(run):
-    source = "import random\nfor n in range(2000):\n    assert f([n], k=str(n)) == (n, str(n))"
+    source = "import random\nfor n in range(500):\n    assert f([n], k=str(n)) == (n, str(n))"
     program = "def f(x, k): return x[0], k"
     assert run(assert_problem("f", source), program).passed
-    late = "def f(x, k): return x[0], k if x[0] < 1999 else 0"
+    late = "def f(x, k): return x[0], k if x[0] < 499 else 0"
     assert run(assert_problem("f", source), late).verdict is WRONG
 
 
