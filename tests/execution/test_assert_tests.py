@@ -224,13 +224,16 @@ def test_any_plain_data_is_compared_as_in_one_process(judge, data):
     """There and back: an argument, and a value that may be another, equal or not, or its like."""
     argument = data.draw(PLAIN)
     returned = data.draw(st.just(argument) | PLAIN)
-    program = f"def f(x): return x, {returned!r}"
+    program = f"from math import inf\ndef f(x): return x, {returned!r}"
     source = (
-        f"x, y = f({argument!r})\nassert x == {argument!r}\nassert repr(y) == repr({returned!r})"
+        f"from math import inf\nx, y = f({argument!r})\n"
+        f"assert x == {argument!r}\nassert repr(y) == repr({returned!r})"
     )
     outcome = judge.submit(assert_problem("f", source), program).result()
     assert outcome.passed, outcome
-    compared = assert_problem("f", f"assert f({argument!r})[1] == {argument!r}")
+    compared = assert_problem(
+        "f", f"from math import inf\nassert f({argument!r})[1] == {argument!r}"
+    )
     expected = PASSED if returned == argument else WRONG
     assert judge.submit(compared, program).result().verdict is expected
 

@@ -11,6 +11,7 @@ program, but never in a program's process nor below the same zygote.
 
 import atexit
 import builtins
+import collections
 import contextlib
 import fcntl
 import gc
@@ -47,6 +48,7 @@ SERVE = {
 }
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
+REPORTED_FRAMES = 20
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
 PLAIN_LIMITS = sys.getrecursionlimit(), sys.int_info.default_max_str_digits
 
@@ -242,9 +244,28 @@ def report_exception(error: BaseException, isinstance=isinstance) -> int:
     """Print what ended the program, as the interpreter would; return the exit status."""
     status = OUT_OF_MEMORY if isinstance(error, MemoryError) else 1
     with contextlib.suppress(BaseException):
+        keep_last_frames(error)
         sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
     return status
+
+
+def keep_last_frames(error: BaseException) -> None:
+    """Cut the tracebacks of an exception, and of those it followed, to their last frames.
+
+    From 3.13 on Python formats each frame in Python, which takes seconds of CPU time for an endless
+    recursion: the program would have run into its time limit.
+    """
+    seen, link = set(), error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        frames: collections.deque = collections.deque(maxlen=REPORTED_FRAMES)
+        trace = link.__traceback__
+        while trace is not None:
+            frames.append(trace)
+            trace = trace.tb_next
+        link.__traceback__ = frames[0] if frames else None
+        link = link.__context__ if link.__cause__ is None else link.__cause__
 
 
 def finish() -> int:
