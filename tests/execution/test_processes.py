@@ -93,10 +93,10 @@ def test_close_leaves_no_process_and_no_folder():
         outer = {slot.worker.pid for slot in judge._slots}
         workers = outer | {first_process(judge, n) for n in range(2)}
         assert len(outer) == 2
-        assert judge_processes() == before | workers
+        assert judge_processes() - before == workers  # forks of earlier programs may just be ending
         readers = judge_processes(reads=True)
         assert judge._reader._worker.pid in readers
-    assert judge_processes() == before
+    assert judge_processes() <= before
     assert judge_processes(reads=True) <= readers - {judge._reader._worker.pid}
     assert not scratch.exists()
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
@@ -118,7 +118,7 @@ def test_close_gives_up_what_runs_and_what_waits():
     with pytest.raises(SandboxError, match="closed"):
         running.result(timeout=1)
     assert waiting.cancelled()
-    assert judge_processes() == before
+    assert judge_processes() <= before
     assert ends(processes)
 
 
@@ -188,7 +188,7 @@ def test_a_killed_zygote_is_replaced_and_the_test_repeated():
         workers = {third, first_process(judge)}
         assert judge_processes() - before == workers
         assert ends(running)
-    assert judge_processes() == before
+    assert judge_processes() <= before
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -207,7 +207,7 @@ def test_a_killed_guard_takes_its_zygote_along(running):
             assert slow.result(timeout=60).passed
         assert judge.submit(ECHO, ECHO_CODE).result(timeout=60).passed
         assert not (judge_processes() - before) & processes
-    assert judge_processes() == before
+    assert judge_processes() <= before
 
 
 def test_broken_machinery_is_an_error_and_no_verdict(monkeypatch, tmp_path):
