@@ -95,7 +95,7 @@ def tests_of(cases: Sequence[Case], where: str) -> tuple[tuple[Test, ...], str |
     LiveCodeBench's form is taken as it is: an input text with one JSON value per line, and the JSON
     of the output.
 
-    Raises UserError when there is no case, when one is none of this, and when an argument is an
+    Raises UserError when there is no case, when one has another form, and when an argument is an
     object whose keys those checkers would make numbers, which JSON cannot have as keys.
     """
     if not cases:

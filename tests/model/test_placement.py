@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 import pytest
 from tiny_gguf import TINY
@@ -10,24 +11,15 @@ from tiny_gguf import TINY
 from rlif_jax.config import Mesh
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import param_specs
+from rlif_jax.model.files import LocalFiles
+from rlif_jax.model.hf_config import read_hf_config
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.model.source import open_model
 from rlif_jax.model.weights import shardings_of
 from rlif_jax.sharding import MESH_AXES, RULES_TRAIN, make_mesh
 
-QWEN = dataclasses.replace(
-    TINY,
-    vocab_size=151936,
-    embed=1536,
-    ffn=8960,
-    layers=28,
-    heads=12,
-    kv_heads=2,
-    head_dim=128,
-    tied=False,
-    qkv_bias=True,
-)
-"""DeepSeek-R1-Distill-Qwen-1.5B."""
+CONFIGS = Path(__file__).parent.parent / "goldens/configs"
+QWEN = read_hf_config(LocalFiles(CONFIGS / "DeepSeek-R1-Distill-Qwen-1.5B"))
 
 
 @pytest.mark.parametrize(
