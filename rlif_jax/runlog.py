@@ -148,7 +148,7 @@ def truncate_after(folder: Path, step: int) -> None:
     """
     path = folder / "metrics.jsonl"
     kept = b"".join(line for number, line in _recorded(path) if number <= step)
-    if path.is_file() and kept != path.read_bytes():
+    if path.is_file() and len(kept) != path.stat().st_size:  # whole lines of it, in their order
         _write_whole(path, kept)
     rollouts = folder / "rollouts"
     for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
