@@ -19,7 +19,7 @@ MAY_PASS = {
     "page_cache": "files that were read stay in the memory of the kernel",
 }
 TIME_LIMIT = {
-    "never_ends_but_passes": "its end is that of its process, which never comes",
+    "claims_and_never_ends": "its end is that of its process, which never comes",
     "fork_budget": "a child's CPU time is that of the test",
     "fork_budget_function": "a child's CPU time is that of the test, though nobody waits for it",
     "two_children_assert": "the CPU time of both children is that of the test",

@@ -78,6 +78,13 @@ SYSTEM = {
     "limits": "import resource as r\nprint(hash(tuple(r.getrlimit(n) for n in range(16))))\n"
     "r.setrlimit(r.RLIMIT_NOFILE, (20, 20))\nr.setrlimit(r.RLIMIT_CORE, (0, 0))",
     "niceness": "import os\nprint(os.getpriority(os.PRIO_PROCESS, 0))\nos.nice(3)",
+    "what its parent has": "import os, resource as r\nprint(os.getpriority(os.PRIO_PROCESS, 0), "
+    "os.sched_getaffinity(0), r.getrlimit(r.RLIMIT_NOFILE))\nabove = os.getppid()\n"
+    + _TRY.format("os.setpriority(os.PRIO_PROCESS, above, 3)")
+    + "\n"
+    + _TRY.format("os.sched_setaffinity(above, {min(os.sched_getaffinity(0))})")
+    + "\n"
+    + _TRY.format("r.prlimit(above, r.RLIMIT_NOFILE, (30, 30))"),
     "its processor": "import os\nprint(os.sched_getaffinity(0))\n"
     + _TRY.format("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"),
     "process ids": "import os\nprint(os.getpid(), os.getppid(), os.getsid(0), os.getpgid(0))\n"
@@ -89,7 +96,7 @@ SYSTEM = {
     "usage of children": "import os, resource as r\nprint(r.getrusage(r.RUSAGE_CHILDREN)[:2])\n"
     "p = os.fork()\nif p == 0:\n    sum(range(300000))\n    os._exit(0)\nos.waitpid(p, 0)",
     "descriptors": "import os\nn = 0\nfor fd in range(256):\n    try: os.fstat(fd); n += 1\n"
-    "    except OSError: pass\nprint(n)\nos.dup(0)\nos.dup2(1, 77)",
+    "    except OSError: pass\nprint(n)\nos.dup(0)\nos.dup2(1, 50)",
     "where standard error ends": "import os\nprint(os.fstat(2).st_size)\nos.write(2, b'x' * 999)",
     "flags of standard error": "import fcntl\nprint(fcntl.fcntl(2, fcntl.F_GETFL))\n"
     "fcntl.fcntl(2, fcntl.F_SETFL, 2048 | 1024)",
@@ -110,6 +117,8 @@ SYSTEM = {
     "hints on the folder": "import fcntl, os\nfd = os.open('.', os.O_RDONLY)\n"
     "try: print(fcntl.fcntl(fd, 1035, bytes(8)))\nexcept OSError as e: print(e.errno)\n"
     + _TRY.format("fcntl.fcntl(fd, 1036, (2).to_bytes(8, 'little'))"),
+    "its own folder of /proc": "import os\ntry: print(os.readlink('/proc/self'), "
+    "sorted(p for p in os.listdir('/proc') if p.isdigit()))\nexcept OSError as e: print(e.errno)",
     "other processes in /proc": "import os\n"
     "try: print([p for p in os.listdir('/pr' 'oc') if p.isdigit()])\n"
     "except OSError as e: print(e.errno)\n",
