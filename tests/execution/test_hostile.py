@@ -193,6 +193,7 @@ def test_processes_that_are_made_at_the_last_moment_are_ended(level):
     programs = [["late", row("late", texts, texts), code, False]]
     with workplace(0o755) as folder:
         seen = run_at(level, folder, {"allow": True, "programs": programs})
+    assert "error" not in seen, seen["error"]
     late = seen["programs"]["late"]
     assert late["verdict"] == "passed", late["detail"]
     assert late["after"] == [True, False] * 2
