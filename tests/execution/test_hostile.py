@@ -5,7 +5,7 @@ import time
 
 import pytest
 from confinement import run_at
-from judging import EXECUTION, function_problem, stdin_problem
+from judging import EXECUTION, assert_problem, function_problem, stdin_problem
 from test_isolation import row, workplace
 
 from rlif_jax import config
@@ -180,6 +180,23 @@ def test_a_program_that_does_not_compile_is_told_apart_every_time(judge):
     futures = [judge.submit(problem, f"x = {n}\n  y = 1") for n in range(200)]
     verdicts = {future.result(timeout=120).verdict for future in futures}
     assert verdicts == {Verdict.COMPILE_ERROR}
+
+
+def test_the_end_of_a_function_that_may_fork_is_heard_before_another_runs_out_of_time():
+    """What it and those below it have used is counted, but nobody waits for a count that ended."""
+    codes = ("os.fork\n    1 / 0", "os.fork()\n    os._exit(3)", "os.fork()\n    os.abort()")
+    problems = (function_problem("f", ("1", "1")), assert_problem("f", "assert f(1) == 1"))
+    with Judge(config.Execution(workers=2, time_limit_s=1.0, memory_mb=256)) as judge:
+        sleeper = judge.submit(stdin_problem(("", "")), "import time\ntime.sleep(60)")
+        ending = [
+            judge.submit(problem, f"import os\ndef f(x):\n    {code}")
+            for problem in problems
+            for code in codes
+        ]
+        assert sleeper.result(timeout=120).verdict is Verdict.TIME_LIMIT
+        late = [future.done() for future in ending].count(False)
+        assert late <= 1, f"{late} of {len(ending)} had not ended"  # the last may be about to
+        assert not any(future.result(timeout=120).passed for future in ending)
 
 
 @pytest.mark.parametrize("level", ["as it is", "no namespaces"])
