@@ -80,7 +80,8 @@ class Loader:
         message["cpu_backstop_s"] = 2 * math.ceil(job.cpu_s) * job.calls + 1
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as stack, theirs:
-            self._channel.setblocking(False)
+            self._poll = select.poll()
+            self._poll.register(self._channel, select.POLLIN)
             self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             code = memory_file(stack, job.preamble + job.code)
             try:
@@ -94,8 +95,9 @@ class Loader:
 
     def order(self, fds: list[int]) -> None:
         """Have it fork a process with these descriptors, once the present one has ended."""
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
         with contextlib.suppress(OSError):  # it has ended, which will be heard
-            socket.send_fds(self._channel, [terms.RUN], fds)
+            self._channel.sendmsg([terms.RUN], ancillary)
 
     def stop(self) -> None:
         """Have the present process killed; on return no later one can be; raises ZygoteLost."""
@@ -112,17 +114,12 @@ class Loader:
 
         Raises ZygoteLost when the zygote is gone, SandboxError when the loader is.
         """
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
         deadline = time.monotonic() + wait_s
         while self._end is None:
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return None
             try:
                 message, ancillary, _, _ = self._channel.recvmsg(512, CREDENTIALS)
-            except BlockingIOError:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or not poll.poll(left_s * 1000):
-                    return None
-                continue
             except ConnectionError:  # said once, ahead of what it said before it ended
                 continue
             if not self._pid and ancillary:  # the kernel says who wrote: a number that holds here

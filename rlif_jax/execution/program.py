@@ -69,18 +69,19 @@ class Program:
         """
         for text, output_bytes in inputs:
             with contextlib.ExitStack() as files:
-                streams = _Streams(text, output_bytes, files)
+                streams = _Streams(text, files)
                 self._loader.order(streams.fds)
-                yield self._run_once(streams)
+                yield self._run_once(streams, output_bytes)
 
-    def _run_once(self, streams: "_Streams") -> Run:
+    def _run_once(self, streams: "_Streams", output_bytes: int) -> Run:
         """Wait for the end of a process that has been ordered, and see to it."""
-        limit, over = "", False
+        limit = ""
         wall_end = time.monotonic() + self._job.wall_s
         while not limit and (ending := self._loader.ending(SLICE_S)) is None:
-            over = streams.over()
-            if over or time.monotonic() >= wall_end:
-                limit = "judge" if over else "wall"
+            if streams.size() > output_bytes:
+                limit = "judge"
+            elif time.monotonic() >= wall_end:
+                limit = "wall"
             elif not self._loader.compiled and self._loader.used_s() >= self._job.cpu_s:
                 limit = "cpu"
         if limit and self._loader.compiled:
@@ -89,9 +90,9 @@ class Program:
             if ending is None:
                 raise SandboxError("a loader does not end a process")
         run = _run(ending, self._job, limit)
-        if over or streams.over():
-            return replace(run, output_limit=streams.limit)
-        return replace(run, stdout=streams.output(), stderr=streams.complaint(run))
+        if (size := streams.size()) > output_bytes:
+            return replace(run, output_limit=output_bytes)
+        return replace(run, stdout=streams.output(size), stderr=streams.complaint(run))
 
     def answers(self, inputs: Iterable[tuple[str, int]]) -> Iterator[Run]:
         """Call a function with one input after another; each comes with the bytes it may return.
@@ -159,20 +160,19 @@ def _run(ending: Ending | None, job: Job, limit: str) -> Run:
 class _Streams:
     """One input as a process gets it, with room for what it writes."""
 
-    def __init__(self, text: str, limit: int, files: contextlib.ExitStack):
-        self.limit = limit
+    def __init__(self, text: str, files: contextlib.ExitStack):
         self.fds = [memory_file(files, text), memory_file(files), memory_file(files)]
 
-    def over(self) -> bool:
-        """Tell whether more was written than may be."""
-        return os.fstat(self.fds[1]).st_size > self.limit
+    def size(self) -> int:
+        """Return how much was written."""
+        return os.fstat(self.fds[1]).st_size
 
-    def output(self) -> bytes:
-        """Return what was written."""
-        data, size = bytearray(), os.fstat(self.fds[1]).st_size
-        while piece := os.pread(self.fds[1], size - len(data), len(data)):
-            data += piece
-        return bytes(data)
+    def output(self, size: int) -> bytes:
+        """Return what was written, of that size."""
+        data = os.pread(self.fds[1], size, 0)
+        while len(data) < size:  # one call reads 2 GiB at most
+            data += os.pread(self.fds[1], size - len(data), len(data))
+        return data
 
     def complaint(self, run: Run) -> bytes:
         """Return the end of what was written as stderr, where that matters."""

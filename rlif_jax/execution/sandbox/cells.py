@@ -34,14 +34,25 @@ _MNT_DETACH = 2
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 
 
-class NamespaceCell:
+class Cell:
+    """What both kinds have; `filtered` says that system calls can be refused."""
+
+    filtered = False
+
+    def refuse_processes(self) -> None:
+        """In a function's process: allow no other below it."""
+        if self.filtered:
+            seccomp.install(seccomp.lone_filter())
+
+
+class NamespaceCell(Cell):
     """A cell in the namespaces that the zygote has entered as their root.
 
-    `uid`, unless 0, is the user that tests become. `filtered` says that system calls are refused.
+    `uid`, unless 0, is the user that tests become.
     """
 
     def __init__(self, uid: int):
-        self._uid, self.filtered = uid, False
+        self._uid = uid
         self._own_pids = os.open(f"{OUTER_PROC}/self/ns/pid", os.O_RDONLY)
         self._last_pid = None
         with contextlib.suppress(OSError):  # a kernel without checkpoints, or a closed /proc/sys
@@ -91,20 +102,23 @@ class NamespaceCell:
 
         return renew
 
-    def confine(self, shown: bool, lone: bool) -> None:
-        """In a test: give up all that sets the loader apart.
+    def confinement(self, shown: bool):
+        """In the loader: return what has a test give up all that sets the loader apart.
 
-        `shown` says that it may look into /proc/self, `lone` that it may fork no processes.
+        `shown` says that the test may look into /proc/self.
         """
-        if self._uid:  # all capabilities go with it
-            os.setresgid(self._uid, self._uid, self._uid)
-            os.setresuid(self._uid, self._uid, self._uid)
-        else:
-            keep_capabilities(())
-        if shown:  # else these files belong to root
-            prctl(PR_SET_DUMPABLE, 1)
-        if lone and self.filtered:
-            seccomp.install(seccomp.lone_filter())
+        uid, setresgid, setresuid = self._uid, os.setresgid, os.setresuid
+
+        def confine():
+            if uid:  # all capabilities go with it
+                setresgid(uid, uid, uid)
+                setresuid(uid, uid, uid)
+            else:
+                keep_capabilities(())
+            if shown:  # else these files belong to root
+                prctl(PR_SET_DUMPABLE, 1)
+
+        return confine
 
     def kill_all(self) -> None:
         """In the loader: kill all processes but itself, at once."""
@@ -117,11 +131,10 @@ class NamespaceCell:
                 _unmount(place)
 
 
-class FolderCell:
+class FolderCell(Cell):
     """A cell without namespaces: the current folder, and processes that see those of others."""
 
     def __init__(self):
-        self.filtered = False
         self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
 
     def fork_loader(self) -> int:
@@ -150,14 +163,16 @@ class FolderCell:
         if os.waitpid(pid, 0)[1]:
             raise OSError("the folder of programs cannot be emptied")
 
-    def confine(self, shown: bool, lone: bool) -> None:
-        """In a test: refuse it signals to others; `shown` and `lone` as above."""
-        if shown:
-            prctl(PR_SET_DUMPABLE, 1)
-        if self.filtered:
-            if lone:
-                seccomp.install(seccomp.lone_filter())
-            seccomp.install(seccomp.program_filter(os.getpid()))
+    def confinement(self, shown: bool):
+        """In the loader: return what refuses a test signals to others; `shown` as above."""
+
+        def confine():
+            if shown:
+                prctl(PR_SET_DUMPABLE, 1)
+            if self.filtered:
+                seccomp.install(seccomp.program_filter(os.getpid()))
+
+        return confine
 
     def kill_all(self) -> None:
         """In the loader: kill all processes below it.

@@ -106,8 +106,7 @@ def warm_up(prelude: dict) -> None:
             os.dup2(fd, place)
             os.close(fd)
         os.close(ends[1])
-        new_module("__main__", prelude)
-        run_main(compile_program(WARM_PROGRAM, "stdin"), False)
+        run_main(compile_program(WARM_PROGRAM, "stdin"), new_module("__main__", prelude), False)
         open_streams()
     for place, fd in enumerate(kept):
         os.dup2(fd, place)
@@ -158,21 +157,56 @@ def open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def run(job: dict, fds: tuple[int, ...], preamble: str, program, cell, prelude: dict) -> None:
-    """Run the program of `job` as a process of its own would; never returns."""
-    take_descriptors(fds)
-    os.setsid()
-    resource.setrlimit(resource.RLIMIT_CPU, (job["cpu_backstop_s"],) * 2)
-    cell.confine(job["own_files"], job["lone"])
-    if job["kind"] == "stdin":
-        new_module("__main__", prelude)
-        os._exit(run_main(program, job["tidy"]))
-    os.write(CHANNEL_FD, STARTED + b"\n")
-    namespace, name = function_module(job["kind"], prelude), job["entry_point"]
-    run_preamble(preamble, namespace)
-    for own in ("Solution", name):  # which the program has to define
-        namespace.pop(own, None)
-    SERVE[job["kind"]](program, namespace, name, report_exception)
+def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
+    """In the loader: return what runs a program in a fork, given its streams.
+
+    All that it needs is at hand, so that it looks up little: each page that it changes is copied.
+    """
+    namespace, confine = new_module("__main__", prelude), cell.confinement(job["own_files"])
+    dup2, closerange, setsid, setrlimit = os.dup2, os.closerange, os.setsid, resource.setrlimit
+    leave, run, tidy, files = os._exit, run_main, job["tidy"], isolation.OPEN_FILES
+    limit, cpu_s = resource.RLIMIT_CPU, (job["cpu_backstop_s"],) * 2
+
+    def run_test(fds: tuple[int, ...]) -> None:
+        stdin, stdout, stderr = fds
+        dup2(stdin, 0)
+        dup2(stdout, 1)
+        dup2(stderr, 2)
+        closerange(3, files)
+        setsid()
+        setrlimit(limit, cpu_s)
+        confine()
+        leave(run(program, namespace, tidy))
+
+    return run_test
+
+
+def function(job: dict, preamble: str, program: types.CodeType, cell, prelude: dict):
+    """In the loader: return what loads a function in a fork and serves calls, given a channel.
+
+    The fork has no standard input, and its output goes nowhere but for stderr.
+    """
+    confine, kind, name = cell.confinement(job["own_files"]), job["kind"], job["entry_point"]
+
+    def serve(fds: tuple[int, ...]) -> None:
+        channel, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, CHANNEL_FD + 1) for fd in fds)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for place, fd in enumerate((nothing, nothing, stderr, channel)):
+            os.dup2(fd, place)
+        os.closerange(CHANNEL_FD + 1, isolation.OPEN_FILES)
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (job["cpu_backstop_s"],) * 2)
+        confine()
+        if job["lone"]:
+            cell.refuse_processes()
+        os.write(CHANNEL_FD, STARTED + b"\n")
+        namespace = function_module(kind, prelude)
+        run_preamble(preamble, namespace)
+        for own in ("Solution", name):  # which the program has to define
+            namespace.pop(own, None)
+        SERVE[kind](program, namespace, name, report_exception)
+
+    return serve
 
 
 def compile_program(code: str, kind: str) -> types.CodeType:
@@ -196,32 +230,15 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     return compile(frame, "solution.py", "exec", dont_inherit=True)
 
 
-def take_descriptors(fds: list[int]) -> None:
-    """Put the standard streams, or the channel and one of them, in their places; close all others.
-
-    A function has no standard input and its output goes nowhere.
-    """
-    first_free = CHANNEL_FD
-    if len(fds) == 2:
-        first_free = CHANNEL_FD + 1
-        channel, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, first_free) for fd in fds)
-        nothing = os.open("/dev/null", os.O_RDWR)
-        fds = nothing, nothing, stderr
-        os.dup2(channel, CHANNEL_FD)
-    for place, fd in enumerate(fds):
-        os.dup2(fd, place)
-    os.closerange(first_free, isolation.OPEN_FILES)
-
-
-def run_main(program: types.CodeType, tidy: bool) -> int:
-    """Run a whole program in the module __main__, which then goes; return its exit status.
+def run_main(program: types.CodeType, namespace: dict, tidy: bool) -> int:
+    """Run a whole program in the module __main__; return its exit status.
 
     Any exit by sys.exit is 0, as it is officially. `tidy` says that its objects may have something
     to do at the end.
     """
     leave, hook, end = os._exit, report_exception, finish
     try:
-        exec(program, vars(sys.modules["__main__"]))
+        exec(program, namespace)
     except SystemExit as exit:
         if exit.code is not None and not isinstance(exit.code, int):
             with contextlib.suppress(BaseException):
@@ -270,14 +287,13 @@ def finish(tidy: bool) -> int:
         threading._shutdown()
     if tidy:
         drop_objects()
-    status = 0
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__):
-        try:
+    try:
+        for stream in (sys.stdout, sys.__stdout__):
             if stream is not None and not stream.closed:
                 stream.flush()
-        except BaseException:
-            status = 120
-    return status
+    except BaseException:
+        return 120
+    return 0
 
 
 def drop_objects() -> None:

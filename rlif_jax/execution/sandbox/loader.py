@@ -22,8 +22,7 @@ from rlif_jax.execution.sandbox.libc import CALLS
 from rlif_jax.execution.sandbox.preamble import NOT_COMPILED
 from rlif_jax.execution.sandbox.terms import COMPILED, ENDED, LEFT_BEHIND, STARTED, SYNTAX
 
-FDS = {"stdin": struct.Struct("3i")}  # of an order, by kind: a test's streams
-CHANNEL_FDS = struct.Struct("2i")  # or a function's channel and stderr
+STREAMS, CHANNEL = struct.Struct("3i"), struct.Struct("2i")  # the descriptors of an order
 WNOHANG = os.WNOHANG
 WAITED_BYTES = 8 + 144  # a status, padding, a struct rusage
 
@@ -51,11 +50,9 @@ def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
         os._exit(0)
     os.dup2(complaints, 2)
     channel.send(COMPILED)
-
-    def run(fds: tuple[int, ...]) -> None:
-        child.run(job, fds, preamble, program, cell, prelude)
-
-    fork_tests(channel, FDS.get(job["kind"], CHANNEL_FDS), cell, run)
+    if job["kind"] == "stdin":
+        fork_tests(channel, STREAMS, cell, child.whole_program(job, program, cell, prelude))
+    fork_tests(channel, CHANNEL, cell, child.function(job, preamble, program, cell, prelude))
 
 
 def fork_tests(channel: socket.socket, order: struct.Struct, cell, run) -> None:
