@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from carrying_holders import MODULES, Holder, attributes
 from carrying_machine import OBSERVED, OUTSIDE
-from carrying_process import PROCESS
+from carrying_process import PARENT, PROCESS
 from carrying_settings import SETTINGS
 from carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ from rlif_jax.problem import Outcome, Verdict
 PROBLEM = stdin_problem(("", "0\n"), ("", "1\n"), ("", "1\n"))
 _SHORT = {answer_key("stdin", digit): digit for digit in "01"}
 INSIDE = SETTINGS | PROCESS
-SORTS = {"setting": INSIDE, "outside": OUTSIDE, "observed": OBSERVED}
+SORTS = {"setting": INSIDE, "outside": OUTSIDE | PARENT, "observed": OBSERVED}
 PLACES = AT_ONCE | LATER | ELSEWHERE
 
 

@@ -23,8 +23,9 @@ class Holder:
     outlives: bool = False
 
 
-def table(rows: dict[str, tuple[str, str, str]]) -> dict[str, Holder]:
-    return {name: Holder(*row) for name, row in rows.items()}
+def table(rows: dict[str, tuple[str, str, str]], outlives: bool = False) -> dict[str, Holder]:
+    """Holders by name, of rows of a module, what looks and what leaves."""
+    return {name: Holder(*row, outlives) for name, row in rows.items()}
 
 
 def caught(error: str, lines: str, absent: int = 0) -> str:

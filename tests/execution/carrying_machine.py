@@ -3,7 +3,7 @@
 And what differs from one process to the next by itself, or after much has been left: `OBSERVED`.
 """
 
-from carrying_holders import Holder, caught
+from carrying_holders import Holder, caught, table
 
 FOLDERS = {
     "the folder": "'.'",
@@ -59,6 +59,16 @@ _OF_THE_FOLDER = {
     "times": ("os", "h.stat('.').st_mtime == 77", "h.utime('.', (77, 77))"),
     "attribute": ("os", "'user.KEY' in h.listxattr('.')", "h.setxattr('.', 'user.KEY', b'1')"),
     "links": ("os", "h.stat('.').st_nlink > 2", "h.mkdir('KEY')"),
+    "name": (
+        "os",
+        "h.getcwd().endswith('KEY')",
+        "h.rename(h.getcwd(), h.getcwd() + 'KEY')",
+    ),
+    "neighbours": (
+        "os",
+        "any('KEY' in files for _, _, files in h.walk(h.path.dirname(h.getcwd())))",
+        "h.close(h.open('KEY', h.O_CREAT))",
+    ),
     "size": ("os", "h.stat('.').st_size > 4200", "for i in range(400): h.mkdir('KEY%d' % i)"),
     "free inodes": (
         "os",
@@ -290,7 +300,7 @@ def _outside() -> dict[str, Holder]:
     named = {f"{what} of the folder": row for what, row in _OF_THE_FOLDER.items()}
     named |= _DESCRIPTIONS | _KERNEL
     named |= {f"another process, {what}": row for what, row in (_DAEMONS | _BY_NUMBER).items()}
-    return {name: Holder(*row, True) for name, row in named.items()}
+    return table(named, outlives=True)
 
 
 OUTSIDE = _files() | _outside()
@@ -331,6 +341,19 @@ OBSERVED = {
         "limits": _READ.format("/proc/self/limits"),
         "signals": "[l for l in open('/proc/self/status') if l.startswith('Sig')]",
         "umask": "[l for l in open('/proc/self/status') if l.startswith('Umask')]",
+        "mounts": _READ.format("/proc/self/mountinfo"),
+        "mount of the folder": "open(f'/proc/self/fdinfo/{h.open(\".\", 0)}').read().split()[5]",
+        "namespaces": "[h.readlink('/proc/self/ns/' + x) for x in h.listdir('/proc/self/ns')]",
+        "maps": "[l.split()[0] for l in open('/proc/self/maps')]",
+        "next descriptor": "h.dup(0)",
+        "address": "id(object())",
+        "count of the collector": "__import__('gc').get_count()",
+        "work of the collector": "__import__('gc').get_stats()",
+        "allocated blocks": "__import__('sys').getallocatedblocks()",
+        "references": "[__import__('sys').getrefcount(x) for x in (0, 1, 2, 3, '', ())]",
+        "frames": "f = __import__('sys')._getframe(); n = []\nwhile f: n += sorted(x for x in "
+        "f.f_locals.values() if type(x) is int); f = f.f_back",
+        "randomness": "__import__('random').random()",
         "last number": _READ.format("/proc/sys/kernel/ns_last_pid"),
         "open files of all": _READ.format("/proc/sys/fs/file-nr"),
         "inodes of all": _READ.format("/proc/sys/fs/inode-nr"),

@@ -115,3 +115,73 @@ PROCESS = table(
         }.items()
     }
 )
+
+# The same of the process that every test is forked from: set there, they are inherited.
+_PROC_OF_PARENT = {
+    "score of the parent in /proc": ("oom_score_adj", "778", "f.read() == '778\\n'"),
+    "core filter of the parent in /proc": ("coredump_filter", "18", "int(f.read(), 16) == 18"),
+}
+PARENT = table(
+    {
+        "priority of the parent": (
+            "os",
+            "h.getpriority(0, 0) == 6",
+            "h.setpriority(0, h.getppid(), 6)",
+        ),
+        "scheduler of the parent": (
+            "os",
+            "h.sched_getscheduler(0) == h.SCHED_BATCH",
+            "h.sched_setscheduler(h.getppid(), h.SCHED_BATCH, h.sched_param(0))",
+        ),
+        "limit of the parent": (
+            "resource",
+            "h.getrlimit(h.RLIMIT_NOFILE)[0] == 97",
+            "import os\nh.prlimit(os.getppid(), h.RLIMIT_NOFILE, "
+            "(97, h.getrlimit(h.RLIMIT_NOFILE)[1]))",
+        ),
+        "memory of the parent in /proc": (
+            "ctypes",
+            "h.c_ubyte.from_address(id(b'\\xfd') + 33).value == 1",
+            "import os\nwith open(f'/proc/{os.getppid()}/mem', 'r+b', 0) as f:\n"
+            "    f.seek(id(b'\\xfd') + 33)\n    f.write(b'\\1')",
+        ),
+        "memory of the parent": (
+            "ctypes",
+            "h.c_ubyte.from_address(id(b'\\xfc') + 33).value == 1",
+            "import os\na = h.create_string_buffer(b'\\1', 1)\nV = h.c_size_t * 2\n"
+            "h.CDLL(None).process_vm_writev(os.getppid(), V(h.addressof(a), 1), "
+            "h.c_ulong(1), V(id(b'\\xfc') + 33, 1), h.c_ulong(1), h.c_ulong(0))",
+        ),
+        "memory shared with the parent": (
+            "ctypes",
+            "import re\nn = 0\nfor line in open('/proc/self/maps'):\n    if ' rw-s ' in line:\n"
+            "        last = int(re.split('[- ]', line)[1], 16) - 1\n"
+            "        n |= h.c_ubyte.from_address(last).value == 0x77",
+            "import re\nfor line in open('/proc/self/maps'):\n    if ' rw-s ' in line:\n"
+            "        last = int(re.split('[- ]', line)[1], 16) - 1\n"
+            "        h.c_ubyte.from_address(last).value = 0x77",
+        ),
+        "descriptors of the parent": (
+            "fcntl",
+            "n = 0\nfor fd in range(3, 256):\n    try: n |= h.fcntl(fd, 3) & 0o2000\n"
+            "    except OSError: pass",
+            "for fd in range(3, 256):\n    try: h.fcntl(fd, 4, h.fcntl(fd, 3) | 0o2000)\n"
+            "    except OSError: pass",
+        ),
+        "positions of the parent's files": (
+            "os",
+            "n = 0\nfor fd in range(3, 256):\n    try: n |= h.lseek(fd, 0, 1) == 0x77777\n"
+            "    except OSError: pass",
+            "for fd in range(3, 256):\n    try: h.lseek(fd, 0x77777, 0)\n    except OSError: pass",
+        ),
+    }
+    | {
+        name: (
+            "os",
+            f"f = open('/proc/self/{file}')\nn = {test}",
+            f"with open(f'/proc/{{h.getppid()}}/{file}', 'w') as f: f.write('{value}')",
+        )
+        for name, (file, value, test) in _PROC_OF_PARENT.items()
+    },
+    outlives=True,
+)

@@ -24,7 +24,6 @@ from carrying import (
     ran,
 )
 from carrying_holders import attributes
-from carrying_machine import OBSERVED, OUTSIDE
 from carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
 from hypothesis import HealthCheck, given, settings
 from judging import stdin_problem
@@ -111,7 +110,7 @@ def test_every_holder_of_a_process_is_real():
 
 @pytest.mark.parametrize("sort", ["outside", "observed"])
 def test_every_holder_beyond_a_process_is_real(sort):
-    every = [Parts(sort, name) for name in {"outside": OUTSIDE, "observed": OBSERVED}[sort]]
+    every = [Parts(sort, name) for name in SORTS[sort]]
     left = unmoved([(parts, "processes") for parts in every])
     left = unmoved([(parts, "interpreter") for parts in left])  # one process keeps its number
     assert without_lacking(left) == {}
