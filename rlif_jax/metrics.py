@@ -180,6 +180,5 @@ def execution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "exec/tests_fraction": _mean([o.fraction_passed for o in outcomes]),
     }
     for verdict in Verdict:
-        if verdict is not Verdict.SANDBOX_ERROR:  # that one is raised, never an outcome
-            metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
+        metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
     return metrics

@@ -66,8 +66,8 @@ def is_body(text: str) -> bool:
 class Verdict(enum.StrEnum):
     """What became of a program, on one test or on all. Only PASSED is a success.
 
-    SANDBOX_ERROR is never part of an Outcome: a failure of the judge's own machinery is retried
-    once and then raised (`execution.pool.SandboxError`), because nothing is known of the program.
+    A failure of the judge's own machinery is no verdict: it is retried once and then raised
+    (`execution.pool.SandboxError`), because nothing is known of the program.
     """
 
     PASSED = "passed"
@@ -78,7 +78,6 @@ class Verdict(enum.StrEnum):
     MEMORY_LIMIT = "memory_limit"
     OUTPUT_LIMIT = "output_limit"
     NO_CODE = "no_code"
-    SANDBOX_ERROR = "sandbox_error"
 
 
 @dataclass(frozen=True)

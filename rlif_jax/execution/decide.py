@@ -28,7 +28,7 @@ def decide(
     """Return the verdict on one test, and the answer's key unless that is spared.
 
     How the process ended comes first: a right answer followed by a crash, a signal or a non-zero
-    status of os._exit is a runtime error. SANDBOX_ERROR says that the program was never reached.
+    status of os._exit is a runtime error.
     """
     if (bad := _bad_end(run, cpu_s)) is not None:
         return bad
@@ -89,11 +89,6 @@ def _end_of_source(test: Test, run: Run) -> tuple[Verdict, str, bool]:
 
 def _bad_end(run: Run, cpu_s: float) -> Decision | None:
     """Return the decision on a process that ran into a limit or ended badly, None for no such."""
-    if not run.started:
-        tail = run.stderr.decode(errors="replace")
-        return Decision(
-            Verdict.SANDBOX_ERROR, f"the child ended ({run.exit_code}) too early: {_plain(tail)}"
-        )
     if run.output_limit:
         return Decision(
             Verdict.OUTPUT_LIMIT,

@@ -2,13 +2,14 @@
 
 import contextlib
 import queue
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from rlif_jax.errors import UserError
 from rlif_jax.execution.asserted import run_asserted
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, decide_asserted
 from rlif_jax.execution.judgeable import check_problem, preamble, whole_program
-from rlif_jax.execution.process import Job, Left
+from rlif_jax.execution.loader import Job
+from rlif_jax.execution.process import Left
 from rlif_jax.execution.program import Program, Run
-from rlif_jax.execution.reader import Reader
 from rlif_jax.execution.slot import Slot
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
 __all__ = ["Judge", "SandboxError", "described"]
+
+FORKING = re.compile("fork|multiprocessing|ProcessPool")  # of functions, only these may
 
 
 class Judge:
@@ -55,7 +58,6 @@ class Judge:
         self._slots: list[Slot] = []
         self._idle: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._executor = ThreadPoolExecutor(execution.workers, thread_name_prefix="judge")
-        self._reader = Reader(self._scratch, memory_bytes)
         try:
             for _ in range(execution.workers):
                 self._slots.append(Slot(self._scratch, memory_bytes))
@@ -86,9 +88,9 @@ class Judge:
     def submit(self, problem: Problem, code: str | None) -> Future[Outcome]:
         """Judge one program; the future holds its Outcome.
 
-        A program that reads standard input is run once a test, in a process of its own unless its
-        text shows that it can carry nothing over; it passes a test when it ends normally with the
-        expected output. One that defines a function is loaded once and called with one test after
+        A program that reads standard input is compiled once and run once a test, each time in a
+        process of its own that finds nothing of another; it passes a test when it ends normally
+        with the expected output. One that defines a function is loaded once and called with one test after
         another; the source of an assert test runs in a process of its own, from which the calls
         come as plain data (`sandbox.plain_data`), so that arguments and results are copies, and a
         result that is neither that nor a match of `re` fails. CPU time a test is limited to the
@@ -111,10 +113,10 @@ class Judge:
             return
         self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-        for slot in (*self._slots, self._reader):
+        for slot in self._slots:
             slot.hang_up()
         self._executor.shutdown(wait=True)
-        for slot in (*self._slots, self._reader):
+        for slot in self._slots:
             slot.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._scratch.exists():  # a program nested folders deeper than Python can follow
@@ -163,45 +165,33 @@ class Judge:
         Raises ZygoteLost or SandboxError when the machinery fails.
         """
         cpu_s = min(problem.time_limit_s, self._execution.time_limit_s)
-        decisions: list[Decision] = []
-        with contextlib.ExitStack() as stack:
-            program: Program | None = None
-            for test, following in zip(problem.tests, (*problem.tests[1:], None), strict=True):
-                if program is None:
-                    program = stack.enter_context(self._program(slot, problem, test, code, cpu_s))
-                if test.kind == "assert":
-                    decision = self._decide_asserted(slot, program, problem, test, cpu_s, retried)
-                    fresh = True
-                else:
-                    decision, fresh = self._decide(program, test, cpu_s, retried, following)
-                if decision.verdict is not Verdict.PASSED and not fresh and test.kind == "stdin":
-                    # whatever goes wrong in a process that has run before is not its doing
-                    program.end()
-                    decision, _ = self._decide(program, test, cpu_s, retried)
+        if slot.spent:
+            slot.restart()
+        with self._program(slot.worker, problem, code, cpu_s) as program:
+            decisions: list[Decision] = []
+            for decision in self._decisions(slot, program, problem, cpu_s, retried):
                 decisions.append(decision)
-                if slot.spent:
-                    stack.close()
-                    slot.restart()
-                    program = None
                 if decision.verdict is Verdict.COMPILE_ERROR or (
                     decision.verdict is not Verdict.PASSED and not self._all
                 ):
                     break
-        return decisions
+            return decisions
 
-    def _decide(
-        self,
-        program: Program,
-        test: Test,
-        cpu_s: float,
-        retried: bool,
-        following: Test | None = None,
-    ) -> tuple[Decision, bool]:
-        """Run one test; return its decision and whether its process was fresh."""
-        ahead = None if following is None else following.input
-        run = program.test(test.input, self._output_bytes(test), ahead)
-        decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
-        return _believed(decision, run, cpu_s, retried), run.fresh
+    def _decisions(
+        self, slot: Slot, program: Program, problem: Problem, cpu_s: float, retried: bool
+    ) -> Iterator[Decision]:
+        """Yield the decision on one test after another."""
+        tests = problem.tests
+        if tests[0].kind == "assert":
+            for test in tests:
+                yield self._decide_asserted(slot, program, problem, test, cpu_s, retried)
+            return
+        limits = map(self._output_bytes, tests)
+        inputs = zip((test.input for test in tests), limits, strict=True)
+        runs = program.runs if tests[0].kind == "stdin" else program.answers
+        for test, run in zip(tests, runs(inputs), strict=True):
+            decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
+            yield _believed(decision, run, cpu_s, retried)
 
     def _decide_asserted(
         self,
@@ -214,51 +204,38 @@ class Judge:
     ) -> Decision:
         """Run the source of one assert test against the program; return its decision."""
         left = Left(cpu_s, WALL_FACTOR * cpu_s)
-        job = Job(
-            kind="test",
-            code=test.input,
-            entry_point=problem.entry_point,
-            cpu_s=left.cpu_s,
-            wall_s=left.wall_s,
-            memory_bytes=self._execution.memory_mb << 20,
-            calls=1,
-            preamble=preamble(problem),
-            all_assertions=self._all,
-        )
-        self._check_isolation(slot.source_worker)
-        with Program(slot.source_worker, job) as source:
+        worker = slot.source_worker
+        with self._program(worker, problem, test.input, cpu_s, kind="test") as source:
             asserted = run_asserted(program, source, left, self._output_bytes(test), self._all)
         decision = decide_asserted(test, asserted, cpu_s)
         for run in filter(None, (asserted.program, asserted.source)):
             _believed(decision, run, cpu_s, retried)
         return decision
 
-    def _check_isolation(self, worker: Worker) -> None:
+    def _program(
+        self, worker: Worker, problem: Problem, code: str, cpu_s: float, kind: str | None = None
+    ) -> Program:
+        """Have a program loaded, or with kind "test" the source of an assert test."""
         if worker.isolation != self.isolation:  # what was checked and recorded must hold
             raise SandboxError(
                 f"a worker came up otherwise isolated: {described(worker.isolation)}"
             )
-
-    def _program(
-        self, slot: Slot, problem: Problem, test: Test, code: str, cpu_s: float
-    ) -> Program:
-        self._check_isolation(slot.worker)
+        kind = kind or problem.tests[0].kind
         job = Job(
-            kind=test.kind,
+            kind=kind,
             code=code,
             entry_point=problem.entry_point,
             cpu_s=cpu_s,
             wall_s=WALL_FACTOR * cpu_s,
             memory_bytes=self._execution.memory_mb << 20,
-            calls=len(problem.tests),
-            again=test.kind == "stdin"
-            and len(problem.tests) > 1
-            and self._reader.carries_nothing_over(code),
+            calls=1 if kind in ("stdin", "test") else len(problem.tests),
             own_files="/dev/" in code or "/proc" in code,
             threads="thread" in code.lower(),
+            lone=kind != "stdin" and not FORKING.search(code),
             preamble=preamble(problem),
+            all_assertions=self._all,
         )
-        return Program(slot.worker, job)
+        return Program(worker, job)
 
     def _output_bytes(self, test: Test) -> int:
         """How much a program may write: a right answer must fit, however long it is."""
@@ -267,11 +244,9 @@ class Judge:
 
 
 def _believed(decision: Decision, run: Run, cpu_s: float, retried: bool) -> Decision:
-    """Return the decision; raise SandboxError when the machinery failed, or may have."""
+    """Return the decision; raise SandboxError when the machinery may have failed."""
     if not retried and run.killed_by_a_stranger and run.cpu_s < cpu_s:
         raise SandboxError("the program was killed from outside")
-    if decision.verdict is Verdict.SANDBOX_ERROR:
-        raise SandboxError(decision.why)
     return decision
 
 

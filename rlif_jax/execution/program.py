@@ -1,14 +1,17 @@
-"""The judge's side of one program: give it one input after another, collect what becomes of it."""
+"""One program and its tests: what becomes of it on each input."""
 
 import contextlib
 import os
 import secrets
 import signal
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from rlif_jax.execution.process import Job, Left, Process, memory_file
+from rlif_jax.execution.loader import GRACE_S, SLICE_S, Ending, Job, Loader, memory_file
+from rlif_jax.execution.process import STDERR_TAIL, Left, Process
 from rlif_jax.execution.sandbox.terms import NONCE
-from rlif_jax.execution.worker import Worker
+from rlif_jax.execution.worker import SandboxError, Worker
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,6 @@ class Run:
     """Status of the process, negative for a signal; None if it waits for the next input."""
     limit: str = ""
     """What it was ended for: "" (nothing), "cpu", "wall", "processes", "memory", "judge"."""
-    fresh: bool = True
-    """Whether this was the first input of its process."""
-    started: bool = True
-    """Whether the process got as far as looking at the program."""
     syntax_error: str | None = None
     """Why the program could not be compiled, None when it could."""
     output_limit: int = 0
@@ -44,74 +43,68 @@ class Run:
 class Program:
     """One program on one worker; a context manager, to leave nothing of it there.
 
-    A process that answers more than one input does so with lines `NONCE KIND JSON`. An input's
-    nonce comes with the input, so that it cannot be answered ahead of time. A process that has
-    ended is replaced for the next input.
+    A whole program gets a process for each input. A function has one process, which answers one
+    input after another with lines `NONCE KIND JSON`; an input's nonce comes with the input, so that
+    it cannot be answered ahead of time. A process that has ended is replaced for the next input.
     """
 
     def __init__(self, worker: Worker, job: Job):
         """Raises ZygoteLost or SandboxError when the worker cannot be had."""
-        self._worker, self._job = worker, job
-        _ = worker.isolation  # waits until it can take a job
-        self._stack = contextlib.ExitStack()
-        self._code = memory_file(self._stack, job.preamble + job.code)
+        self._job = job
+        self._loader = Loader(worker, job)
         self._process: Process | None = None
-        self._ahead: _Input | None = None
 
     def __enter__(self) -> "Program":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._stack:
-            self.end()
-
-    def end(self) -> None:
-        """End the process that waits for an input, if there is one; raises ZygoteLost."""
-        self._drop_ahead()
         if self._process is not None:
-            process, self._process = self._process, None
-            process.end()
+            self._process.close()
+        self._loader.close()
 
-    def _drop_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead.files.close()
-            self._ahead = None
+    def runs(self, inputs: Iterable[tuple[str, int]]) -> Iterator[Run]:
+        """Run a whole program on one input after another; each comes with the bytes it may write.
+
+        Raises ZygoteLost or SandboxError when the machinery fails.
+        """
+        for text, output_bytes in inputs:
+            with contextlib.ExitStack() as files:
+                streams = _Streams(text, output_bytes, files)
+                self._loader.order(streams.fds)
+                yield self._run_once(streams)
+
+    def _run_once(self, streams: "_Streams") -> Run:
+        """Wait for the end of a process that has been ordered, and see to it."""
+        limit, over = "", False
+        wall_end = time.monotonic() + self._job.wall_s
+        while not limit and (ending := self._loader.ending(SLICE_S)) is None:
+            over = streams.over()
+            if over or time.monotonic() >= wall_end:
+                limit = "judge" if over else "wall"
+            elif not self._loader.compiled and self._loader.used_s() >= self._job.cpu_s:
+                limit = "cpu"
+        if limit and self._loader.compiled:
+            self._loader.stop()
+            ending = self._loader.ending(GRACE_S)
+            if ending is None:
+                raise SandboxError("a loader does not end a process")
+        run = _run(ending, self._job, limit)
+        if over or streams.over():
+            return replace(run, output_limit=streams.limit)
+        return replace(run, stdout=streams.output(), stderr=streams.complaint(run))
+
+    def answers(self, inputs: Iterable[tuple[str, int]]) -> Iterator[Run]:
+        """Call a function with one input after another; each comes with the bytes it may return.
+
+        Raises ZygoteLost or SandboxError when the machinery fails.
+        """
+        for text, output_bytes in inputs:
+            yield self.ask(text, output_bytes)
 
     def prepare(self) -> None:
         """Have the process of a function made, while there is something else to do."""
         if self._process is None:
-            self._process = Process(self._worker, self._job, self._code, [])
-
-    def test(self, text: str, output_bytes: int, following: str | None = None) -> Run:
-        """Run the program on one input, or call its function with the arguments in `text`.
-
-        `following` is the next input, if any: a program that cannot look may be handed it early.
-        Raises ZygoteLost or SandboxError when the machinery fails.
-        """
-        if self._job.kind == "functional":
-            return self.ask(text, output_bytes)
-        given = self._ahead or _Input(text)
-        fresh, sent = self._process is None, self._ahead is not None
-        self._ahead = None
-        with given.files:
-            if self._process is None:
-                self._process = Process(self._worker, self._job, self._code, given.streams)
-            if self._job.again:
-                if not sent:
-                    self._process.say(given.nonce, [] if fresh else given.streams)
-                if following is not None:
-                    self._ahead = _Input(following)
-                    self._process.say(self._ahead.nonce, self._ahead.streams)
-            before_s = self._process.used_s
-            line = self._process.hear(1024)
-            run = self._run(given.nonce, line, fresh, before_s, output_bytes)
-            written = os.fstat(given.streams[1]).st_size
-            over = written > output_bytes
-            output = b"" if over else _contents(given.streams[1], written)
-        found = {"output_limit": output_bytes if over else 0, "stdout": output}
-        if self._ahead is not None:  # its limit was kept; what it has used since is the next one's
-            found["cpu_s"] = 0.0
-        return Run(**vars(run) | found)
+            self._process = Process(self._loader, self._job)
 
     def ask(self, text: str, output_bytes: int, left: Left | None = None) -> Run:
         """Say one thing to a process that answers on its channel, and hear what it says to that.
@@ -119,67 +112,75 @@ class Program:
         `left` is the time for it where that is not what the job says. Raises ZygoteLost or
         SandboxError when the machinery fails.
         """
+        fresh = self._process is None or not self._process.heard
         self.prepare()
-        assert self._process is not None
-        fresh = not self._process.started
-        early = not fresh and self._process.spoke_unasked()
-        nonce, data = _new_nonce(), text.encode("utf-8", "surrogatepass")
-        self._process.say(b"%s%d\n%s" % (nonce, len(data), data), [])
-        before_s = self._process.used_s
-        line = self._process.hear(output_bytes + 4096, left)
-        more = line is not None and self._process.said_more
-        return self._run(nonce, line, fresh, before_s, output_bytes, foreign=early or more)
-
-    def _run(
-        self,
-        nonce: bytes,
-        line: bytes | None,
-        fresh: bool,
-        before_s: float,
-        output_bytes: int,
-        foreign: bool = False,
-    ) -> Run:
-        """Put together what the process said and, unless it waits for more, how it ended."""
-        process, claim = self._process, None
+        process = self._process
         assert process is not None
+        early = not fresh and process.spoke_unasked()
+        nonce, data = _new_nonce(), text.encode("utf-8", "surrogatepass")
+        process.say(b"%s%d\n%s" % (nonce, len(data), data))
+        before_s = process.used_s
+        left = left or Left(self._job.cpu_s, self._job.wall_s)
+        line = process.hear(output_bytes + 4096, left)
+        claim, foreign = None, early or (line is not None and process.said_more)
         if line is not None and not line.startswith(nonce):
             foreign = True
         elif line is not None and not foreign:
             kind, _, payload = line[len(nonce) :].decode(errors="replace").partition(" ")
             claim = (kind, payload)
-        over = output_bytes if process.over else 0
-        found = {"fresh": fresh, "claim": claim, "foreign": foreign, "output_limit": over}
+        found = {
+            "claim": claim,
+            "foreign": foreign,
+            "output_limit": output_bytes if process.over else 0,
+        }
         if claim and process.ending is None:
             return Run(cpu_s=process.used_s - before_s, **found)
-        self._drop_ahead()
         self._process = None
-        ending = process.wait()
-        return Run(
-            cpu_s=ending["cpu_s"] - before_s,
-            exit_code=None if claim else os.waitstatus_to_exitcode(ending["status"]),
-            limit="" if claim else process.limit or ending["limit"],
-            started=process.started,
-            syntax_error=process.syntax_error,
-            stderr=ending["stderr"],
-            **found,
-        )
+        ending, stderr = process.wait()
+        run = _run(ending, self._job, process.limit)
+        if claim:
+            found |= {"exit_code": None, "limit": ""}
+        return replace(run, cpu_s=run.cpu_s - before_s, stderr=stderr, **found)
 
 
-class _Input:
-    """One input as a process gets it: streams to read and to write, and a nonce."""
+def _run(ending: Ending | None, job: Job, limit: str) -> Run:
+    """Return what is known of a process by its end, which has not come where it was `limit`."""
+    if ending is None:
+        return Run(cpu_s=0.0, limit=limit)
+    memory = job.threads and ending.peak_bytes > job.memory_bytes
+    return Run(
+        cpu_s=ending.cpu_s,
+        exit_code=os.waitstatus_to_exitcode(ending.status),
+        limit=limit or ending.limit or ("memory" if memory else ""),
+        syntax_error=ending.syntax_error,
+    )
 
-    def __init__(self, text: str):
-        self.files = contextlib.ExitStack()
-        self.streams = [memory_file(self.files, text), memory_file(self.files)]
-        self.nonce = _new_nonce()
+
+class _Streams:
+    """One input as a process gets it, with room for what it writes."""
+
+    def __init__(self, text: str, limit: int, files: contextlib.ExitStack):
+        self.limit = limit
+        self.fds = [memory_file(files, text), memory_file(files), memory_file(files)]
+
+    def over(self) -> bool:
+        """Tell whether more was written than may be."""
+        return os.fstat(self.fds[1]).st_size > self.limit
+
+    def output(self) -> bytes:
+        """Return what was written."""
+        data, size = bytearray(), os.fstat(self.fds[1]).st_size
+        while piece := os.pread(self.fds[1], size - len(data), len(data)):
+            data += piece
+        return bytes(data)
+
+    def complaint(self, run: Run) -> bytes:
+        """Return the end of what was written as stderr, where that matters."""
+        if run.exit_code == 0:
+            return b""
+        size = os.fstat(self.fds[2]).st_size
+        return os.pread(self.fds[2], STDERR_TAIL, max(0, size - STDERR_TAIL))
 
 
 def _new_nonce() -> bytes:
     return secrets.token_hex(NONCE // 2).encode() + b" "
-
-
-def _contents(fd: int, size: int) -> bytes:
-    data = bytearray()
-    while piece := os.pread(fd, size - len(data), len(data)):
-        data += piece
-    return bytes(data)

@@ -37,11 +37,10 @@ class Worker:
     Only the thread that holds it runs tests; any thread may `hang_up`.
     """
 
-    def __init__(self, scratch: Path, memory_bytes: int, reads: bool = False):
+    def __init__(self, scratch: Path, memory_bytes: int):
         """Start the process without waiting for it.
 
-        `scratch` is the folder it works in, `memory_bytes` the memory of its programs;
-        `reads` makes it one that reads programs and runs none.
+        `scratch` is the folder it works in, `memory_bytes` the memory of its programs.
         """
         self._marker = f"RLIF_JUDGE={secrets.token_hex(16)}"
         name, value = self._marker.split("=")
@@ -55,14 +54,15 @@ class Worker:
             "judge_pid": os.getpid(),
             "packages": _packages(),
             "memory_bytes": memory_bytes,
-            "reads": reads,
         }
         # -I would also ignore PYTHONHASHSEED; -s -P -S and an environment of our own isolate as
         # well, and a fixed seed gives a program the same verdict every time.
         command = [sys.executable, "-s", "-P", "-S", "-X", "utf8"]
         command += [str(Path(__file__).parent / "sandbox" / "zygote.py"), json.dumps(options)]
-        # One heap for all threads of a program: more would fill its address space.
-        environment = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", name: value}
+        # One heap for all threads of a program: more would fill its address space. Symbols are
+        # bound at the start, not in every fork anew.
+        environment = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}
+        environment[name] = value
         if path := os.environ.get("LD_LIBRARY_PATH"):  # the interpreter itself may need it
             environment["LD_LIBRARY_PATH"] = path
         try:
@@ -108,7 +108,7 @@ class Worker:
             socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
         except OSError as error:
             running = message["do"] == "end"
-            raise ZygoteLost(f"the zygote ended: {self._complaint()}", running) from error
+            raise ZygoteLost(f"the zygote ended: {self.complaint()}", running) from error
 
     def receive(self, deadline: float, running: bool = True) -> dict:
         """Wait for the next message, after those that it `owes` and nobody has waited for.
@@ -135,7 +135,7 @@ class Worker:
         except OSError as error:
             raise ZygoteLost(f"the zygote does not answer: {error!r}", running) from error
         if not message:
-            raise ZygoteLost(f"the zygote ended: {self._complaint()}", running)
+            raise ZygoteLost(f"the zygote ended: {self.complaint()}", running)
         reply = json.loads(message)
         self.spent |= reply.get("last", False)
         if "error" in reply:
@@ -145,7 +145,8 @@ class Worker:
     def fileno(self) -> int:
         return self._control.fileno()
 
-    def _complaint(self) -> str:
+    def complaint(self) -> str:
+        """Return the end of what the zygote and its loaders wrote as stderr."""
         self._stderr.seek(0)
         return self._stderr.read()[-2000:].decode(errors="replace") or "it said nothing"
 

@@ -17,7 +17,7 @@ from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.libc import (
     PR_SET_NO_NEW_PRIVS,
     checked,
-    drop_capabilities,
+    keep_capabilities,
     libc,
     prctl,
 )
@@ -58,7 +58,7 @@ def become(level: str) -> None:
         _map_alone(0)
     if "a user" in level and ROOT:
         _map_alone(_ORDINARY)
-        drop_capabilities()
+        keep_capabilities(())
     if "no namespaces" in level:
         if level == "no namespaces" and ROOT:
             for place in (os.__file__, importlib.util.find_spec("numpy").origin):

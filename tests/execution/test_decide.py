@@ -19,7 +19,6 @@ RETURNED = Run(cpu_s=0.5, claim=("result", "[7, 0.5]"))
 
 # What may be wrong with a run that gave the right answer, what comes before all below it first.
 WRONGS = {
-    "never started": ({"started": False}, Verdict.SANDBOX_ERROR),
     "too much output": ({"output_limit": 1 << 20}, Verdict.OUTPUT_LIMIT),
     "wall": ({"limit": "wall"}, Verdict.TIME_LIMIT),
     "CPU": ({"cpu_s": 2.5}, Verdict.TIME_LIMIT),
@@ -66,7 +65,6 @@ def test_of_two_wrongs_the_first_counts(test, run, first, second):
 @pytest.mark.parametrize(
     ("run", "why"),
     [
-        (Run(0.0, exit_code=1, started=False, stderr=b"no room"), "(1) too early: no room"),
         (
             replace(PRINTED, output_limit=65536),
             "more than the output limit of 64 KiB (--execution.output-kb)",

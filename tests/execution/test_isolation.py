@@ -77,6 +77,7 @@ def session():
 
 
 WITH_NAMESPACES = {
+    "process_ids": "start anew for each test",
     "namespaces": "user, pid, network, mount, IPC, UTS",
     "files": "a read-only root with one folder in memory",
     "system_calls": "filtered",

@@ -1,12 +1,10 @@
-"""What the zygote's forked child does: confine itself, then run one program.
+"""What a test's process does: confine itself, then run one program.
 
-Standard library only. It tells the judge on a channel of its own that it has got so far, or why the
-program does not compile. A program that reads standard input then runs once, without the channel;
-or on one input after another, when its text shows that it can carry nothing over from one to the
-next. One that defines a function is loaded once and called with one test's arguments after another.
-What such a child writes, `NONCE KIND JSON`, is a claim of the candidate's own process: the judge
-believes no more than that this value was returned. The source of an assert test is run like a
-program, but never in a program's process nor below the same zygote.
+Standard library only. A program that reads standard input runs once and has nothing but its
+streams. One that defines a function is loaded once and called with one test's arguments after
+another, on a channel. What it writes there, `NONCE KIND JSON`, is a claim of the candidate's own
+process: the judge believes no more than that this value was returned. The source of an assert test
+is run like a program, but never in a program's process nor below the same zygote.
 """
 
 import atexit
@@ -21,21 +19,18 @@ import os
 import random
 import re
 import resource
-import socket
 import sys
 import types
 
 from rlif_jax.execution.sandbox import asserts, isolation, seccomp
 from rlif_jax.execution.sandbox.calls import serve_calls, serve_plain_calls
-from rlif_jax.execution.sandbox.preamble import NOT_COMPILED, PARSE_ONLY, run_preamble
-from rlif_jax.execution.sandbox.terms import (
-    CHANNEL_FD,
-    NONCE,
-    OUT_OF_MEMORY,
-    PRELUDE_MODULES,
-    RECURSION,
-)
+from rlif_jax.execution.sandbox.preamble import PARSE_ONLY, run_preamble
+from rlif_jax.execution.sandbox.terms import CHANNEL_FD, OUT_OF_MEMORY, RECURSION, STARTED
 
+PRELUDE_MODULES = (  # of LiveCodeBench's import block, in its order
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
+    *("statistics", "itertools", "functools", "operator", "io", "sys", "json"),
+)
 # LiveCodeBench's import block, in its order: the star imports, then the plain ones, so that pow and
 # sum are the builtins and datetime and bisect are modules.
 PRELUDE = "".join(f"from {n} import *\n" for n in (*PRELUDE_MODULES, "builtins", "typing"))
@@ -73,6 +68,7 @@ def prepare() -> dict:
     builtins.exit = builtins.quit = sys.exit  # as `site` would, but without state
     prelude = load_prelude()
     sys.set_int_max_str_digits(INT_DIGITS)
+    random.seed(0)  # a verdict should not depend on luck
     sys.argv[:] = ["solution.py"]
     del sys.modules["__main__"]
     return prelude
@@ -121,32 +117,19 @@ def open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def run(job: dict, fds: list[int], prelude: dict) -> None:
+def run(job: dict, fds: list[int], preamble: str, program, cell, prelude: dict) -> None:
     """Run the program of `job` as a process of its own would; never returns."""
-    text = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).decode("utf-8", "surrogatepass")
-    preamble, code = text[: job["preamble"]], text[job["preamble"] :]
-    confine(job)
-    take_descriptors(fds[1:])
-    os.write(CHANNEL_FD, b"started\n")
-    try:
-        if job["kind"] == "test":
-            program = asserts.compile_source(code, job["all_assertions"])
-        else:
-            program = compile_program(code, job["kind"])
-    except NOT_COMPILED as error:
-        os.write(CHANNEL_FD, f"syntax {ascii(str(error))[1:-1][:300]}\n".encode())
-        os._exit(1)
-    if job["kind"] != "stdin":
-        namespace, name = function_module(job["kind"], prelude), job["entry_point"]
-        run_preamble(preamble, namespace)
-        for own in ("Solution", name):  # which the program has to define
-            namespace.pop(own, None)
-        SERVE[job["kind"]](program, namespace, name, report_exception)
-    new_module("__main__", prelude)
-    if job["again"]:
-        serve_inputs(program, prelude)
-    os.close(CHANNEL_FD)
-    os._exit(run_main(program))
+    take_descriptors(fds)
+    confine(job, cell)
+    if job["kind"] == "stdin":
+        new_module("__main__", prelude)
+        os._exit(run_main(program))
+    os.write(CHANNEL_FD, STARTED + b"\n")
+    namespace, name = function_module(job["kind"], prelude), job["entry_point"]
+    run_preamble(preamble, namespace)
+    for own in ("Solution", name):  # which the program has to define
+        namespace.pop(own, None)
+    SERVE[job["kind"]](program, namespace, name, report_exception)
 
 
 def compile_program(code: str, kind: str) -> types.CodeType:
@@ -170,32 +153,28 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     return compile(frame, "solution.py", "exec", dont_inherit=True)
 
 
-def confine(job: dict) -> None:
-    """Do what the zygote could not do for all its forks."""
+def confine(job: dict, cell) -> None:
+    """Do what the loader could not do for all its forks."""
     os.setsid()
-    if job["own_files"]:
-        isolation.show()
     # A backstop: it counts by timer ticks, which under load may run ahead of the time used.
     cpu_s = 2 * math.ceil(job["cpu_s"]) * job["calls"] + 1
     isolation.limit(resource.RLIMIT_CPU, cpu_s)
-    isolation.limit_memory(job["memory_bytes"], job["threads"])
-    if job["reachable"]:
-        seccomp.install(seccomp.program_filter(os.getpid()))
-    random.seed(0)  # a verdict should not depend on luck
+    cell.confine(job["own_files"], job["lone"])
 
 
 def take_descriptors(fds: list[int]) -> None:
-    """Put the channel and the standard streams in their places and close all others.
+    """Put the standard streams, or the channel and one of them, in their places; close all others.
 
     A function has no standard input and its output goes nowhere.
     """
-    channel_fd, *streams = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
-    if len(streams) == 1:
+    places = [0, 1, 2]
+    if len(fds) == 2:
+        above = [fcntl.fcntl(fd, fcntl.F_DUPFD, CHANNEL_FD + 1) for fd in fds]
         nothing = os.open("/dev/null", os.O_RDWR)
-        streams = [nothing, nothing, *streams]
-    for place, fd in enumerate([*streams, channel_fd]):
-        os.dup2(fd, place, inheritable=place != CHANNEL_FD)
-    os.closerange(CHANNEL_FD + 1, isolation.OPEN_FILES)
+        fds, places = [nothing, nothing, *above], [0, 1, CHANNEL_FD, 2]
+    for place, fd in zip(places, fds, strict=True):
+        os.dup2(fd, place)
+    os.closerange(max(places) + 1, isolation.OPEN_FILES)
 
 
 def run_main(program: types.CodeType) -> int:
@@ -213,31 +192,6 @@ def run_main(program: types.CodeType) -> int:
     except BaseException as error:
         leave(hook(error))
     return end()
-
-
-def serve_inputs(program: types.CodeType, prelude: dict) -> None:
-    """Run a program that carries nothing over on one input after another; never returns.
-
-    Its streams and its namespace are new each time, and what it may set is reset. The judge repeats
-    in a process of its own every test that fails here, so that a failure is never due to this.
-    """
-    channel = socket.socket(fileno=CHANNEL_FD)
-    nonce, _, _, _ = socket.recv_fds(channel, NONCE, 2)
-    while nonce:
-        if status := run_main(program):
-            os._exit(status)
-        channel.sendall(nonce + b"again {}\n")
-        nonce, fds, _, _ = socket.recv_fds(channel, NONCE, 2)
-        for place, fd in enumerate(fds):
-            os.dup2(fd, place)
-            os.close(fd)
-        open_streams()
-        prelude |= {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
-        new_module("__main__", prelude)
-        sys.setrecursionlimit(RECURSION)
-        re.purge()
-        random.seed(0)
-    os._exit(0)
 
 
 def report_exception(error: BaseException, isinstance=isinstance) -> int:

@@ -1,9 +1,11 @@
-"""How a zygote shuts itself and its programs in, as far as the machine allows.
+"""How a zygote sandboxes itself and its programs, as far as the machine allows.
 
-Standard library only. A zygote gives up all that a candidate may not have before it forks the first
-one, since giving up costs time: user, capabilities, limits, system calls. What still keeps the two
-apart is that the zygote cannot be read (it is undumpable), nor signalled (it is the first process
-of its pid namespace, or a filter refuses). Sources: capabilities(7), pid_namespaces(7), prctl(2).
+Standard library only. A zygote gives up what a candidate may not have before it forks the first
+one, since giving up costs time: files, network, limits, system calls. In namespaces it and its
+loaders stay root there, with the few capabilities that new cells take, and a test gives up these
+and the user (cells.py); elsewhere the zygote does. What else keeps them apart is that zygote and
+loader cannot be read (they are undumpable), nor signalled (they are first processes of their pid
+namespaces, or a filter refuses). Sources: capabilities(7), pid_namespaces(7), prctl(2).
 """
 
 import contextlib
@@ -12,63 +14,89 @@ import resource
 import signal
 
 from rlif_jax.execution.sandbox import seccomp
+from rlif_jax.execution.sandbox.cells import OUTER_PROC, FolderCell, NamespaceCell
 from rlif_jax.execution.sandbox.landlock import close_file_system
 from rlif_jax.execution.sandbox.libc import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
-    drop_capabilities,
+    keep_capabilities,
     prctl,
 )
 from rlif_jax.execution.sandbox.namespaces import THIRD_PARTY, enter_namespaces
+from rlif_jax.execution.sandbox.processes import PROCESSES
 
-PROCESSES = 64  # of a candidate
-OPEN_FILES = 256
+OPEN_FILES = 64  # also bounds what the kernel holds for a program in sockets and pipes
+# Of a loader in namespaces, which mounts and forks for others: CAP_DAC_READ_SEARCH, CAP_KILL,
+# CAP_SETGID, CAP_SETUID, CAP_SYS_PTRACE, CAP_SYS_ADMIN
+CAPABILITIES = (2, 5, 6, 7, 19, 21)
 FILE_BYTES = 64 << 20
 STACK_BYTES = 112 << 20  # the kernel keeps at least 128 MiB below the stack free of mappings
 THREADS_BYTES = 1 << 30  # address space for stacks of threads, which are mapped whole
 
 
-def shut_in(options: dict) -> tuple[dict, dict[str, str]]:
-    """Shut this process in as far as the machine allows; return (cell, report).
+def shut_in(options: dict) -> tuple[NamespaceCell | FolderCell, str, dict[str, str]]:
+    """Sandbox this process as far as the machine allows; return (cell, packages, report).
 
     `options` has the judge's process id, the `packages` that programs may import and the
-    `memory_bytes` that they may use. `cell` is what a fork needs to know, `report` says in words
-    how far it went, for people and for the judge. On return the current folder is the only one that
-    programs may write to.
+    `memory_bytes` that they may use. `cell` is what loaders and tests get, `packages` the folder in
+    which they find what they may import, and `report` says in words how far this went, for people
+    and for the judge.
     """
     other_uid = _free_users()
     reason = enter_namespaces(other_uid, options["packages"])
-    alone = not reason
     report = {"namespaces": f"none ({reason})" if reason else "user, pid, network, mount, IPC, UTS"}
-    if alone:
-        uid = _other_user(1) if _users_mapped() > 1 else 0
-        report["user"] = "another" if uid else "own namespace"
-        report["files"] = "a read-only root with one folder in memory"
-        packages, processes = THIRD_PARTY, PROCESSES + 1
-    else:
-        # Different for zygotes that live at the same time, so that neither signals reach across
-        # nor the limit on processes is shared.
-        uid = _other_user(other_uid, os.getcwd()) if other_uid else 0
-        report["user"] = "another" if uid else "the judge's"
-        if other_uid and not uid:
-            report["user"] += " (Python or the folder for temporary files is closed to others)"
-        packages = _linked_packages(options["packages"])
-        processes = PROCESSES + (1 if uid else tasks_of_user())
-        os.mkdir("work", 0o700)
-        os.chdir("work")
+    if reason:
+        return _without_namespaces(options, other_uid, report)
+    uid = _other_user(1) if _users_mapped() > 1 else 0
+    report["user"] = "another" if uid else "own namespace"
+    report["files"] = "a read-only root with one folder in memory"
+    cell = NamespaceCell(uid)
+    report["process_ids"] = f"{cell.pids} for each test"
+    if uid:
+        os.setgroups([])
+    _set_limits(options["memory_bytes"], PROCESSES + (0 if uid else 4))
+    keep_capabilities(CAPABILITIES)
+    hide()
+    _close_to_signals()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    cell.filtered = _filter_system_calls(report, alone=True)
+    report["network"] = "none"
+    return cell, THIRD_PARTY, report
+
+
+def _without_namespaces(
+    options: dict, other_uid: int, report: dict[str, str]
+) -> tuple[FolderCell, str, dict[str, str]]:
+    """Do what `shut_in` does where there are none; the working folder becomes the cell's."""
+    # Different for zygotes that live at the same time, so that neither signals reach across
+    # nor the limit on processes is shared.
+    uid = _other_user(other_uid, os.getcwd()) if other_uid else 0
+    report["user"] = "another" if uid else "the judge's"
+    if other_uid and not uid:
+        report["user"] += " (Python or the folder for temporary files is closed to others)"
+    packages = _linked_packages(options["packages"])
+    os.mkdir("work", 0o700)
+    os.chdir("work")
     if uid:
         os.chown(".", uid, uid)
-    _set_limits(options["memory_bytes"], processes)
-    _become(uid, alone)
-    if not alone:
-        report["reads_judge"] = "yes" if _can_read(options["judge_pid"]) else ""
-        reason = close_file_system(os.getcwd(), [packages, *options["packages"]])
-        report["files"] = f"open ({reason})" if reason else "Landlock"
-    filtered = _filter_system_calls(report)
-    report["network"] = "none" if alone or filtered else "open"
-    return {"alone": alone, "reachable": filtered and not alone, "packages": packages}, report
+    own = 3  # the zygote, a loader and its fork
+    _set_limits(options["memory_bytes"], PROCESSES + own + (0 if uid else tasks_of_user()))
+    if uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    keep_capabilities(())
+    hide()
+    _close_to_signals()
+    report["reads_judge"] = "yes" if _can_read(options["judge_pid"]) else ""
+    reason = close_file_system(os.getcwd(), [packages, *options["packages"]])
+    report["files"] = f"open ({reason})" if reason else "Landlock"
+    cell = FolderCell()
+    cell.filtered = _filter_system_calls(report, alone=False)
+    report["network"] = "none" if cell.filtered else "open"
+    return cell, packages, report
 
 
 def hide() -> None:
@@ -76,28 +104,13 @@ def hide() -> None:
     prctl(PR_SET_DUMPABLE, 0)
 
 
-def show() -> None:
-    """Undo `hide`, in a fork: the files in /proc/self would belong to root."""
-    prctl(PR_SET_DUMPABLE, 1)
-
-
-def _become(uid: int, alone: bool) -> None:
-    """Give up for good what a candidate may not have: the user (unless 0) and all capabilities.
-
-    A root without capabilities cannot read the memory of a root that has them.
-    """
-    if uid:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    drop_capabilities()
-    hide()
-    if alone:  # once more: a change of user forgets it
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _close_to_signals() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become children of the zygote, which kills them
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     # A handler would open the first process of a pid namespace to signals from inside.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Where it is ignored, the usage of a child that nobody waits for is lost.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _set_limits(memory_bytes: int, processes: int) -> None:
@@ -135,7 +148,7 @@ def _free_users() -> int:
 
 
 def _users_mapped() -> int:
-    with open("/proc/self/uid_map") as lines:
+    with open(f"{OUTER_PROC}/self/uid_map") as lines:
         return len(lines.readlines())
 
 
@@ -165,12 +178,12 @@ def _can_read(pid: int) -> bool:
     return True
 
 
-def _filter_system_calls(report: dict[str, str]) -> bool:
+def _filter_system_calls(report: dict[str, str], alone: bool) -> bool:
     """Install the filter of zygotes; note in `report` whether it could be."""
     reason = "" if seccomp.supported() else f"unknown processor {os.uname().machine}"
     try:
         if not reason:
-            seccomp.install(seccomp.zygote_filter())
+            seccomp.install(seccomp.zygote_filter(alone))
     except OSError as error:
         reason = str(error)
     report["system_calls"] = f"open ({reason})" if reason else "filtered"

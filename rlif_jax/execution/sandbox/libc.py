@@ -26,7 +26,18 @@ def prctl(option: int, value: int) -> None:
     checked(libc().prctl(option, value, 0, 0, 0), f"prctl({option})")
 
 
-def drop_capabilities() -> None:
-    """Lose every capability, for this process and what it starts."""
+def mount(
+    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
+    encoded = [None if text is None else text.encode() for text in (source, target, kind)]
+    data = None if options is None else options.encode()
+    result = libc().mount(*encoded, ctypes.c_ulong(flags), data)
+    checked(result, f"mount {kind or source or ''} at {target}")
+
+
+def keep_capabilities(numbers: tuple[int, ...]) -> None:
+    """Lose every capability but these, for this process and what it starts."""
     header = struct.pack("Ii", 0x20080522, 0)
-    checked(libc().capset(header, struct.pack("6I", *[0] * 6)), "capset")
+    halves = [sum(1 << n % 32 for n in numbers if n // 32 == half) for half in range(2)]
+    data = struct.pack("6I", *[v for half in halves for v in (half, half, 0)])
+    checked(libc().capset(header, data), "capset")

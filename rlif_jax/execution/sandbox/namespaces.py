@@ -1,8 +1,7 @@
 """Namespaces of its own for a zygote, with a root that shows little. Standard library only.
 
 The first process of new user, pid, network, mount, IPC and UTS namespaces sees read-only bind
-mounts of Python's library and the system's shared libraries, nothing else of this machine, and one
-writable folder in memory. Sources: namespaces(7), user_namespaces(7), pivot_root(2).
+mounts of Python's library and the system's shared libraries, and nothing else of this machine. Sources: namespaces(7), user_namespaces(7), pivot_root(2).
 """
 
 import contextlib
@@ -12,19 +11,18 @@ import signal
 import socket
 import struct
 
+from rlif_jax.execution.sandbox.cells import BOX, OUTER_PROC
 from rlif_jax.execution.sandbox.libc import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
     checked,
     libc,
+    mount,
     prctl,
 )
 from rlif_jax.execution.sandbox.places import DEVICES, opened, package_folders, readable_places
 from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
-BOX = "/box"  # the only writable folder, private to a zygote: the root of a file system in memory
-BOX_BYTES = 64 << 20
-BOX_FILES = 8192
 THIRD_PARTY = "/python"  # where numpy is found
 
 _NEW_NAMESPACES = (0x10000000, 0x20000000, 0x40000000, 0x00020000, 0x08000000, 0x04000000)
@@ -47,9 +45,8 @@ _LINKS = {
 def enter_namespaces(other_uid: int, packages: list[str]) -> str:
     """Become the first process of new namespaces, or say why that cannot be.
 
-    On success this returns "" in a new process, with the current folder in `BOX`; the process that
-    called stays behind to end with it, and returns only when there are no namespaces, with the
-    reason. `other_uid`, when not 0, is a user of this machine whom root maps to user 1 of the
+    On success this returns "" in a new process; the process that called stays behind to end with
+    it, and returns only when there are no namespaces, with the reason. `other_uid`, when not 0, is a user of this machine whom root maps to user 1 of the
     namespace. `packages` are paths that programs may import.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -126,7 +123,7 @@ def _become_first(outer: socket.socket, packages: list[str]) -> None:
 
 def _build_root(packages: list[str]) -> None:
     """Replace this mount namespace's root by one that shows only what programs need."""
-    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     root = "/tmp" if os.path.isdir("/tmp") else "/mnt"  # any folder that nothing below hides
     places = readable_places()
     hidden = package_folders(places)
@@ -134,7 +131,7 @@ def _build_root(packages: list[str]) -> None:
     sources = {place: opened(place) for place in places if place not in links}
     sources |= {device: opened(device) for device in DEVICES}
     sources |= {f"{THIRD_PARTY}/{os.path.basename(p)}": opened(p) for p in packages}
-    _mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
+    mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for place, descriptor in sources.items():
         _bind(f"/proc/self/fd/{descriptor}", root + place)
         os.close(descriptor)
@@ -143,18 +140,17 @@ def _build_root(packages: list[str]) -> None:
         os.symlink(target, root + place)
     for place in hidden:
         if os.path.isdir(root + place):
-            _mount("none", root + place, "tmpfs", _MS_RDONLY, "mode=555,size=4k")
+            mount("none", root + place, "tmpfs", _MS_RDONLY, "mode=555,size=4k")
     os.makedirs(root + "/proc")
-    _mount("proc", root + "/proc", "proc", _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    os.makedirs(root + OUTER_PROC)
+    mount("proc", root + OUTER_PROC, "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.makedirs(root + BOX)
-    options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES}"
-    _mount("none", root + BOX, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
     os.chdir(root)
     numbers = NUMBERS[os.uname().machine]
     checked(libc().syscall(numbers["pivot_root"], b".", b"."), "pivot_root")
     checked(libc().umount2(b".", _MNT_DETACH), "umount")
-    _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
-    os.chdir(BOX)
+    mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    os.chdir("/")
 
 
 def _bind(source: str, target: str) -> None:
@@ -164,18 +160,9 @@ def _bind(source: str, target: str) -> None:
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    _mount(source, target, None, _MS_BIND | _MS_REC)
+    mount(source, target, None, _MS_BIND | _MS_REC)
     attributes = struct.pack("4Q", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
     number = NUMBERS[os.uname().machine]["mount_setattr"]
     flags, size = ctypes.c_uint(_AT_RECURSIVE), ctypes.c_size_t(len(attributes))
     result = libc().syscall(number, _AT_FDCWD, target.encode(), flags, attributes, size)
     checked(result, f"mount_setattr({target})")
-
-
-def _mount(
-    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
-) -> None:
-    encoded = [None if text is None else text.encode() for text in (source, target, kind)]
-    data = None if options is None else options.encode()
-    result = libc().mount(*encoded, ctypes.c_ulong(flags), data)
-    checked(result, f"mount {kind or source or ''} at {target}")

@@ -26,7 +26,9 @@ _NAMESPACES = 0x7E020000  # CLONE_NEW* among the flags of clone(2)
 # Requests of ioctl(2): characters into a terminal's input, attributes of a folder, the owner of a
 # descriptor, to whom the kernel sends signals
 _IOCTLS = (0x5412, 0x541C, 0x40086602, 0x401C5820, 0x8901, 0x8902)
-_FCNTLS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the same
+_FCNTLS = (8, 10, 15, 1036, 1038)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the same; hints of a file
+_NEW_PID_NAMESPACE, _THREAD = 0x20000000, 0x00010000  # flags of clone(2)
+_SIGCHLD = 17
 # Calls that change a file's mode, owner or times.
 _ATTRIBUTES = (
     *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
@@ -58,6 +60,9 @@ _X86_64 = {  # seccomp kills calls of the 32-bit interface, whose numbers differ
     "fsetxattr": 190, "iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134, "fcntl": 72,
     "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93,
     "lchown": 94, "fchownat": 260, "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280,
+    "fork": 57, "vfork": 58, "sync": 162, "syncfs": 306, "sync_file_range": 277, "io_setup": 206,
+    "fadvise64": 221, "readahead": 187, "mincore": 27, "sysinfo": 99, "preadv2": 327,
+    "pwritev2": 328, "rt_sigaction": 13,
 }
 _AARCH64 = {
     "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "process_madvise": 440,
@@ -79,7 +84,9 @@ _AARCH64 = {
     "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "pidfd_send_signal": 424,
     "socketpair": 199, "bind": 200, "connect": 203, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
     "fcntl": 25, "fchmod": 52, "fchmodat": 53, "fchmodat2": 452, "fchown": 55, "fchownat": 54,
-    "utimensat": 88,
+    "utimensat": 88, "sync": 81, "syncfs": 267, "sync_file_range": 84, "io_setup": 0,
+    "fadvise64": 223, "readahead": 213, "mincore": 232, "sysinfo": 179, "preadv2": 286,
+    "pwritev2": 287, "rt_sigaction": 134,
 }
 # fmt: on
 NUMBERS: Mapping[str, Mapping[str, int]] = {"x86_64": _X86_64, "aarch64": _AARCH64}
@@ -90,11 +97,13 @@ _DENIED = (
     # other memories
     "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp",
     # other file systems and namespaces
-    "mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig",
-    "fsmount", "fspick", "mount_setattr", "unshare", "setns", "name_to_handle_at",
+    "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig",
+    "fsmount", "fspick", "mount_setattr", "name_to_handle_at",
     "open_by_handle_at", "quotactl", "quotactl_fd", "fanotify_init",
     # memory that no limit on address space counts
     "memfd_create", "memfd_secret",
+    # what is in memory of files, and other affairs of the whole machine that a program may change
+    "sync", "syncfs", "sync_file_range", "fadvise64", "readahead", "mincore", "sysinfo", "io_setup",
     # what would outlive a program
     "setxattr", "lsetxattr", "fsetxattr",
     "keyctl", "add_key", "request_key", "shmget", "semget", "msgget", "mq_open",
@@ -127,8 +136,10 @@ def supported() -> bool:
     return platform.machine() in NUMBERS
 
 
-def zygote_filter() -> bytes:
-    """Return the filter for a zygote and all its forks.
+def zygote_filter(alone: bool) -> bytes:
+    """Return the filter for a zygote and all its forks; `alone`: in namespaces of its own.
+
+    There it makes further ones, which takes a capability that no test has.
 
     clone3 does not exist for them (ENOSYS), so that the C library calls clone, whose flags can be
     looked at: pointers cannot.
@@ -145,6 +156,17 @@ def zygote_filter() -> bytes:
         _instruction(_RETURN, _ALLOW),
     ]
     rules += _when(numbers["clone"], clone)
+    if alone:
+        for name, position in (("unshare", 0), ("setns", 1)):
+            rules += _when(numbers[name], _refuse_unless_argument(position, (_NEW_PID_NAMESPACE,)))
+    else:
+        rules += _deny(("unshare", "setns", "mount", "umount2"))
+    # A process that ignores this signal would lose the usage of its children.
+    ignored = [_instruction(_LOAD, _ARGUMENTS), _instruction(_JUMP_EQUAL, _SIGCHLD, 0, 1)]
+    ignored += [_refuse(errno.EPERM), _instruction(_RETURN, _ALLOW)]
+    rules += _when(numbers["rt_sigaction"], ignored)
+    for name in ("preadv2", "pwritev2"):  # whose flags tell what is in memory
+        rules += _when(numbers[name], _refuse_unless_argument(5, (0,)))
     for name, position in _OTHERS.items():
         rules += _when(numbers[name], _refuse_unless_argument(position, (0,)))
     # setpriority: argument 0 says that argument 1 is a process, rather than a group or a user
@@ -158,6 +180,19 @@ def zygote_filter() -> bytes:
             body += [_instruction(_JUMP_EQUAL, value, 0, 1), _refuse(errno.EPERM)]
         rules += _when(numbers[name], [*body, _instruction(_RETURN, _ALLOW)])
     return _complete(rules)
+
+
+def lone_filter() -> bytes:
+    """Return the further filter for a process that may have threads, but no processes below it."""
+    numbers = NUMBERS[platform.machine()]
+    clone = [
+        _instruction(_LOAD, _ARGUMENTS),
+        _instruction(_JUMP_SET, _THREAD, 1, 0),
+        _refuse(errno.EPERM),
+        _instruction(_RETURN, _ALLOW),
+    ]
+    rules = [_instruction(_LOAD, _NUMBER), *_when(numbers["clone"], clone)]
+    return _complete(rules + _deny(("fork", "vfork")))
 
 
 def program_filter(own_pid: int) -> bytes:

@@ -1,0 +1,192 @@
+"""What a loader and its tests get for themselves. Standard library only.
+
+In namespaces that is a pid namespace and a /proc for each program, an empty folder and a first
+process id for each test: all of them new, so that nothing has to be cleared. Elsewhere it is a
+folder that is emptied. Sources: pid_namespaces(7), proc(5), tmpfs(5).
+"""
+
+import contextlib
+import os
+import signal
+import stat
+import time
+
+from rlif_jax.execution.sandbox import seccomp
+from rlif_jax.execution.sandbox.libc import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    checked,
+    keep_capabilities,
+    libc,
+    mount,
+    prctl,
+)
+from rlif_jax.execution.sandbox.processes import living_below
+
+BOX = "/box"  # the only writable folder, new for each test: the root of a file system in memory
+OUTER_PROC = "/outer"  # the zygote's own, covered before there are programs
+BOX_BYTES = 64 << 20
+BOX_FILES = 8192
+NEW_PID_NAMESPACE = 0x20000000
+_MNT_DETACH = 2
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
+
+
+class NamespaceCell:
+    """A cell in the namespaces that the zygote has entered as their root.
+
+    `uid`, unless 0, is the user that tests become. `filtered` says that system calls are refused.
+    """
+
+    def __init__(self, uid: int):
+        self._uid, self.filtered = uid, False
+        self._own_pids = os.open(f"{OUTER_PROC}/self/ns/pid", os.O_RDONLY)
+        self._last_pid = None
+        with contextlib.suppress(OSError):  # a kernel without checkpoints, or a closed /proc/sys
+            self._last_pid = os.open(f"{OUTER_PROC}/sys/kernel/ns_last_pid", os.O_WRONLY)
+        # It has to stay mounted for others to be, but need not be seen.
+        mount("none", OUTER_PROC, "tmpfs", _READ_ONLY, "mode=555,size=4k")
+
+    @property
+    def pids(self) -> str:
+        """What a test can tell from process ids, in words."""
+        return "count on within a program" if self._last_pid is None else "start anew"
+
+    def fork_loader(self) -> int:
+        """Fork the first process of a new pid namespace; return its id, 0 in it."""
+        checked(libc().unshare(NEW_PID_NAMESPACE), "unshare")
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                checked(libc().setns(self._own_pids, NEW_PID_NAMESPACE), "setns")
+        return pid
+
+    def enter(self) -> None:
+        """In the loader: show it its processes, and to a test no others than the test's own."""
+        flags = _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_EXEC
+        mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
+
+    def renew(self) -> None:
+        """In the loader: have the next test find an empty folder, and be the second process."""
+        os.chdir("/")
+        with contextlib.suppress(OSError):  # there was none
+            _unmount(BOX)
+        options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES},uid={self._uid},gid={self._uid}"
+        mount("none", BOX, "tmpfs", _NO_SUID | _NO_DEVICES, options)
+        os.chdir(BOX)
+        if self._last_pid is not None:
+            os.pwrite(self._last_pid, b"1", 0)
+
+    def confine(self, shown: bool, lone: bool) -> None:
+        """In a test: give up all that sets the loader apart.
+
+        `shown` says that it may look into /proc/self, `lone` that it may fork no processes.
+        """
+        if self._uid:  # all capabilities go with it
+            os.setresgid(self._uid, self._uid, self._uid)
+            os.setresuid(self._uid, self._uid, self._uid)
+        else:
+            keep_capabilities(())
+        if shown:  # else these files belong to root
+            prctl(PR_SET_DUMPABLE, 1)
+        if lone and self.filtered:
+            seccomp.install(seccomp.lone_filter())
+
+    def kill_all(self) -> None:
+        """In the loader: kill all processes but itself, at once."""
+        os.kill(-1, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """In the zygote, after the loader and with it its namespace have ended."""
+        for place in ("/proc", BOX):
+            with contextlib.suppress(OSError):  # the loader did not get so far
+                _unmount(place)
+
+
+class FolderCell:
+    """A cell without namespaces: the current folder, and processes that see those of others."""
+
+    filtered = False
+
+    def fork_loader(self) -> int:
+        """Fork a loader; return its id, 0 in it."""
+        return os.fork()
+
+    def enter(self) -> None:
+        """In the loader: become the parent of all orphans below it."""
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    def renew(self) -> None:
+        """In the loader: empty the folder and reset its attributes, if it has been changed."""
+        os.chmod(".", 0o700)
+        if not os.listdir(".") and os.stat(".").st_mtime_ns == 0:
+            return
+        pid = os.fork()  # what this imports and touches is not for the tests
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                _empty(".")
+                os._exit(0)
+            os._exit(1)
+        if os.waitpid(pid, 0)[1]:
+            raise OSError("the folder of programs cannot be emptied")
+
+    def confine(self, shown: bool, lone: bool) -> None:
+        """In a test: refuse it signals to others; `shown` and `lone` as above."""
+        if shown:
+            prctl(PR_SET_DUMPABLE, 1)
+        if self.filtered:
+            if lone:
+                seccomp.install(seccomp.lone_filter())
+            seccomp.install(seccomp.program_filter(os.getpid()))
+
+    def kill_all(self) -> None:
+        """In the loader: kill all processes below it.
+
+        They are stopped first and killed when all are, so that a fork bomb cannot outrun the
+        killing.
+        """
+        stopped: set[int] = set()
+        while new := living_below(os.getpid()) - stopped:
+            _signal_all(new, signal.SIGSTOP)
+            stopped |= new
+        _signal_all(stopped, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """In the zygote: kill and reap what a loader has left that was ended; empty the folder."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    self.kill_all()
+                    time.sleep(0.001)
+        self.renew()
+
+
+def _unmount(place: str) -> None:
+    checked(libc().umount2(place.encode(), _MNT_DETACH), f"umount {place}")
+
+
+def _signal_all(pids: set[int], signum: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signum)
+
+
+def _empty(folder: str) -> None:
+    """Remove what is in a folder, and its attributes; raises OSError when it resists."""
+    import shutil
+
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            continue
+        with contextlib.suppress(OSError):  # the program took permissions away; nothing of it runs
+            os.chmod(path, 0o700)
+            for base, names, _ in os.walk(path):
+                for inner in (os.path.join(base, inner) for inner in names):
+                    if not os.path.islink(inner):
+                        os.chmod(inner, 0o700)
+        shutil.rmtree(path)
+    os.utime(folder, (0, 0))
