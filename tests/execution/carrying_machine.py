@@ -146,15 +146,15 @@ _DESCRIPTIONS = {
 _KERNEL = {
     "numbers of processes": (
         "os",
-        "p = h.fork()\nif not p: h._exit(0)\nh.waitpid(p, 0)\nn = int(0 < p % 64 < 4)",
+        "p = h.fork()\nif not p: h._exit(0)\nh.waitpid(p, 0)\nn = int(0 < (p - 33) % 64 < 4)",
         "while 1:\n    p = h.fork()\n    if not p: h._exit(0)\n    h.waitpid(p, 0)\n"
-        "    if p % 64 == 0: break",
+        "    if p % 64 == 33: break",
     ),
     "own number": (
         "os",
-        "n = int(h.getpid() % 64 == 1)",
+        "n = int(h.getpid() % 64 == 34)",
         "while 1:\n    p = h.fork()\n    if not p: h._exit(0)\n    h.waitpid(p, 0)\n"
-        "    if p % 64 == 0: break",
+        "    if p % 64 == 33: break",
     ),
     "name of the host": ("socket", "h.gethostname() == 'KEY'", "h.sethostname('KEY')"),
     "named semaphore": (
@@ -250,8 +250,8 @@ _DAEMONS = {
     ),
     "its open file": (
         "os",
-        _EACH.format("h.readlink(f'/proc/{p}/fd/90').endswith('KEY')"),
-        _DAEMON.format("os.dup2(os.open('KEY', os.O_CREAT), 90)", "pass"),
+        _EACH.format("h.readlink(f'/proc/{p}/fd/42').endswith('KEY')"),
+        _DAEMON.format("os.dup2(os.open('KEY', os.O_CREAT), 42)", "pass"),
     ),
     "its answer on a pipe": (
         "os",
@@ -285,12 +285,12 @@ _BY_NUMBER = {
     ),
     "its limit": (
         "resource",
-        "import time\ntime.sleep(0.05)\nn = h.getrlimit(h.RLIMIT_NOFILE)[0] == 98",
+        "import time\ntime.sleep(0.05)\nn = h.getrlimit(h.RLIMIT_NOFILE)[0] == 48",
         "import os, resource\n"
         + _DAEMON.format(
             "time.sleep(0)",
             "resource.prlimit(first, resource.RLIMIT_NOFILE, "
-            "(98, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
+            "(48, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
         ),
     ),
 }
@@ -306,27 +306,33 @@ def _outside() -> dict[str, Holder]:
 OUTSIDE = _files() | _outside()
 
 # What a program shows of itself, and much that an earlier one can have left.
-LITTER = (
-    "import os, resource, signal, sys\n"
-    "os.close(os.open('KEY', os.O_CREAT))\nos.mkdir('KEY.d')\n"
-    "p = os.fork()\nif not p: os._exit(0)\nos.waitpid(p, 0)\n"
-    "for fd in (0, 2):\n    os.write(fd, b'x')\n"
-    "os.environ['KEY'] = '1'\nos.dup2(0, 81)\nos.umask(0o123)\n"
-    "import colorsys\nsignal.signal(42, signal.SIG_IGN)\n"
-    "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+_LITTER = (
+    "os.close(os.open('KEY', os.O_CREAT))",
+    "os.mkdir('KEY.d')",
+    "os.fork() or os._exit(0)",
+    "os.wait()",
+    "os.write(0, b'x')",
+    "os.write(2, b'x')",
+    "os.environ.update(KEY='1')",
+    "os.dup2(0, 41)",
+    "os.umask(0o123)",
+    "__import__('colorsys')",
+    "signal.signal(42, signal.SIG_IGN)",
+    "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+)
+LITTER = "import os, resource, signal\n" + "".join(
+    f"try: {line}\nexcept OSError: pass\n" for line in _LITTER
 )
 _READ = "open('{}').read()"
 OBSERVED = {
     name: Holder("os", f"n = {expression}", LITTER, True)
     for name, expression in {
         "number": "h.getpid()",
-        "number of the parent": "h.getppid()",
         "group": "h.getpgid(0)",
         "session": "h.getsid(0)",
         "number of a thread": "__import__('threading').get_native_id()",
         "link in /proc": "h.readlink('/proc/self')",
-        "folder": "h.stat('.')[:7]",
-        "folder above": "h.stat('..')[:7]",
+        "folder": "[*h.stat('.')[:2], *h.stat('.')[3:7]]",  # without the file system's number
         "listing": "h.listdir('.')",
         "space": "h.statvfs('.')",
         "input": "[*h.fstat(0)[:1], *h.fstat(0)[2:7]]",
@@ -341,12 +347,10 @@ OBSERVED = {
         "limits": _READ.format("/proc/self/limits"),
         "signals": "[l for l in open('/proc/self/status') if l.startswith('Sig')]",
         "umask": "[l for l in open('/proc/self/status') if l.startswith('Umask')]",
-        "mounts": _READ.format("/proc/self/mountinfo"),
-        "mount of the folder": "open(f'/proc/self/fdinfo/{h.open(\".\", 0)}').read().split()[5]",
-        "namespaces": "[h.readlink('/proc/self/ns/' + x) for x in h.listdir('/proc/self/ns')]",
+        "objects": "[type(x).__name__ for x in __import__('gc').get_objects()]",
         "maps": "[l.split()[0] for l in open('/proc/self/maps')]",
         "next descriptor": "h.dup(0)",
-        "address": "id(object())",
+        "addresses": "[id(x) for x in (object(), [], {}, {1}, h.stat('.'), bytearray(99))]",
         "count of the collector": "__import__('gc').get_count()",
         "work of the collector": "__import__('gc').get_stats()",
         "allocated blocks": "__import__('sys').getallocatedblocks()",
