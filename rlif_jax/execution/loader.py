@@ -115,8 +115,8 @@ class Loader:
                 if left_s <= 0 or not poll.poll(left_s * 1000):
                     return None
                 continue
-            except ConnectionError:
-                message, ancillary = b"", []
+            except ConnectionError:  # said once, ahead of what it said before it ended
+                continue
             if not self._pid and ancillary:  # the kernel says who wrote: a number that holds here
                 self._pid = struct.unpack_from("i", ancillary[0][2])[0]
             self._heard(message)

@@ -21,7 +21,6 @@ _register_at_fork, os.register_at_fork = os.register_at_fork, lambda **_: None
 
 import gc
 import json
-import select
 import signal
 import socket
 import sys
