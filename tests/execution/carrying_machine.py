@@ -347,7 +347,7 @@ OBSERVED = {
         "limits": _READ.format("/proc/self/limits"),
         "signals": "[l for l in open('/proc/self/status') if l.startswith('Sig')]",
         "umask": "[l for l in open('/proc/self/status') if l.startswith('Umask')]",
-        "objects": "[type(x).__name__ for x in __import__('gc').get_objects()]",
+        "objects": "len(__import__('gc').get_objects())",
         "maps": "[l.split()[0] for l in open('/proc/self/maps')]",
         "next descriptor": "h.dup(0)",
         "addresses": "[id(x) for x in (object(), [], {}, {1}, h.stat('.'), bytearray(99))]",
