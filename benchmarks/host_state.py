@@ -1,11 +1,29 @@
-"""What a process has, and leaves, on its host: processes, memory, files, shared memory, mounts."""
+"""What a host is, and what a process has and leaves on it: processes, memory, files, mounts."""
 
 import contextlib
+import datetime
 import os
+import platform
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 SYSV = ("shm", "sem", "msg")
+
+
+def machine() -> dict[str, object]:
+    """What figures depend on beside the code: processor, vector unit, Python, kernel, the day."""
+    lines = (line.partition(":") for line in _lines("cpuinfo"))
+    about = {name.strip(): value.strip() for name, _, value in lines}
+    avx = [f for f in about.get("flags", "").split() if re.fullmatch(r"avx2?|avx512f", f)]
+    return {
+        "processor": about.get("model name", platform.machine()),
+        "avx": max(avx, key=("avx", "avx2", "avx512f").index, default="none"),
+        "processors": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def descendants(root: int) -> set[int]:

@@ -3,14 +3,12 @@
     python benchmarks/judge.py [--official PYTHON] [--rounds 5] [--programs 20000]
 
 64 correct solutions with 10 small tests each go through two workers, as programs that read standard
-input (which our judge runs in one process where their text shows that nothing can carry over, and
-with an import that makes it fork for every test), as functions, and as programs that are wrong at
-their first test. PYTHON is the interpreter
+input, as functions, and as programs that are wrong at their first test. PYTHON is the interpreter
 of an environment with the package nvidia-livecodebench: its checker, with a pool of two processes,
 then judges the same in turn with ours. Then: what is left of the speed while one of two workers
-hangs, and, with --programs, the memory after 1,000 and after so many programs. Prints one JSON line
-a figure: the median over the rounds and the spread; a ratio is the median of the rounds' ratios.
-Neither the start of our workers nor that of the checker's interpreter is timed.
+hangs, and, with --programs, the memory after 1,000 and after so many programs. Prints the machine,
+then one JSON line a figure: the median over the rounds and the spread; a ratio is the median of the
+rounds' ratios. Neither the start of our workers nor that of the checker's interpreter is timed.
 """
 
 import argparse
@@ -25,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from host_state import descendants, resident_kib
+from host_state import descendants, machine, resident_kib
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge
@@ -114,13 +112,6 @@ def workload(kind: str, wrong: bool = False) -> Workload:
     return Workload(name, problems, programs, [False] if wrong else [True] * TESTS)
 
 
-def forking(work: Workload) -> Workload:
-    """The same with an import whose state could carry over, so that ours forks for every test."""
-    programs = [f"import os\n{program}" for program in work.programs]
-    name = f"{work.name} with a process a test"
-    return dataclasses.replace(work, name=name, programs=programs)
-
-
 def sample(problem: Problem) -> dict[str, str]:
     """A problem as LiveCodeBench's checker takes it."""
     fields = {
@@ -180,19 +171,20 @@ def check(work: Workload, results: list[bool], said: object) -> None:
         raise SystemExit(f"{work.name}: expected {work.results}, but the answer was {said}")
 
 
-def report(name: str, values: list[float], **more: object) -> None:
+def report(name: str, values: list[float]) -> None:
     """Print a figure: median and spread."""
     low, middle, high = min(values), statistics.median(values), max(values)
     digits = 1 if middle >= 20 else 2
     spread = [round(low, digits), round(high, digits)]
-    print(json.dumps({"figure": name, "median": round(middle, digits), "spread": spread} | more))
+    figure = {"figure": name, "median": round(middle, digits), "spread": spread}
+    print(json.dumps(figure), flush=True)
 
 
 def compare_speed(official: Official | None, rounds: int) -> None:
     """Judge each workload with both, in turn."""
     with Judge(EXECUTION) as judge:
-        works = [workload("stdin"), forking(workload("stdin")), workload("functional")]
-        for work in (*works, workload("stdin", wrong=True)):
+        works = (workload("stdin"), workload("functional"), workload("stdin", wrong=True))
+        for work in works:
             seconds_ours(judge, work)
             seconds: dict[str, list[float]] = {"ours": [], "official": []}
             for _ in range(rounds):
@@ -263,6 +255,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--programs", type=int, default=0, help="length of the memory part")
     args = parser.parse_args()
+    print(json.dumps(machine()), flush=True)
     with contextlib.ExitStack() as stack:
         official = None
         if args.official:

@@ -3,11 +3,12 @@
     python benchmarks/soak.py [--programs 20000] [--seed 0] [--workers 2]
 
 Right, wrong, crashing, slow and hanging programs, memory bombs, output floods, fork bombs, programs
-that write files wherever they can, and the attacks of tests/execution/cases/attacks.jsonl, in an
-order drawn by the seed. Ends with one JSON line a figure: the verdicts, the false passes, the
-honest programs misjudged, and the state of the host before and after. The exit status is 1 when a
-program was misjudged or something is left. Other programs that make shared memory meanwhile count
-as left behind: run it on a machine that is otherwise quiet.
+that write files wherever they can, and the attacks of tests/execution/cases (attacks.jsonl and
+carried.jsonl), in an order drawn by the seed. Ends with one JSON line for the machine and one a
+figure: the verdicts, the false passes, the honest programs misjudged, and the state of the host
+before and after. The exit status is 1 when a program was misjudged or something is left. Other
+programs that make shared memory meanwhile count as left behind: run it on a machine that is
+otherwise quiet.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
-from host_state import belongings, descendants, resident_kib
+from host_state import belongings, descendants, machine, resident_kib
 from soak_mix import MARK, PLANTED, Item, mix
 
 from rlif_jax import config
@@ -142,6 +143,7 @@ def soak(programs: int, seed: int, workers: int) -> bool:
                 left.rmdir() if left.is_dir() and not left.is_symlink() else left.unlink()
         os.chdir(above)
         tempfile.tempdir = None
+    print(json.dumps(machine()))
     print(json.dumps({"figure": "programs/s", "median": round(programs / seconds, 1)}))
     well = tally.report()
     for sort in before:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from judge import workload
 
+from rlif_jax.data.formats import problem_from_own
+from rlif_jax.data.grading_files import problem_from_sample
 from rlif_jax.problem import Problem, Test, Verdict
 
-ATTACKS = Path(__file__).parents[1] / "tests" / "execution" / "cases" / "attacks.jsonl"
-# Those that harm nobody and may find out the right answer, which is whether something is possible.
+CASES = Path(__file__).parents[1] / "tests" / "execution" / "cases"
+# Those that harm nobody and may find out the right answer, which is whether something is possible;
+# and two that learn from the kernel that another test ran, by numbers and memory that all share.
 MAY_PASS = {
     "posix_fork_children",
     "kill_parent_probe",
@@ -20,6 +23,8 @@ MAY_PASS = {
     "raw_fd_flood",
     "many_fds",
     "plant_module",
+    "pipe_inode_counter",
+    "page_cache",
 }
 # Bits of names under which hostile programs leave files; PLANTED is what the attacks write.
 MARK = "rlif-soak"
@@ -103,7 +108,7 @@ def mix(seed: int) -> Iterator[Item]:
     draw = random.Random(seed)
     right = [workload("stdin"), workload("functional")]
     wrong = [workload("stdin", wrong=True), workload("functional", wrong=True)]
-    attacks = [json.loads(line) for line in ATTACKS.read_text().splitlines()]
+    attacks, carried = _rows("attacks.jsonl"), _rows("carried.jsonl")
     makers: dict[Callable[[], Item], int] = {
         lambda: _solution(draw, "right", draw.choice(right), Verdict.PASSED): 45,
         lambda: _solution(draw, "wrong", draw.choice(wrong), Verdict.WRONG_ANSWER): 18,
@@ -116,9 +121,14 @@ def mix(seed: int) -> Iterator[Item]:
         lambda: _program(draw, "litter", (LITTER,)): 2,
         lambda: _writer(): 3,
         lambda: _attack(draw.choice(attacks)): 10,
+        lambda: _carried(draw.choice(carried)): 10,
     }
     while True:
         yield draw.choices(list(makers), list(makers.values()))[0]()
+
+
+def _rows(name: str) -> list[dict]:
+    return [json.loads(line) for line in (CASES / name).read_text().splitlines()]
 
 
 def _problem(name: str, answer: str, limit_s: float = 1.0) -> Problem:
@@ -167,12 +177,19 @@ def _writer() -> Item:
 
 
 def _attack(row: dict) -> Item:
-    sample = json.loads(row["input_output"])
-    kind = "functional" if sample["fn_name"] else "stdin"
-    pairs = zip(sample["inputs"], sample["outputs"], strict=True)
-    tests = tuple(Test(given, answer, kind) for given, answer in pairs)
-    problem = Problem(
-        row["id"], "", tests, entry_point=sample["fn_name"], time_limit_s=row["time_limit_s"]
-    )
-    right = frozenset(Verdict) if row["id"] in MAY_PASS else ANYTHING_BUT_PASSED
-    return Item("attack", problem, row["code"], right, False)
+    return _hostile("attack", problem_from_sample(row), row["code"])
+
+
+def _carried(row: dict) -> Item:
+    """A row of programs that would pass a test because of another, among which some are honest."""
+    problem = row["problem"]
+    read = problem_from_sample if "input_output" in problem else problem_from_own
+    if row["expected_passed"]:
+        right = frozenset({Verdict.PASSED})
+        return Item("beside those that carry over", read(problem), row["code"], right, True)
+    return _hostile("carries over", read(problem), row["code"])
+
+
+def _hostile(kind: str, problem: Problem, code: str) -> Item:
+    right = frozenset(Verdict) if problem.id in MAY_PASS else ANYTHING_BUT_PASSED
+    return Item(kind, problem, code, right, False)

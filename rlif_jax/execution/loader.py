@@ -1,6 +1,7 @@
-"""The judge's side of one loader: what it is asked for, and what the kernel says of its processes."""
+"""The judge's side of a loader: what it is asked for, and what the kernel says of its processes."""
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -27,7 +28,8 @@ class Job:
     `preamble` is run before `code`. `calls` is how many inputs it may be given. `own_files` is
     whether it may look into its own folder of /proc (where /dev/stdin leads), `threads` whether it
     may map more than `memory_bytes`, for the stacks of threads (it may use no more all the same),
-    and `lone` whether it may not fork processes, whose use has to be counted at every call.
+    `lone` whether it may not fork processes, whose use has to be counted at every call, and `tidy`
+    whether its objects may have something to do at its end, which takes time.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Job:
     own_files: bool = False
     threads: bool = False
     lone: bool = False
+    tidy: bool = True
     preamble: str = ""
     all_assertions: bool = False
 
@@ -70,11 +73,11 @@ class Loader:
         self._gone = False
         self._pid = 0
         self._end: Ending | None = None
-        self._counted: float | None = None
         _ = worker.isolation  # waits until it can take a job
-        while worker.owes > 1:  # the answer of the program before may still be on its way
-            worker.settle()
+        worker.settle()
         message = {"do": "run"} | vars(job) | {"code": "", "preamble": len(job.preamble)}
+        # It counts by timer ticks, which under load may run ahead of the time used.
+        message["cpu_backstop_s"] = 2 * math.ceil(job.cpu_s) * job.calls + 1
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as stack, theirs:
             self._channel.setblocking(False)
@@ -95,9 +98,14 @@ class Loader:
             socket.send_fds(self._channel, [terms.RUN], fds)
 
     def stop(self) -> None:
-        """Have it end the present process."""
-        with contextlib.suppress(OSError):
-            self._channel.send(terms.STOP)
+        """Have the present process killed; on return no later one can be; raises ZygoteLost."""
+        self._worker.send({"do": "stop"})
+        self._worker.receive("stopped", time.monotonic() + GRACE_S)
+
+    def used_below_s(self) -> float:
+        """Return the CPU seconds of the present process and all below it; raises ZygoteLost."""
+        self._worker.send({"do": "count"})
+        return self._worker.receive("used_s", time.monotonic() + GRACE_S)
 
     def ending(self, wait_s: float) -> Ending | None:
         """Wait for the end of the present process; None if it has not come.
@@ -134,17 +142,15 @@ class Loader:
         elif message.startswith(terms.SYNTAX):
             error = message[len(terms.SYNTAX) :].decode(errors="replace")
             self._end = Ending(0, cpu_s=self.used_s(), syntax_error=error)
-        elif message.startswith(terms.COUNTED):
-            self._counted = float(message[len(terms.COUNTED) :])
         elif message:
             status, *usage = _WAITED.unpack(message[1:])
             self._used_s += usage[0] + usage[2] + 1e-6 * (usage[1] + usage[3])
             self._peak_bytes = max(self._peak_bytes, usage[4] << 10)
-            if message[:1] != terms.LEFT_BEHIND:
-                limit = terms.LIMIT_NAMES[message[:1]]
+            if message[:1] == terms.ENDED:
+                limit = self._worker.limit() if os.WIFSIGNALED(status) else ""
                 self._end = Ending(status, self._used_s, self._peak_bytes, limit)
         else:  # it is gone: the zygote knows how
-            status = self._worker.receive(time.monotonic() + GRACE_S)["status"]
+            status = self._worker.receive("status", time.monotonic() + GRACE_S)
             self._gone = True
             if self.compiled or not self._started:
                 code = os.waitstatus_to_exitcode(status)
@@ -154,17 +160,6 @@ class Loader:
     def used_s(self) -> float:
         """Return the CPU seconds of the loader itself: those that the compiler takes."""
         return cpu_used(self._pid)
-
-    def count(self) -> float:
-        """Return the CPU seconds of all processes below the present one, 0 if it has ended."""
-        self._counted = None
-        with contextlib.suppress(OSError):
-            self._channel.send(terms.COUNT)
-        deadline = time.monotonic() + GRACE_S
-        while self._counted is None and self._end is None and time.monotonic() < deadline:
-            select.select([self._channel], [], [], SLICE_S)
-            self._end = self.ending(0.0)
-        return self._counted or 0.0
 
     def close(self) -> None:
         """Have it ended, with all below it, without waiting for that; raises ZygoteLost."""

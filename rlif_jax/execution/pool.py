@@ -27,7 +27,10 @@ from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
 __all__ = ["Judge", "SandboxError", "described"]
 
-FORKING = re.compile("fork|multiprocessing|ProcessPool")  # of functions, only these may
+# What a text has to say somewhere, for what takes time or counting. It is no matter of safety: a
+# program that hides it has less.
+FORKING = re.compile("fork|multiprocessing|ProcessPool")
+TIDYING = re.compile("open|IO|Buff|[Ff]ile|__del__|yield|await|weakref|atexit|exec|eval")
 
 
 class Judge:
@@ -90,11 +93,12 @@ class Judge:
 
         A program that reads standard input is compiled once and run once a test, each time in a
         process of its own that finds nothing of another; it passes a test when it ends normally
-        with the expected output. One that defines a function is loaded once and called with one test after
-        another; the source of an assert test runs in a process of its own, from which the calls
-        come as plain data (`sandbox.plain_data`), so that arguments and results are copies, and a
-        result that is neither that nor a match of `re` fails. CPU time a test is limited to the
-        smaller of the problem's and the configuration's limit, wall-clock time to five times that.
+        with the expected output. One that defines a function is loaded once and called with one
+        test after another; the source of an assert test runs in a process of its own, from which
+        the calls come as plain data (`sandbox.plain_data`), so that arguments and results are
+        copies, and a result that is neither that nor a match of `re` fails. CPU time a test, of all
+        processes together, is limited to the smaller of the problem's and the configuration's
+        limit, wall-clock time to five times that.
         No code, or blank code, is NO_CODE at once. The future raises SandboxError when the
         machinery failed twice. Raises UserError when the problem cannot be judged.
         """
@@ -231,6 +235,7 @@ class Judge:
             calls=1 if kind in ("stdin", "test") else len(problem.tests),
             own_files="/dev/" in code or "/proc" in code,
             threads="thread" in code.lower(),
+            tidy=TIDYING.search(code) is not None,
             lone=kind != "stdin" and not FORKING.search(code),
             preamble=preamble(problem),
             all_assertions=self._all,

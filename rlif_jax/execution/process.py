@@ -110,9 +110,10 @@ class Process:
                     self._take(limit)  # every writer is dead by now
                     line = self._line()
                     break
-        if not self._job.lone:
-            self._below_s = self._loader.count()
-        self.used_s = self._own_s() + self._below_s or self.used_s
+        own_s = self._own_s()
+        if not self._job.lone and self.ending is None:
+            self._below_s = max(0.0, self._loader.used_below_s() - own_s)
+        self.used_s = own_s + self._below_s or self.used_s
         if self._job.threads and peak_bytes(self._pid) > self._job.memory_bytes:
             self.limit = "memory"
             return None
@@ -160,7 +161,8 @@ class Process:
     def wait(self) -> tuple[Ending | None, bytes]:
         """Have it ended if it has not; return how it did, and the end of what it wrote as stderr.
 
-        It has not ended, and never began, where its program does not even compile in time. Raises ZygoteLost, SandboxError.
+        It has not ended, and never began, where its program does not even compile in time.
+        Raises ZygoteLost, SandboxError.
         """
         if self.ending is None and self._loader.compiled:
             self._loader.stop()

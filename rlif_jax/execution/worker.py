@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -49,6 +50,8 @@ class Worker:
         self._isolation: dict[str, str] | None = None
         self.spent = False
         self.owes = 0
+        """Programs that were given up and whose end was not heard of."""
+        self._limit = ""
         options = {
             "control": theirs.fileno(),
             "judge_pid": os.getpid(),
@@ -96,8 +99,7 @@ class Worker:
         Raises ZygoteLost when the zygote does not get so far.
         """
         if self._isolation is None:
-            reply = self.receive(time.monotonic() + START_S, running=False)
-            self._isolation = reply["isolation"]
+            self._isolation = self.receive("isolation", time.monotonic() + START_S)
             if self._isolation.pop("reads_judge", ""):
                 _hide_memory()
         return self._isolation
@@ -110,23 +112,38 @@ class Worker:
             running = message["do"] == "end"
             raise ZygoteLost(f"the zygote ended: {self.complaint()}", running) from error
 
-    def receive(self, deadline: float, running: bool = True) -> dict:
-        """Wait for the next message, after those that it `owes` and nobody has waited for.
+    def receive(self, key: str, deadline: float) -> str | int | float | bool:
+        """Wait for a message with `key` and return what it says; others are noted or passed over.
 
         Raises ZygoteLost when the zygote ends or falls silent, SandboxError when it could not start
-        a process.
+        a process or has lost it.
         """
-        while self.settle(deadline):
-            pass
-        return self._next(deadline, running)
+        while True:
+            reply = self._next(deadline, running=key != "isolation")
+            if key in reply and not self.owes:
+                return reply[key]
+            self._note(reply)
 
-    def settle(self, deadline: float | None = None) -> bool:
-        """Take one message that it owes; False when it owes none."""
-        if not self.owes:
-            return False
-        self.owes -= 1
-        self._next(deadline or time.monotonic() + START_S, running=False)
-        return True
+    def limit(self) -> str:
+        """Return for which limit the zygote has killed a process that was killed; "" for none."""
+        while select.select([self._control], [], [], 0)[0]:
+            self._note(self._next(time.monotonic() + 1, running=True))
+        limit, self._limit = self._limit, ""
+        return limit
+
+    def settle(self) -> None:
+        """Read the answers that it owes for programs before, but for the last."""
+        while self.owes > 1:
+            self._note(self._next(time.monotonic() + START_S, running=False))
+
+    def _note(self, reply: dict) -> None:
+        if self.owes:  # of a program before, nobody waits for it
+            self.owes -= "status" in reply or "error" in reply
+        elif "error" in reply:
+            raise SandboxError(f"no process for a test: {reply['error']}")
+        elif "status" in reply:
+            raise SandboxError(f"a loader ended with {reply['status']}: {self.complaint()}")
+        self._limit = "" if self.owes else reply.get("limit", "")
 
     def _next(self, deadline: float, running: bool) -> dict:
         self._control.settimeout(max(0.0, deadline - time.monotonic()))
@@ -138,12 +155,7 @@ class Worker:
             raise ZygoteLost(f"the zygote ended: {self.complaint()}", running)
         reply = json.loads(message)
         self.spent |= reply.get("last", False)
-        if "error" in reply:
-            raise SandboxError(f"no process for a test: {reply['error']}")
         return reply
-
-    def fileno(self) -> int:
-        return self._control.fileno()
 
     def complaint(self) -> str:
         """Return the end of what the zygote and its loaders wrote as stderr."""

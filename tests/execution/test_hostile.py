@@ -4,7 +4,9 @@ import os
 import time
 
 import pytest
-from judging import EXECUTION, function_problem, stdin_problem
+from confinement import run_at
+from judging import EXECUTION, assert_problem, function_problem, stdin_problem
+from test_isolation import row, workplace
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge
@@ -85,20 +87,18 @@ def test_an_answer_ahead_of_time_is_no_answer(run):
     assert outcome.detail.endswith("wrote to the judge's descriptor")
 
 
-def test_the_judge_cannot_be_read(run):
-    """Neither the memory nor the environment of this process, whose id is on a command line."""
+def test_no_other_process_can_be_read(run):
+    """Of all processes the program finds itself alone, and of the machine nothing else."""
     code = (
-        "import json, os\nzygote = json.loads(open('/proc/1/cmdline').read().split('\\0')[-2])\n"
-        "judge = zygote['judge_pid']\n"
-        "for pid in (judge, 1, os.getppid()):\n"
-        "    for name in ('mem', 'environ', 'maps', 'fd/0'):\n"
-        "        try: print(name, len(open(f'/proc/{pid}/{name}', 'rb').read(10)))\n"
-        "        except OSError as e: print(name, type(e).__name__)\n"
-        f"print(judge == {os.getpid()})"
+        "import os\n"
+        f"for pid in ({os.getpid()}, 1, os.getppid()):\n"
+        "    for name in ('stat', 'cmdline', 'mem', 'environ', 'maps', 'fd/0'):\n"
+        "        try: print(pid, name, len(open(f'/proc/{pid}/{name}', 'rb').read(10)))\n"
+        "        except OSError: pass\n"
+        "print([n for n in os.listdir('/proc') if n not in ('self', 'thread-self')])\n"
+        "print(os.getpid())"
     )
-    absent = "mem {0}\nenviron {0}\nmaps {0}\nfd/0 {0}\n"
-    expected = absent.format("FileNotFoundError") + absent.format("PermissionError") * 2 + "True"
-    outcome = run(stdin_problem(("", expected)), code)
+    outcome = run(stdin_problem(("", "['2']\n2")), code)
     assert outcome.passed, outcome.detail
 
 
@@ -172,6 +172,49 @@ def test_a_flood_of_standard_error_is_harmless(run):
     assert run(stdin_problem(("", "ok")), code).passed
     code += "\nraise ValueError('the end is kept')"
     assert run(stdin_problem(("", "ok")), code).detail.endswith("ValueError: the end is kept")
+
+
+def test_a_program_that_does_not_compile_is_told_apart_every_time(judge):
+    """Nothing that was ordered before it is known to be none may take its place."""
+    problem = stdin_problem(("", ""), ("", ""))
+    futures = [judge.submit(problem, f"x = {n}\n  y = 1") for n in range(200)]
+    verdicts = {future.result(timeout=120).verdict for future in futures}
+    assert verdicts == {Verdict.COMPILE_ERROR}
+
+
+def test_the_end_of_a_function_that_may_fork_is_heard_before_another_runs_out_of_time():
+    """What it and those below it have used is counted, but nobody waits for a count that ended."""
+    codes = ("os.fork\n    1 / 0", "os.fork()\n    os._exit(3)", "os.fork()\n    os.abort()")
+    problems = (function_problem("f", ("1", "1")), assert_problem("f", "assert f(1) == 1"))
+    with Judge(config.Execution(workers=2, time_limit_s=1.0, memory_mb=256)) as judge:
+        sleeper = judge.submit(stdin_problem(("", "")), "import time\ntime.sleep(60)")
+        ending = [
+            judge.submit(problem, f"import os\ndef f(x):\n    {code}")
+            for problem in problems
+            for code in codes
+        ]
+        assert sleeper.result(timeout=120).verdict is Verdict.TIME_LIMIT
+        late = [future.done() for future in ending].count(False)
+        assert late <= 1, f"{late} of {len(ending)} had not ended"  # the last may be about to
+        assert not any(future.result(timeout=120).passed for future in ending)
+
+
+@pytest.mark.parametrize("level", ["as it is", "no namespaces"])
+def test_processes_that_are_made_at_the_last_moment_are_ended(level):
+    """They are forked while what has ended is being cleared away, and would sleep on."""
+    code = (
+        "import os, time\nprint(input(), flush=True)\nif os.fork() == 0:\n    os.setsid()\n"
+        "    if os.fork() == 0: time.sleep(1000)\n    os._exit(0)"
+    )
+    texts = [str(n) for n in range(30)]
+    programs = [["late", row("late", texts, texts), code, False]]
+    with workplace(0o755) as folder:
+        seen = run_at(level, folder, {"allow": True, "programs": programs})
+    assert "error" not in seen, seen["error"]
+    late = seen["programs"]["late"]
+    assert late["verdict"] == "passed", late["detail"]
+    assert late["after"] == [True, False] * 2
+    assert not late["changed"] and not seen["left"]["processes"]
 
 
 def test_deep_recursion_and_crashes_are_runtime_errors(run):

@@ -6,6 +6,7 @@ folder that is emptied. Sources: pid_namespaces(7), proc(5), tmpfs(5).
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import stat
@@ -13,6 +14,7 @@ import time
 
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.libc import (
+    CALLS,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     checked,
@@ -21,7 +23,7 @@ from rlif_jax.execution.sandbox.libc import (
     mount,
     prctl,
 )
-from rlif_jax.execution.sandbox.processes import living_below
+from rlif_jax.execution.sandbox.processes import below
 
 BOX = "/box"  # the only writable folder, new for each test: the root of a file system in memory
 OUTER_PROC = "/outer"  # the zygote's own, covered before there are programs
@@ -44,6 +46,7 @@ class NamespaceCell:
         self._last_pid = None
         with contextlib.suppress(OSError):  # a kernel without checkpoints, or a closed /proc/sys
             self._last_pid = os.open(f"{OUTER_PROC}/sys/kernel/ns_last_pid", os.O_WRONLY)
+        self.proc = os.open(OUTER_PROC, os.O_RDONLY | os.O_DIRECTORY)
         # It has to stay mounted for others to be, but need not be seen.
         mount("none", OUTER_PROC, "tmpfs", _READ_ONLY, "mode=555,size=4k")
 
@@ -68,16 +71,25 @@ class NamespaceCell:
         flags = _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_EXEC
         mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
 
-    def renew(self) -> None:
-        """In the loader: have the next test find an empty folder, and be the second process."""
-        os.chdir("/")
-        with contextlib.suppress(OSError):  # there was none
-            _unmount(BOX)
+    def renewal(self):
+        """In the loader: return what makes the next test find an empty folder and be process 2.
+
+        It is called before each test, and touches little (loader.py).
+        """
+        unmount, mount, chdir, pwrite = CALLS.umount2, CALLS.mount, os.chdir, os.pwrite
+        box, kind, flags = BOX.encode(), b"tmpfs", ctypes.c_ulong(_NO_SUID | _NO_DEVICES)
         options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES},uid={self._uid},gid={self._uid}"
-        mount("none", BOX, "tmpfs", _NO_SUID | _NO_DEVICES, options)
-        os.chdir(BOX)
-        if self._last_pid is not None:
-            os.pwrite(self._last_pid, b"1", 0)
+        options, last_pid, one = options.encode(), self._last_pid, b"1"
+
+        def renew():
+            unmount(box, _MNT_DETACH)  # there is none before the first test
+            if mount(kind, box, kind, flags, options):
+                raise OSError(f"no file system at {BOX}")
+            chdir(box)
+            if last_pid is not None:
+                pwrite(last_pid, one, 0)
+
+        return renew
 
     def confine(self, shown: bool, lone: bool) -> None:
         """In a test: give up all that sets the loader apart.
@@ -108,7 +120,9 @@ class NamespaceCell:
 class FolderCell:
     """A cell without namespaces: the current folder, and processes that see those of others."""
 
-    filtered = False
+    def __init__(self):
+        self.filtered = False
+        self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
 
     def fork_loader(self) -> int:
         """Fork a loader; return its id, 0 in it."""
@@ -118,8 +132,12 @@ class FolderCell:
         """In the loader: become the parent of all orphans below it."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
-    def renew(self) -> None:
-        """In the loader: empty the folder and reset its attributes, if it has been changed."""
+    def renewal(self):
+        """In the loader: return what empties the folder before each test."""
+        return self._renew
+
+    def _renew(self) -> None:
+        """Empty the folder and reset its attributes, if it has been changed."""
         os.chmod(".", 0o700)
         if not os.listdir(".") and os.stat(".").st_mtime_ns == 0:
             return
@@ -148,10 +166,13 @@ class FolderCell:
         killing.
         """
         stopped: set[int] = set()
-        while new := living_below(os.getpid()) - stopped:
+        while new := self._living() - stopped:
             _signal_all(new, signal.SIGSTOP)
             stopped |= new
         _signal_all(stopped, signal.SIGKILL)
+
+    def _living(self) -> set[int]:
+        return {pid for pid, (_, lives) in below(self.proc, os.getpid()).items() if lives}
 
     def leave(self) -> None:
         """In the zygote: kill and reap what a loader has left that was ended; empty the folder."""
@@ -160,7 +181,7 @@ class FolderCell:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     self.kill_all()
                     time.sleep(0.001)
-        self.renew()
+        self._renew()
 
 
 def _unmount(place: str) -> None:

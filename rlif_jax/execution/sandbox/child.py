@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import gc
 import io
-import math
 import os
 import random
 import re
@@ -22,7 +21,7 @@ import resource
 import sys
 import types
 
-from rlif_jax.execution.sandbox import asserts, isolation, seccomp
+from rlif_jax.execution.sandbox import asserts, isolation
 from rlif_jax.execution.sandbox.calls import serve_calls, serve_plain_calls
 from rlif_jax.execution.sandbox.preamble import PARSE_ONLY, run_preamble
 from rlif_jax.execution.sandbox.terms import CHANNEL_FD, OUT_OF_MEMORY, RECURSION, STARTED
@@ -44,6 +43,25 @@ SERVE = {
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
 REPORTED_FRAMES = 20
+WARM_RUNS = 3  # it specialises what has run twice
+WARM_PROGRAM = """
+import sys
+from collections import Counter, defaultdict, deque
+from math import gcd
+def solve(a):
+    d = {}
+    for i, x in enumerate(a):
+        d[x] = d.get(x, 0) + 1
+    return sum(a), max(a), min(a), sorted(a), len(a), f"{a[0]} {d}"
+class Pair:
+    def __init__(self, x):
+        self.x = x
+n = int(input())
+a = list(map(int, input().split()))
+print(solve(a), Pair(1).x)
+print(*a)
+print(" ".join(map(str, a)))
+"""
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
 PLAIN_LIMITS = sys.getrecursionlimit(), sys.int_info.default_max_str_digits
 
@@ -66,12 +84,35 @@ def prepare() -> dict:
     """
     open_streams()
     builtins.exit = builtins.quit = sys.exit  # as `site` would, but without state
-    prelude = load_prelude()
     sys.set_int_max_str_digits(INT_DIGITS)
+    warm_up(load_prelude())
+    prelude = load_prelude()  # anew, since it binds the streams
     random.seed(0)  # a verdict should not depend on luck
     sys.argv[:] = ["solution.py"]
-    del sys.modules["__main__"]
     return prelude
+
+
+def warm_up(prelude: dict) -> None:
+    """Run a program once as a test would, and open the streams anew.
+
+    What the interpreter looks up and specialises at first use is settled by that, and no fork pays
+    for the pages that it would change.
+    """
+    kept = [os.dup(fd) for fd in range(2)]
+    for _ in range(WARM_RUNS):
+        ends = os.pipe()
+        os.write(ends[1], b"3\n1 2 3\n")
+        for place, fd in enumerate((ends[0], os.open(os.devnull, os.O_WRONLY))):
+            os.dup2(fd, place)
+            os.close(fd)
+        os.close(ends[1])
+        new_module("__main__", prelude)
+        run_main(compile_program(WARM_PROGRAM, "stdin"), False)
+        open_streams()
+    for place, fd in enumerate(kept):
+        os.dup2(fd, place)
+        os.close(fd)
+    del sys.modules["__main__"]
 
 
 def new_module(name: str, names: dict) -> dict:
@@ -117,13 +158,15 @@ def open_streams() -> None:
         setattr(sys, f"__{name}__", stream)
 
 
-def run(job: dict, fds: list[int], preamble: str, program, cell, prelude: dict) -> None:
+def run(job: dict, fds: tuple[int, ...], preamble: str, program, cell, prelude: dict) -> None:
     """Run the program of `job` as a process of its own would; never returns."""
     take_descriptors(fds)
-    confine(job, cell)
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (job["cpu_backstop_s"],) * 2)
+    cell.confine(job["own_files"], job["lone"])
     if job["kind"] == "stdin":
         new_module("__main__", prelude)
-        os._exit(run_main(program))
+        os._exit(run_main(program, job["tidy"]))
     os.write(CHANNEL_FD, STARTED + b"\n")
     namespace, name = function_module(job["kind"], prelude), job["entry_point"]
     run_preamble(preamble, namespace)
@@ -153,34 +196,28 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     return compile(frame, "solution.py", "exec", dont_inherit=True)
 
 
-def confine(job: dict, cell) -> None:
-    """Do what the loader could not do for all its forks."""
-    os.setsid()
-    # A backstop: it counts by timer ticks, which under load may run ahead of the time used.
-    cpu_s = 2 * math.ceil(job["cpu_s"]) * job["calls"] + 1
-    isolation.limit(resource.RLIMIT_CPU, cpu_s)
-    cell.confine(job["own_files"], job["lone"])
-
-
 def take_descriptors(fds: list[int]) -> None:
     """Put the standard streams, or the channel and one of them, in their places; close all others.
 
     A function has no standard input and its output goes nowhere.
     """
-    places = [0, 1, 2]
+    first_free = CHANNEL_FD
     if len(fds) == 2:
-        above = [fcntl.fcntl(fd, fcntl.F_DUPFD, CHANNEL_FD + 1) for fd in fds]
+        first_free = CHANNEL_FD + 1
+        channel, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, first_free) for fd in fds)
         nothing = os.open("/dev/null", os.O_RDWR)
-        fds, places = [nothing, nothing, *above], [0, 1, CHANNEL_FD, 2]
-    for place, fd in zip(places, fds, strict=True):
+        fds = nothing, nothing, stderr
+        os.dup2(channel, CHANNEL_FD)
+    for place, fd in enumerate(fds):
         os.dup2(fd, place)
-    os.closerange(max(places) + 1, isolation.OPEN_FILES)
+    os.closerange(first_free, isolation.OPEN_FILES)
 
 
-def run_main(program: types.CodeType) -> int:
+def run_main(program: types.CodeType, tidy: bool) -> int:
     """Run a whole program in the module __main__, which then goes; return its exit status.
 
-    Any exit by sys.exit is 0, as it is officially.
+    Any exit by sys.exit is 0, as it is officially. `tidy` says that its objects may have something
+    to do at the end.
     """
     leave, hook, end = os._exit, report_exception, finish
     try:
@@ -191,7 +228,7 @@ def run_main(program: types.CodeType) -> int:
                 print(exit.code, file=sys.stderr)
     except BaseException as error:
         leave(hook(error))
-    return end()
+    return end(tidy)
 
 
 def report_exception(error: BaseException, isinstance=isinstance) -> int:
@@ -222,20 +259,17 @@ def keep_last_frames(error: BaseException) -> None:
         link = link.__context__ if link.__cause__ is None else link.__cause__
 
 
-def finish() -> int:
+def finish(tidy: bool) -> int:
     """Do what the interpreter does at a normal end; return the exit status.
 
     That is: join threads, call atexit functions, drop the program's objects (files write what they
-    hold), flush. It leaves out taking the imported modules apart, which costs most of a small test.
+    hold), which takes a fifth of a small test and is left out unless `tidy`, and flush. It leaves
+    out taking the imported modules apart.
     """
     if threading := sys.modules.get("threading"):  # not imported by the zygote: forks pay for it
         threading._shutdown()
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    with contextlib.suppress(MemoryError):
-        flush_files()
-    sys.modules.pop("__main__", None)
-    gc.collect()
+    if tidy:
+        drop_objects()
     status = 0
     for stream in (sys.stdout, sys.stderr, sys.__stdout__):
         try:
@@ -244,6 +278,16 @@ def finish() -> int:
         except BaseException:
             status = 120
     return status
+
+
+def drop_objects() -> None:
+    """Call atexit functions, flush files, and let all objects of the program go."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    with contextlib.suppress(MemoryError):
+        flush_files()
+    sys.modules.pop("__main__", None)
+    gc.collect()
 
 
 def flush_files() -> None:

@@ -27,7 +27,7 @@ from rlif_jax.execution.sandbox.libc import (
 from rlif_jax.execution.sandbox.namespaces import THIRD_PARTY, enter_namespaces
 from rlif_jax.execution.sandbox.processes import PROCESSES
 
-OPEN_FILES = 64  # also bounds what the kernel holds for a program in sockets and pipes
+OPEN_FILES = 256
 # Of a loader in namespaces, which mounts and forks for others: CAP_DAC_READ_SEARCH, CAP_KILL,
 # CAP_SETGID, CAP_SETUID, CAP_SYS_PTRACE, CAP_SYS_ADMIN
 CAPABILITIES = (2, 5, 6, 7, 19, 21)

@@ -1,7 +1,8 @@
 """Namespaces of its own for a zygote, with a root that shows little. Standard library only.
 
 The first process of new user, pid, network, mount, IPC and UTS namespaces sees read-only bind
-mounts of Python's library and the system's shared libraries, and nothing else of this machine. Sources: namespaces(7), user_namespaces(7), pivot_root(2).
+mounts of Python's library and the system's shared libraries, and nothing else of this machine.
+Sources: namespaces(7), user_namespaces(7), pivot_root(2).
 """
 
 import contextlib
@@ -46,8 +47,9 @@ def enter_namespaces(other_uid: int, packages: list[str]) -> str:
     """Become the first process of new namespaces, or say why that cannot be.
 
     On success this returns "" in a new process; the process that called stays behind to end with
-    it, and returns only when there are no namespaces, with the reason. `other_uid`, when not 0, is a user of this machine whom root maps to user 1 of the
-    namespace. `packages` are paths that programs may import.
+    it, and returns only when there are no namespaces, with the reason. `other_uid`, when not 0,
+    is a user of this machine whom root maps to user 1 of the namespace. `packages` are paths that
+    programs may import.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # the first process becomes our child when the middle ends

@@ -1,6 +1,7 @@
 """What the processes of a candidate use, as /proc tells. Standard library only.
 
-Called in a fork of the loader, which is not counted itself.
+Called in a fork of the zygote, so that no program's loader is forked from a process that has seen
+another's figures.
 """
 
 import contextlib
@@ -11,78 +12,88 @@ PROCESSES = 64  # of a candidate
 PAGE_BYTES = resource.getpagesize()
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SOCKET_BYTES = 2 * 106496  # what the kernel may hold for a socket; for a pipe it is less
-WITHIN, TOO_MUCH_CPU, TOO_MUCH_MEMORY, TOO_MANY_PROCESSES = range(4)
+LIMITS = ("", "cpu", "memory", "processes")
 
 
-def excess(memory_bytes: int, cpu_s: float) -> int:
-    """Say what all processes of the candidate together have too much of, or WITHIN.
+def excess(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
+    """Say what all processes below a loader together have too much of, as an index of LIMITS.
 
     RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS and RLIMIT_CPU
     count each process alone, the former with room for the stacks of threads, and neither what the
     kernel holds in sockets and pipes. A fork shares most of its memory with the loader, which is
     not counted.
     """
-    used = descendants(os.getppid())
-    if sum(used_s for used_s, _ in used.values()) > cpu_s:
-        return TOO_MUCH_CPU
+    used = below(proc, loader)
+    if sum(seconds for seconds, _ in used.values()) > cpu_s:
+        return LIMITS.index("cpu")
     living = [pid for pid, (_, lives) in used.items() if lives]
     if len(living) > PROCESSES:
-        return TOO_MANY_PROCESSES
-    shared = resident("self")
-    held = sum(max(0, resident(pid) - shared) for pid in living)
-    if held + SOCKET_BYTES * len(set().union(*map(buffers, living))) > memory_bytes:
-        return TOO_MUCH_MEMORY
-    return WITHIN
+        return LIMITS.index("processes")
+    shared = resident(proc, loader)
+    held = sum(max(0, resident(proc, pid) - shared) for pid in living)
+    held += SOCKET_BYTES * len({name for pid in living for name in buffers(proc, pid)})
+    return LIMITS.index("memory" if held > memory_bytes else "")
 
 
-def used_below(pid: int) -> float:
-    """Return the CPU seconds of all processes of the candidate but the own ones of `pid`."""
-    used_s = sum(cpu_s for cpu_s, _ in descendants(os.getppid()).values())
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        used_s -= sum(map(int, file.read().rpartition(b")")[2].split()[11:13])) / TICKS_PER_S
-    return used_s
+def used_s(proc: int, loader: int) -> float:
+    """Return the CPU seconds of all processes below a loader."""
+    return sum(seconds for seconds, _ in below(proc, loader).values())
 
 
-def descendants(above: int) -> dict[int, tuple[float, bool]]:
-    """Return the processes below one, this one left out.
+def below(proc: int, above: int) -> dict[int, tuple[float, bool]]:
+    """Return the processes below one.
 
     Of each: its CPU seconds with those of the children it has waited for, and whether it lives.
     """
-    children: dict[int, list[int]] = {}
-    found: dict[int, tuple[float, bool]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(entry))
-                used_s = sum(map(int, fields[11:15])) / TICKS_PER_S
-                found[int(entry)] = used_s, fields[0] not in b"ZX"
-    below: dict[int, tuple[float, bool]] = {}
-    todo = [above]
-    while todo:
-        new = [pid for pid in children.get(todo.pop(), ()) if pid not in below]
-        below |= {pid: found[pid] for pid in new}
-        todo += new
-    return below
+    found = {}
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found[int(name)] = stat_fields(proc, int(name))
+    chosen, more = set(), {above}
+    while more:
+        chosen |= more
+        more = {pid for pid, fields in found.items() if int(fields[1]) in more} - chosen
+    return {
+        pid: (sum(map(int, fields[11:15])) / TICKS_PER_S, fields[0] not in b"ZX")
+        for pid, fields in found.items()
+        if pid in chosen and pid != above
+    }
 
 
-def resident(pid: int | str) -> int:
+def children(proc: int, above: int) -> list[int]:
+    """Return the children of a process."""
+    found = []
+    for pid in below(proc, above):
+        with contextlib.suppress(OSError):
+            if int(stat_fields(proc, pid)[1]) == above:
+                found.append(pid)
+    return found
+
+
+def stat_fields(proc: int, pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the state on; raises OSError when it is gone."""
+    file = os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=proc)
+    try:
+        return os.read(file, 4096).rpartition(b")")[2].split()
+    finally:
+        os.close(file)
+
+
+def resident(proc: int, pid: int) -> int:
     """Return the bytes of a process in memory, 0 when it is gone."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
-        return int(file.read().split()[1]) * PAGE_BYTES
+    with contextlib.suppress(OSError):
+        return int(stat_fields(proc, pid)[21]) * PAGE_BYTES
     return 0
 
 
-def buffers(pid: int) -> set[str]:
+def buffers(proc: int, pid: int) -> set[str]:
     """Return names of the sockets and pipes that a process has open, where it may be looked at."""
-    folder, names = f"/proc/{pid}/fd", set()
+    names = set()
     with contextlib.suppress(OSError):
+        folder = os.open(f"{pid}/fd", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
         for name in os.listdir(folder):
             with contextlib.suppress(OSError):
-                names.add(os.readlink(f"{folder}/{name}"))
+                names.add(os.readlink(name, dir_fd=folder))
+        os.close(folder)
     return {name for name in names if name.startswith(("socket:", "pipe:"))}
-
-
-def living_below(above: int) -> set[int]:
-    """Return the processes below one that have not ended."""
-    return {pid for pid, (_, lives) in descendants(above).items() if lives}

@@ -7,8 +7,10 @@ and forks a process for every test. Programs, inputs and outputs pass both by as
 are handed on unread, so that no process can find another's traces in memory; expected outputs never
 reach this side.
 
-Messages (JSON, one datagram each). In: {"do": "run"} with a job and its descriptors; {"do": "end"}.
-Out: first {"isolation": ...}, then for each program {"status"} of its loader or {"error"}, with
+Messages (JSON, one datagram each). In: {"do": "run"} with a job and its descriptors; while it runs,
+{"do": "stop"} for the process of the test, {"do": "count"}, {"do": "end"}. Out: first
+{"isolation": ...}; {"limit": ...} when processes take too much and before they are killed for it;
+{"used_s": ...} when they are counted; for each program {"status"} of its loader or {"error"}, with
 "last" when the zygote ends after it. End of file on the socket ends the zygote and everything below
 it.
 """
@@ -19,8 +21,10 @@ import os
 # not depend on luck anyway. Programs find the function as it is.
 _register_at_fork, os.register_at_fork = os.register_at_fork, lambda **_: None
 
+import contextlib
 import gc
 import json
+import select
 import signal
 import socket
 import sys
@@ -28,8 +32,10 @@ import sys
 OPTIONS = json.loads(sys.argv[1])
 sys.path.append(os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 from rlif_jax.execution.sandbox import child, isolation, loader
+from rlif_jax.execution.sandbox.processes import LIMITS, children, excess, used_s
 
 sys.path.pop()
+COUNT_MS = 100  # how often a candidate's processes are counted
 
 
 def serve(control: socket.socket, cell):
@@ -48,26 +54,79 @@ def serve(control: socket.socket, cell):
                 return job, fds
             for fd in fds:
                 os.close(fd)
-            reply = {"status": await_loader(control, pid)}
+            reply = {"status": await_loader(control, cell, pid, job)}
         except OSError as error:
             reply = {"error": repr(error)}
         try:
             cell.leave()
         except OSError:  # a fresh zygote has a fresh cell
             reply["last"] = True
-        control.send(json.dumps(reply).encode())
+        tell(control, **reply)
         if "last" in reply:
             return None
 
 
-def await_loader(control: socket.socket, pid: int) -> int:
-    """Wait until a loader ends, end it when the judge says so or is gone; return its status."""
+def await_loader(control: socket.socket, cell, pid: int, job: dict) -> int:
+    """Watch a loader and all below it until it ends; return its status."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    wait_ms, pidfd = COUNT_MS, -1
+    try:
+        pidfd = os.pidfd_open(pid)
+        poll.register(pidfd, select.POLLIN)
+    except OSError:  # a kernel or a container without pidfd_open: look every few milliseconds
+        wait_ms = 3
+    looks, cpu_s = 0, job["calls"] * job["cpu_s"]
     while True:
-        for fd in loader.ended_or_readable(pid, control):
-            if fd == control.fileno():
-                control.recv(1 << 16)
-            os.kill(pid, signal.SIGKILL)  # a loader that has ended waits to be collected
+        ready = [fd for fd, _ in poll.poll(wait_ms)]
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if control.fileno() in ready:
+            ended |= not obey(control, cell, pid)
+        looks += not ready
+        if ended:
+            os.kill(pid, signal.SIGKILL)
+            if pidfd >= 0:
+                os.close(pidfd)
             return os.waitpid(pid, 0)[1]
+        if not ready and looks * wait_ms % COUNT_MS < wait_ms:
+            present = children(cell.proc, pid)  # to kill no later one
+            if found := in_a_fork(lambda: excess(cell.proc, pid, job["memory_bytes"], cpu_s)):
+                tell(control, limit=LIMITS[found])
+                kill(present)
+
+
+def obey(control: socket.socket, cell, pid: int) -> bool:
+    """Do what the judge says; False when the loader is to end."""
+    message = control.recv(1 << 16)
+    order = json.loads(message)["do"] if message else "end"
+    if order == "stop":
+        kill(children(cell.proc, pid))
+        tell(control, stopped=True)
+    elif order == "count":
+        in_a_fork(lambda: tell(control, used_s=used_s(cell.proc, pid)))
+    return order != "end"
+
+
+def kill(pids: list[int]) -> None:
+    """Kill what a loader has forked; it does the rest."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def tell(control: socket.socket, **message) -> None:
+    control.send(json.dumps(message).encode())
+
+
+def in_a_fork(work) -> int:
+    """Do something in a process of its own, whose memory goes with it; return its small result."""
+    pid = os.fork()
+    if pid == 0:
+        result = 0
+        with contextlib.suppress(BaseException):
+            result = work()
+        os._exit(result or 0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def main() -> None:
@@ -82,12 +141,10 @@ def main() -> None:
     os.register_at_fork = _register_at_fork
     gc.collect()
     gc.freeze()
-    control.send(json.dumps({"isolation": report}).encode())
+    tell(control, isolation=report)
     forked = serve(control, cell)
-    if forked is None:
-        return
-    test = loader.load(*forked, cell)
-    child.run(*test, cell, prelude)
+    if forked is not None:
+        loader.load(*forked, cell, prelude)
 
 
 if __name__ == "__main__":
