@@ -144,7 +144,6 @@ SETTINGS = table(
             "h.get_threshold()[0] == 4321",
             "h.set_threshold(4321)",
         ),
-        "collector": ("gc", "not h.isenabled()", "h.disable()"),
         "flags of the collector": ("gc", "h.get_debug() == 4", "h.set_debug(4)"),
         "finaliser of a finaliser": (
             "gc",

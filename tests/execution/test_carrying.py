@@ -25,7 +25,7 @@ from carrying import (
 )
 from carrying_holders import attributes
 from carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from judging import stdin_problem
 
 from rlif_jax import config
@@ -55,8 +55,11 @@ def thorough():
         yield judge
 
 
-def answers_of(judge: Judge, parts: Parts) -> tuple[str, ...]:
-    return answered(judge.submit(PROBLEM, parts.code).result(timeout=120))
+def promised(judge: Judge) -> set[str]:
+    """The sorts of programs that cannot move a bit on this machine, by the judge's own report."""
+    if judge.isolation.get("process_ids", "").startswith("start anew"):
+        return {"object", *SORTS}
+    return {"object", "setting"}
 
 
 @settings(
@@ -67,15 +70,17 @@ def answers_of(judge: Judge, parts: Parts) -> tuple[str, ...]:
 )
 @given(parts=programs())
 def test_no_bit_moves(thorough, parts):
-    answers = answers_of(thorough, parts)
+    assume(parts.sort in promised(thorough))
+    answers = answered(thorough.submit(PROBLEM, parts.code).result(timeout=120))
     assert not moved(parts, answers), f"{parts}\n{answers}\n{parts.code}"
 
 
 def test_no_bit_moves_in_any_holder(thorough):
-    every = [Parts(sort, holder) for sort, holders in SORTS.items() for holder in holders]
+    sorts = promised(thorough) & set(SORTS)
+    every = [Parts(sort, holder) for sort in sorted(sorts) for holder in SORTS[sort]]
     waiting = [thorough.submit(PROBLEM, parts.code) for parts in every]
     answers = [answered(future.result(timeout=120)) for future in waiting]
-    assert [p for p, a in zip(every, answers, strict=True) if moved(p, a)] == []
+    assert [p.holder for p, a in zip(every, answers, strict=True) if moved(p, a)] == []
     # An attack that fails before it begins tells nothing of the judge.
     assert sum(ran(p, a) for p, a in zip(every, answers, strict=True)) > 0.6 * len(every)
 
@@ -89,31 +94,39 @@ def control(requests: list[tuple[Parts, str]]) -> list[list[str]]:
     return json.loads(done.stdout)
 
 
-def unmoved(requests: list[tuple[Parts, str]]) -> dict[Parts, list[str]]:
-    """The programs whose bit does not move: their later tests must answer otherwise."""
-    return {
-        parts: answers
-        for (parts, _), answers in zip(requests, control(requests), strict=True)
-        if len(set(answers)) == 1 or not (parts.sort == "observed" or answers[0] == "0")
-    }
+def unmoved(requests: list[tuple[Parts, str]], times: int = 3) -> dict[Parts, list[str]]:
+    """The programs whose bit never moves: whose later tests do not answer otherwise.
+
+    They get several chances, since a loaded machine may hold up what another process does.
+    """
+    left: dict[Parts, list[str]] = {}
+    for _ in range(times):
+        left = {
+            parts: answers
+            for (parts, _), answers in zip(requests, control(requests), strict=True)
+            if len(set(answers)) == 1 or not (parts.sort == "observed" or answers[0] == "0")
+        }
+        requests = [(parts, how) for parts, how in requests if parts in left]
+    return left
 
 
-def without_lacking(left: dict[Parts, list[str]]) -> dict[Parts, list[str]]:
+def lasting(left: dict[Parts, list[str]]) -> dict[Parts, list[str]]:
+    """What is left without what this machine's kernel refuses to anyone."""
     lacking = {p for p, a in left.items() if p.holder in MAY_BE_LACKING and "Error" in a[0]}
     return {parts: answers for parts, answers in left.items() if parts not in lacking}
 
 
 def test_every_holder_of_a_process_is_real():
     left = unmoved([(Parts("setting", name), "interpreter") for name in INSIDE])
-    assert without_lacking(left) == {}
+    assert lasting(left) == {}
 
 
 @pytest.mark.parametrize("sort", ["outside", "observed"])
 def test_every_holder_beyond_a_process_is_real(sort):
     every = [Parts(sort, name) for name in SORTS[sort]]
-    left = unmoved([(parts, "processes") for parts in every])
+    left = unmoved([(parts, "processes") for parts in every], times=1)
     left = unmoved([(parts, "interpreter") for parts in left])  # one process keeps its number
-    assert without_lacking(left) == {}
+    assert lasting(left) == {}
 
 
 def test_every_way_step_and_encoding_is_real():
@@ -145,7 +158,7 @@ def test_every_place_is_real():
 def test_most_drawn_programs_are_real():
     every = [parts for parts, _ in zip(drawn(0), range(200), strict=False)]
     hows = ["processes" if parts.outlives else "interpreter" for parts in every]
-    assert len(unmoved(list(zip(every, hows, strict=True)))) < 0.4 * len(every)
+    assert len(unmoved(list(zip(every, hows, strict=True)), times=1)) < 0.4 * len(every)
 
 
 def test_programs_are_drawn_alike_and_differ():
@@ -168,9 +181,9 @@ def test_what_moves_is_seen_and_made_plainer():
     )
 
 
-# What remains, and is kept out of the generator: counters and caches of the whole machine. They tell
-# that tests run one after another. Every program of the machine moves them; one that has a quiet
-# machine to itself can move them by as much as it likes, and so leave a bit more often than not.
+# What remains, and is kept out of the generator: counters and caches of the whole machine. They
+# tell that tests run one after another. Every program of the machine moves them; one that has a
+# quiet machine to itself can move them by as much as it likes, and so leaves a bit at times.
 
 
 def seen(judge: Judge, look: str) -> tuple[str, ...]:
