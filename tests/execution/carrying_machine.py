@@ -316,6 +316,7 @@ _LITTER = (
     "os.environ.update(KEY='1')",
     "os.dup2(0, 41)",
     "os.umask(0o123)",
+    "os.KEY = os",
     "__import__('colorsys')",
     "signal.signal(42, signal.SIG_IGN)",
     "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
@@ -354,7 +355,7 @@ OBSERVED = {
         "count of the collector": "__import__('gc').get_count()",
         "work of the collector": "__import__('gc').get_stats()",
         "allocated blocks": "__import__('sys').getallocatedblocks()",
-        "references": "[__import__('sys').getrefcount(x) for x in (0, 1, 2, 3, '', ())]",
+        "references": "[__import__('sys').getrefcount(x) for x in (0, 1, '', (), h)]",
         "frames": "f = __import__('sys')._getframe(); n = []\nwhile f: n += sorted(x for x in "
         "f.f_locals.values() if type(x) is int); f = f.f_back",
         "randomness": "__import__('random').random()",
