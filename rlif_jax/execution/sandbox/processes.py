@@ -12,6 +12,7 @@ PROCESSES = 64  # of a candidate
 PAGE_BYTES = resource.getpagesize()
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SOCKET_BYTES = 2 * 106496  # what the kernel may hold for a socket; for a pipe it is less
+FREE_PLACES = 64  # for descriptors that need not be sockets: a process has as many at least
 LIMITS = ("", "cpu", "memory", "processes")
 
 
@@ -20,7 +21,7 @@ def excess(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
 
     RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS and RLIMIT_CPU
     count each process alone, the former with room for the stacks of threads, and neither what the
-    kernel holds in sockets and pipes. A fork shares most of its memory with the loader, which is
+    kernel holds in sockets: each descriptor counts as a full one. A fork shares most of its memory with the loader, which is
     not counted.
     """
     used = below(proc, loader)
@@ -31,7 +32,7 @@ def excess(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
         return LIMITS.index("processes")
     shared = resident(proc, loader)
     held = sum(max(0, resident(proc, pid) - shared) for pid in living)
-    held += SOCKET_BYTES * len({name for pid in living for name in buffers(proc, pid)})
+    held += SOCKET_BYTES * max(0, sum(places(proc, pid) for pid in living) - FREE_PLACES)
     return LIMITS.index("memory" if held > memory_bytes else "")
 
 
@@ -73,11 +74,7 @@ def children(proc: int, above: int) -> list[int]:
 
 def stat_fields(proc: int, pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat from the state on; raises OSError when it is gone."""
-    file = os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=proc)
-    try:
-        return os.read(file, 4096).rpartition(b")")[2].split()
-    finally:
-        os.close(file)
+    return read(proc, f"{pid}/stat").rpartition(b")")[2].split()
 
 
 def resident(proc: int, pid: int) -> int:
@@ -87,13 +84,19 @@ def resident(proc: int, pid: int) -> int:
     return 0
 
 
-def buffers(proc: int, pid: int) -> set[str]:
-    """Return names of the sockets and pipes that a process has open, where it may be looked at."""
-    names = set()
+def places(proc: int, pid: int) -> int:
+    """Return for how many descriptors a process has places, 0 when it is gone."""
     with contextlib.suppress(OSError):
-        folder = os.open(f"{pid}/fd", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
-        for name in os.listdir(folder):
-            with contextlib.suppress(OSError):
-                names.add(os.readlink(name, dir_fd=folder))
-        os.close(folder)
-    return {name for name in names if name.startswith(("socket:", "pipe:"))}
+        for line in read(proc, f"{pid}/status").splitlines():
+            if line.startswith(b"FDSize:"):
+                return int(line.split()[1])
+    return 0
+
+
+def read(proc: int, path: str) -> bytes:
+    """Return the beginning of a file of /proc; raises OSError."""
+    file = os.open(path, os.O_RDONLY, dir_fd=proc)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
