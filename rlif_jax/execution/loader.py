@@ -1,7 +1,6 @@
 """The judge's side of a loader: what it is asked for, and what the kernel says of its processes."""
 
 import contextlib
-import math
 import os
 import select
 import socket
@@ -76,8 +75,6 @@ class Loader:
         _ = worker.isolation  # waits until it can take a job
         worker.settle()
         message = {"do": "run"} | vars(job) | {"code": "", "preamble": len(job.preamble)}
-        # It counts by timer ticks, which under load may run ahead of the time used.
-        message["cpu_backstop_s"] = 2 * math.ceil(job.cpu_s) * job.calls + 1
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as stack, theirs:
             self._poll = select.poll()

@@ -232,7 +232,7 @@ class Judge:
             cpu_s=cpu_s,
             wall_s=WALL_FACTOR * cpu_s,
             memory_bytes=self._execution.memory_mb << 20,
-            calls=1 if kind in ("stdin", "test") else len(problem.tests),
+            calls=1 if kind == "test" else len(problem.tests),
             own_files="/dev/" in code or "/proc" in code,
             threads="thread" in code.lower(),
             tidy=TIDYING.search(code) is not None,

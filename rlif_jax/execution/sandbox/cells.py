@@ -8,7 +8,6 @@ folder that is emptied. Sources: pid_namespaces(7), proc(5), tmpfs(5).
 import contextlib
 import ctypes
 import os
-import signal
 import stat
 import time
 
@@ -17,6 +16,8 @@ from rlif_jax.execution.sandbox.libc import (
     CALLS,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
+    SIGKILL,
+    SIGSTOP,
     checked,
     keep_capabilities,
     libc,
@@ -122,7 +123,7 @@ class NamespaceCell(Cell):
 
     def kill_all(self) -> None:
         """In the loader: kill all processes but itself, at once."""
-        os.kill(-1, signal.SIGKILL)
+        os.kill(-1, SIGKILL)
 
     def leave(self) -> None:
         """In the zygote, after the loader and with it its namespace have ended."""
@@ -182,9 +183,9 @@ class FolderCell(Cell):
         """
         stopped: set[int] = set()
         while new := self._living() - stopped:
-            _signal_all(new, signal.SIGSTOP)
+            _signal_all(new, SIGSTOP)
             stopped |= new
-        _signal_all(stopped, signal.SIGKILL)
+        _signal_all(stopped, SIGKILL)
 
     def _living(self) -> set[int]:
         return {pid for pid, (_, lives) in below(self.proc, os.getpid()).items() if lives}

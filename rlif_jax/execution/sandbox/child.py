@@ -11,13 +11,11 @@ import atexit
 import builtins
 import collections
 import contextlib
-import fcntl
 import gc
 import io
 import os
 import random
 import re
-import resource
 import sys
 import types
 
@@ -163,9 +161,8 @@ def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
     All that it needs is at hand, so that it looks up little: each page that it changes is copied.
     """
     namespace, confine = new_module("__main__", prelude), cell.confinement(job["own_files"])
-    dup2, closerange, setsid, setrlimit = os.dup2, os.closerange, os.setsid, resource.setrlimit
+    dup2, closerange, setsid = os.dup2, os.closerange, os.setsid
     leave, run, tidy, files = os._exit, run_main, job["tidy"], isolation.OPEN_FILES
-    limit, cpu_s = resource.RLIMIT_CPU, (job["cpu_backstop_s"],) * 2
 
     def run_test(fds: tuple[int, ...]) -> None:
         stdin, stdout, stderr = fds
@@ -174,7 +171,6 @@ def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
         dup2(stderr, 2)
         closerange(3, files)
         setsid()
-        setrlimit(limit, cpu_s)
         confine()
         leave(run(program, namespace, tidy))
 
@@ -189,13 +185,12 @@ def function(job: dict, preamble: str, program: types.CodeType, cell, prelude: d
     confine, kind, name = cell.confinement(job["own_files"]), job["kind"], job["entry_point"]
 
     def serve(fds: tuple[int, ...]) -> None:
-        channel, stderr = (fcntl.fcntl(fd, fcntl.F_DUPFD, CHANNEL_FD + 1) for fd in fds)
+        channel, stderr = fds  # above the places to be taken, where the loader has its own
         nothing = os.open(os.devnull, os.O_RDWR)
         for place, fd in enumerate((nothing, nothing, stderr, channel)):
             os.dup2(fd, place)
         os.closerange(CHANNEL_FD + 1, isolation.OPEN_FILES)
         os.setsid()
-        resource.setrlimit(resource.RLIMIT_CPU, (job["cpu_backstop_s"],) * 2)
         confine()
         if job["lone"]:
             cell.refuse_processes()

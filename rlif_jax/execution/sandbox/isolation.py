@@ -8,10 +8,9 @@ loader cannot be read (they are undumpable), nor signalled (they are first proce
 namespaces, or a filter refuses). Sources: capabilities(7), pid_namespaces(7), prctl(2).
 """
 
+import _signal
 import contextlib
 import os
-import resource
-import signal
 
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.cells import OUTER_PROC, FolderCell, NamespaceCell
@@ -21,7 +20,19 @@ from rlif_jax.execution.sandbox.libc import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
+    RLIM_INFINITY,
+    RLIMIT_AS,
+    RLIMIT_CORE,
+    RLIMIT_CPU,
+    RLIMIT_FSIZE,
+    RLIMIT_NOFILE,
+    RLIMIT_NPROC,
+    RLIMIT_STACK,
+    SIGCHLD,
+    SIGINT,
+    SIGKILL,
     keep_capabilities,
+    limit,
     prctl,
 )
 from rlif_jax.execution.sandbox.namespaces import THIRD_PARTY, enter_namespaces
@@ -60,7 +71,7 @@ def shut_in(options: dict) -> tuple[NamespaceCell | FolderCell, str, dict[str, s
     keep_capabilities(CAPABILITIES)
     hide()
     _close_to_signals()
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
     cell.filtered = _filter_system_calls(report, alone=True)
     report["network"] = "none"
     return cell, THIRD_PARTY, report
@@ -108,38 +119,38 @@ def _close_to_signals() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become children of the zygote, which kills them
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     # A handler would open the first process of a pid namespace to signals from inside.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(SIGINT, _signal.SIG_DFL)
     # Where it is ignored, the usage of a child that nobody waits for is lost.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _signal.signal(SIGCHLD, _signal.SIG_DFL)
 
 
 def _set_limits(memory_bytes: int, processes: int) -> None:
     """Limit this process and its forks; a fork's CPU time is limited when it is made."""
-    limit(resource.RLIMIT_AS, memory_bytes, memory_bytes + THREADS_BYTES)
-    limit(resource.RLIMIT_FSIZE, FILE_BYTES)
-    limit(resource.RLIMIT_NOFILE, OPEN_FILES)
-    limit(resource.RLIMIT_NPROC, processes)
+    limit(RLIMIT_AS, memory_bytes, memory_bytes + THREADS_BYTES)
+    limit(RLIMIT_FSIZE, FILE_BYTES)
+    limit(RLIMIT_NOFILE, OPEN_FILES)
+    limit(RLIMIT_NPROC, processes)
     # 1 rather than 0: the kernel hands a core dump of limit 0 to a pipe, if one is set up
-    limit(resource.RLIMIT_CORE, 1)
+    limit(RLIMIT_CORE, 1)
     # Programs may raise it, as many do at their start: a stack is part of the address space.
-    limit(resource.RLIMIT_STACK, STACK_BYTES, resource.RLIM_INFINITY)
+    limit(RLIMIT_STACK, STACK_BYTES, RLIM_INFINITY)
 
 
-def limit(kind: int, soft: int, hard: int | None = None) -> None:
-    """Set a limit of this process, `hard` where that is another, as far as it may be set."""
-    highest = resource.getrlimit(kind)[1]
-    values = (soft, soft if hard is None else hard)
-    if highest != resource.RLIM_INFINITY:
-        values = tuple(highest if v == resource.RLIM_INFINITY else min(v, highest) for v in values)
-    resource.setrlimit(kind, values)
+def limit_program(job: dict) -> None:
+    """Limit the address space and the CPU time of a loader and its forks for good.
 
-
-def limit_memory(memory_bytes: int, threads: bool) -> None:
-    """Limit a fork's address space for good, to more than `memory_bytes` if it has threads.
-
-    Then it is the memory in use that is held to `memory_bytes`, by the zygote and the judge.
+    The former is more than `memory_bytes` for a program with threads. Then it is the memory in use
+    that is held to that, by the zygote and the judge.
     """
-    limit(resource.RLIMIT_AS, memory_bytes + THREADS_BYTES * threads)
+    limit(RLIMIT_AS, job["memory_bytes"] + THREADS_BYTES * job["threads"])
+    # A backstop: it counts by timer ticks, which under load may run ahead of the time used, and
+    # what the loader does for all tests.
+    limit(RLIMIT_CPU, int(2 * total_cpu_s(job) + job["calls"] // 100) + 2)
+
+
+def total_cpu_s(job: dict) -> float:
+    """Return the CPU seconds that the processes of one fork of a loader may use together."""
+    return job["cpu_s"] * (1 if job["kind"] == "stdin" else job["calls"])
 
 
 def _free_users() -> int:

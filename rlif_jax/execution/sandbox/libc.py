@@ -5,6 +5,9 @@ import functools
 import os
 import struct
 
+SIGINT, SIGKILL, SIGCHLD, SIGSTOP = 2, 9, 17, 19  # `signal` is large, and each fork pays for it
+RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_STACK, RLIMIT_CORE = 0, 1, 3, 4
+RLIMIT_NPROC, RLIMIT_NOFILE, RLIMIT_AS, RLIM_INFINITY = 6, 7, 9, (1 << 64) - 1
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
 PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 22, 36, 38
 
@@ -45,3 +48,11 @@ def keep_capabilities(numbers: tuple[int, ...]) -> None:
     halves = [sum(1 << n % 32 for n in numbers if n // 32 == half) for half in range(2)]
     data = struct.pack("6I", *[v for half in halves for v in (half, half, 0)])
     checked(libc().capset(header, data), "capset")
+
+
+def limit(kind: int, soft: int, hard: int | None = None) -> None:
+    """Set a limit of this process, `hard` where that is another, as far as it may be set."""
+    old, new = (ctypes.c_uint64 * 2)(), (ctypes.c_uint64 * 2)()
+    checked(libc().prlimit(0, kind, None, old), "prlimit")
+    new[:] = [min(value, old[1]) for value in (soft, soft if hard is None else hard)]
+    checked(libc().prlimit(0, kind, new, None), "prlimit")

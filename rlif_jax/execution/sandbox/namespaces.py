@@ -5,17 +5,17 @@ mounts of Python's library and the system's shared libraries, and nothing else o
 Sources: namespaces(7), user_namespaces(7), pivot_root(2).
 """
 
+import _socket
 import contextlib
 import ctypes
 import os
-import signal
-import socket
 import struct
 
 from rlif_jax.execution.sandbox.cells import BOX, OUTER_PROC
 from rlif_jax.execution.sandbox.libc import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
+    SIGKILL,
     checked,
     libc,
     mount,
@@ -51,7 +51,7 @@ def enter_namespaces(other_uid: int, packages: list[str]) -> str:
     is a user of this machine whom root maps to user 1 of the namespace. `packages` are paths that
     programs may import.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # the first process becomes our child when the middle ends
     middle = os.fork()
     if middle == 0:
@@ -59,18 +59,17 @@ def enter_namespaces(other_uid: int, packages: list[str]) -> str:
         _become_first(theirs, packages)
         return ""
     theirs.close()
-    with ours:
+    answer = ours.recv(4096)
+    if answer == b"map":
+        ours.send(_map_users(middle, other_uid).encode())
         answer = ours.recv(4096)
-        if answer == b"map":
-            ours.send(_map_users(middle, other_uid).encode())
-            answer = ours.recv(4096)
-        os.waitpid(middle, 0)
-        if answer == b"ready":
-            ours.send(b"go")
-            with contextlib.suppress(ChildProcessError):
-                while True:
-                    os.wait()
-            os._exit(0)
+    os.waitpid(middle, 0)
+    if answer == b"ready":
+        ours.send(b"go")
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
+        os._exit(0)
     with contextlib.suppress(ChildProcessError):
         os.wait()
     return answer.decode(errors="replace") or "the process for them ended"
@@ -99,7 +98,7 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _become_first(outer: socket.socket, packages: list[str]) -> None:
+def _become_first(outer: _socket.socket, packages: list[str]) -> None:
     """In the middle process: make the namespaces; return in the first process inside them."""
     try:
         for flag in _NEW_NAMESPACES:
@@ -115,7 +114,7 @@ def _become_first(outer: socket.socket, packages: list[str]) -> None:
         outer.send(b"ready")
         if outer.recv(16) != b"go":  # by now the outer process is our parent
             os._exit(1)
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(PR_SET_PDEATHSIG, SIGKILL)
         outer.close()
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -6,10 +6,9 @@ another's figures.
 
 import contextlib
 import os
-import resource
 
 PROCESSES = 64  # of a candidate
-PAGE_BYTES = resource.getpagesize()
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SOCKET_BYTES = 2 * 106496  # what the kernel may hold for a socket; for a pipe it is less
 FREE_PLACES = 64  # for descriptors that need not be sockets: a process has as many at least
@@ -21,8 +20,8 @@ def excess(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
 
     RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS and RLIMIT_CPU
     count each process alone, the former with room for the stacks of threads, and neither what the
-    kernel holds in sockets: each descriptor counts as a full one. A fork shares most of its memory with the loader, which is
-    not counted.
+    kernel holds in sockets: each descriptor counts as a full one. A fork shares most of its memory
+    with the loader, which is not counted.
     """
     used = below(proc, loader)
     if sum(seconds for seconds, _ in used.values()) > cpu_s:

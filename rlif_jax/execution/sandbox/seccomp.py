@@ -8,7 +8,7 @@ seccomp(2), the kernel's networking/filter documentation, asm/unistd_64.h, asm-g
 
 import ctypes
 import errno
-import platform
+import os
 import struct
 from collections.abc import Mapping
 
@@ -133,7 +133,7 @@ _OTHERS = {
 
 def supported() -> bool:
     """Tell whether system-call numbers of this machine are known here."""
-    return platform.machine() in NUMBERS
+    return os.uname().machine in NUMBERS
 
 
 def zygote_filter(alone: bool) -> bytes:
@@ -144,7 +144,7 @@ def zygote_filter(alone: bool) -> bytes:
     clone3 does not exist for them (ENOSYS), so that the C library calls clone, whose flags can be
     looked at: pointers cannot.
     """
-    numbers = NUMBERS[platform.machine()]
+    numbers = NUMBERS[os.uname().machine]
     rules = [_instruction(_LOAD, _NUMBER)]
     rules += _deny(_DENIED)
     rules += [_instruction(_JUMP_GE, _NEWER, 0, 1), _refuse(errno.ENOSYS)]
@@ -184,7 +184,7 @@ def zygote_filter(alone: bool) -> bytes:
 
 def lone_filter() -> bytes:
     """Return the further filter for a process that may have threads, but no processes below it."""
-    numbers = NUMBERS[platform.machine()]
+    numbers = NUMBERS[os.uname().machine]
     clone = [
         _instruction(_LOAD, _ARGUMENTS),
         _instruction(_JUMP_SET, _THREAD, 1, 0),
@@ -201,7 +201,7 @@ def program_filter(own_pid: int) -> bytes:
     It denies signals to any process but itself (`own_pid`) and its group, and changes of a file's
     mode, owner and times, which Landlock does not close.
     """
-    numbers = NUMBERS[platform.machine()]
+    numbers = NUMBERS[os.uname().machine]
     rules = [_instruction(_LOAD, _NUMBER)]
     rules += _when(numbers["kill"], _refuse_unless_argument(0, (0, own_pid)))
     rules += _when(numbers["tgkill"], _refuse_unless_argument(0, (own_pid,)))
@@ -224,7 +224,7 @@ def install(program: bytes) -> None:
 
 def _complete(rules: list[bytes]) -> bytes:
     """Put `rules` behind a check of the architecture, and allow what none of them refuses."""
-    machine = platform.machine()
+    machine = os.uname().machine
     program = [
         _instruction(_LOAD, _ARCHITECTURE),
         _instruction(_JUMP_EQUAL, AUDIT_ARCH[machine], 1, 0),
@@ -246,7 +246,7 @@ def _when(number: int, body: list[bytes]) -> list[bytes]:
 
 def _deny(names: tuple[str, ...]) -> list[bytes]:
     """Refuse the calls of these names that this processor has."""
-    numbers = NUMBERS[platform.machine()]
+    numbers = NUMBERS[os.uname().machine]
     known = [numbers[name] for name in names if name in numbers]
     return [part for number in known for part in _when(number, [_refuse(errno.EPERM)])]
 

@@ -21,32 +21,36 @@ import os
 # not depend on luck anyway. Programs find the function as it is.
 _register_at_fork, os.register_at_fork = os.register_at_fork, lambda **_: None
 
+import _socket
 import contextlib
 import gc
 import json
 import select
-import signal
-import socket
+import struct
 import sys
 
 OPTIONS = json.loads(sys.argv[1])
 sys.path.append(os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 from rlif_jax.execution.sandbox import child, isolation, loader
+from rlif_jax.execution.sandbox.libc import SIGKILL
 from rlif_jax.execution.sandbox.processes import LIMITS, children, excess, used_s
 
 sys.path.pop()
+FDS = struct.Struct("2i")  # of a program: its text, and the channel of its loader
+ROOM = _socket.CMSG_SPACE(FDS.size)
 COUNT_MS = 100  # how often a candidate's processes are counted
 
 
-def serve(control: socket.socket, cell):
+def serve(control: _socket.socket, cell):
     """Answer until the judge hangs up; in a forked loader, return (job, fds)."""
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 1 << 16, 8)
+        message, ancillary, _, _ = control.recvmsg(1 << 16, ROOM)
         if not message:
             return None
         job = json.loads(message)
         if job["do"] != "run":  # for a program that had just ended by itself
             continue
+        fds = FDS.unpack(ancillary[0][2])
         try:
             pid = cell.fork_loader()
             if pid == 0:
@@ -66,7 +70,7 @@ def serve(control: socket.socket, cell):
             return None
 
 
-def await_loader(control: socket.socket, cell, pid: int, job: dict) -> int:
+def await_loader(control: _socket.socket, cell, pid: int, job: dict) -> int:
     """Watch a loader and all below it until it ends; return its status."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
@@ -76,7 +80,7 @@ def await_loader(control: socket.socket, cell, pid: int, job: dict) -> int:
         poll.register(pidfd, select.POLLIN)
     except OSError:  # a kernel or a container without pidfd_open: look every few milliseconds
         wait_ms = 3
-    looks, cpu_s = 0, job["calls"] * job["cpu_s"]
+    looks, cpu_s = 0, isolation.total_cpu_s(job)
     while True:
         ready = [fd for fd, _ in poll.poll(wait_ms)]
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -84,7 +88,7 @@ def await_loader(control: socket.socket, cell, pid: int, job: dict) -> int:
             ended |= not obey(control, cell, pid)
         looks += not ready
         if ended:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
             if pidfd >= 0:
                 os.close(pidfd)
             return os.waitpid(pid, 0)[1]
@@ -95,7 +99,7 @@ def await_loader(control: socket.socket, cell, pid: int, job: dict) -> int:
                 kill(present)
 
 
-def obey(control: socket.socket, cell, pid: int) -> bool:
+def obey(control: _socket.socket, cell, pid: int) -> bool:
     """Do what the judge says; False when the loader is to end."""
     message = control.recv(1 << 16)
     order = json.loads(message)["do"] if message else "end"
@@ -111,10 +115,10 @@ def kill(pids: list[int]) -> None:
     """Kill what a loader has forked; it does the rest."""
     for pid in pids:
         with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
 
 
-def tell(control: socket.socket, **message) -> None:
+def tell(control: _socket.socket, **message) -> None:
     control.send(json.dumps(message).encode())
 
 
@@ -130,7 +134,7 @@ def in_a_fork(work) -> int:
 
 
 def main() -> None:
-    control = socket.socket(fileno=OPTIONS["control"])
+    control = _socket.socket(fileno=OPTIONS["control"])
     cell, packages, report = isolation.shut_in(OPTIONS)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rlif_jax"]:
         del sys.modules[name]
