@@ -351,7 +351,6 @@ OBSERVED = {
         "objects": "len(__import__('gc').get_objects())",
         "maps": "[l.split()[0] for l in open('/proc/self/maps')]",
         "next descriptor": "h.dup(0)",
-        "addresses": "[id(x) for x in (object(), [], {}, {1}, h.stat('.'), bytearray(99))]",
         "count of the collector": "__import__('gc').get_count()",
         "work of the collector": "__import__('gc').get_stats()",
         "allocated blocks": "__import__('sys').getallocatedblocks()",
