@@ -36,14 +36,15 @@ _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 
 
 class Cell:
-    """What both kinds have; `filtered` says that system calls can be refused."""
+    """What both kinds have."""
 
-    filtered = False
+    lone_filter = b""
+    """For a process that may have none below it; empty where system calls cannot be refused."""
 
     def refuse_processes(self) -> None:
         """In a function's process: allow no other below it."""
-        if self.filtered:
-            seccomp.install(seccomp.lone_filter())
+        if self.lone_filter:
+            seccomp.install(self.lone_filter)
 
 
 class NamespaceCell(Cell):
@@ -170,7 +171,7 @@ class FolderCell(Cell):
         def confine():
             if shown:
                 prctl(PR_SET_DUMPABLE, 1)
-            if self.filtered:
+            if self.lone_filter:
                 seccomp.install(seccomp.program_filter(os.getpid()))
 
         return confine

@@ -72,7 +72,8 @@ def shut_in(options: dict) -> tuple[NamespaceCell | FolderCell, str, dict[str, s
     hide()
     _close_to_signals()
     prctl(PR_SET_PDEATHSIG, SIGKILL)
-    cell.filtered = _filter_system_calls(report, alone=True)
+    if _filter_system_calls(report, alone=True):
+        cell.lone_filter = seccomp.lone_filter()
     report["network"] = "none"
     return cell, THIRD_PARTY, report
 
@@ -105,8 +106,10 @@ def _without_namespaces(
     reason = close_file_system(os.getcwd(), [packages, *options["packages"]])
     report["files"] = f"open ({reason})" if reason else "Landlock"
     cell = FolderCell()
-    cell.filtered = _filter_system_calls(report, alone=False)
-    report["network"] = "none" if cell.filtered else "open"
+    report["network"] = "open"
+    if _filter_system_calls(report, alone=False):
+        report["network"] = "none"
+        cell.lone_filter = seccomp.lone_filter()
     return cell, packages, report
 
 

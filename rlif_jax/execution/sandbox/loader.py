@@ -24,7 +24,6 @@ from rlif_jax.execution.sandbox.terms import COMPILED, ENDED, LEFT_BEHIND, RUN, 
 
 STREAMS, CHANNEL = struct.Struct("3i"), struct.Struct("2i")  # the descriptors of an order
 WNOHANG = os.WNOHANG
-REHEARSALS = 2
 WAITED_BYTES = 8 + 144  # a status, padding, a struct rusage
 
 
@@ -52,11 +51,13 @@ def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
     os.dup2(complaints, 2)
     channel.send(COMPILED)
     if job["kind"] == "stdin":
-        fork_tests(channel, STREAMS, cell, child.whole_program(job, program, cell, prelude))
-    fork_tests(channel, CHANNEL, cell, child.function(job, preamble, program, cell, prelude))
+        run = child.whole_program(job, program, cell, prelude)
+        fork_tests(channel, STREAMS, cell, run, rehearsals=1)
+    run = child.function(job, preamble, program, cell, prelude)
+    fork_tests(channel, CHANNEL, cell, run, rehearsals=0)  # it forks once, rarely more
 
 
-def fork_tests(channel: _socket.socket, order: struct.Struct, cell, run) -> None:
+def fork_tests(channel: _socket.socket, order: struct.Struct, cell, run, rehearsals: int) -> None:
     """Fork a process at every order, which runs with the descriptors that came with it."""
     renew, room, unpack = cell.renewal(), _socket.CMSG_SPACE(order.size), order.unpack
     close, wait4, memset = os.close, CALLS.wait4, ctypes.memset
@@ -86,20 +87,17 @@ def fork_tests(channel: _socket.socket, order: struct.Struct, cell, run) -> None
         memset(own, 0, WAITED_BYTES)
 
     gc.freeze()
-    rehearse(turn, order)
+    for _ in range(rehearsals):
+        rehearse(turn, order)
     while True:
         turn(channel.recvmsg, channel.sendmsg, os.fork)
 
 
 def rehearse(turn, order: struct.Struct) -> None:
-    """Take turns without a fork, so that the first test finds memory as later ones do."""
+    """Take a turn without a fork, so that the first test finds memory as later ones do."""
     judge, loader = _socket.socketpair()
-    for _ in range(REHEARSALS):
-        fds = order.pack(*(os.dup(0) for _ in range(order.size // 4)))
-        judge.sendmsg([RUN], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-        for fd in order.unpack(fds):
-            os.close(fd)
-        turn(loader.recvmsg, loader.sendmsg, lambda: -1)
-        judge.recv(1 + WAITED_BYTES)
+    fds = order.pack(*(0 for _ in range(order.size // 4)))
+    judge.sendmsg([RUN], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+    turn(loader.recvmsg, loader.sendmsg, lambda: -1)
     judge.close()
     loader.close()
