@@ -13,7 +13,6 @@ import time
 
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.libc import (
-    CALLS,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     SIGKILL,
@@ -22,7 +21,9 @@ from rlif_jax.execution.sandbox.libc import (
     keep_capabilities,
     libc,
     mount,
+    mount_now,
     prctl,
+    umount2,
 )
 from rlif_jax.execution.sandbox.processes import below
 
@@ -89,14 +90,14 @@ class NamespaceCell(Cell):
 
         It is called before each test, and touches little (loader.py).
         """
-        unmount, mount, chdir, pwrite = CALLS.umount2, CALLS.mount, os.chdir, os.pwrite
+        chdir, pwrite = os.chdir, os.pwrite
         box, kind, flags = BOX.encode(), b"tmpfs", ctypes.c_ulong(_NO_SUID | _NO_DEVICES)
         options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES},uid={self._uid},gid={self._uid}"
         options, last_pid, one = options.encode(), self._last_pid, b"1"
 
         def renew():
-            unmount(box, _MNT_DETACH)  # there is none before the first test
-            if mount(kind, box, kind, flags, options):
+            umount2(box, _MNT_DETACH)  # there is none before the first test
+            if mount_now(kind, box, kind, flags, options):
                 raise OSError(f"no file system at {BOX}")
             chdir(box)
             if last_pid is not None:
@@ -128,9 +129,8 @@ class NamespaceCell(Cell):
 
     def leave(self) -> None:
         """In the zygote, after the loader and with it its namespace have ended."""
-        for place in ("/proc", BOX):
-            with contextlib.suppress(OSError):  # the loader did not get so far
-                _unmount(place)
+        for place in (b"/proc", BOX.encode()):
+            umount2(place, _MNT_DETACH)  # unless the loader did not get so far
 
 
 class FolderCell(Cell):
@@ -199,10 +199,6 @@ class FolderCell(Cell):
                     self.kill_all()
                     time.sleep(0.001)
         self._renew()
-
-
-def _unmount(place: str) -> None:
-    checked(libc().umount2(place.encode(), _MNT_DETACH), f"umount {place}")
 
 
 def _signal_all(pids: set[int], signum: int) -> None:

@@ -12,8 +12,10 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
 PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 22, 36, 38
 
 
-CALLS = ctypes.PyDLL(None)
-"""For a process without threads, where each page that is touched counts: errno is lost."""
+_CALLS = ctypes.PyDLL(None)
+# For processes without threads, where each page that is touched counts. They leave errno unread,
+# and are looked up before there are forks that would do it again.
+wait4, umount2, mount_now = _CALLS.wait4, _CALLS.umount2, _CALLS.mount
 
 
 @functools.cache

@@ -18,7 +18,7 @@ import struct
 import time
 
 from rlif_jax.execution.sandbox import asserts, child, isolation
-from rlif_jax.execution.sandbox.libc import CALLS
+from rlif_jax.execution.sandbox.libc import wait4
 from rlif_jax.execution.sandbox.preamble import NOT_COMPILED
 from rlif_jax.execution.sandbox.terms import COMPILED, ENDED, LEFT_BEHIND, RUN, STARTED, SYNTAX
 
@@ -60,7 +60,7 @@ def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
 def fork_tests(channel: _socket.socket, order: struct.Struct, cell, run, rehearsals: int) -> None:
     """Fork a process at every order, which runs with the descriptors that came with it."""
     renew, room, unpack = cell.renewal(), _socket.CMSG_SPACE(order.size), order.unpack
-    close, wait4, memset = os.close, CALLS.wait4, ctypes.memset
+    close, memset = os.close, ctypes.memset
     own, others = (ctypes.create_string_buffer(WAITED_BYTES) for _ in range(2))
     own_usage, others_usage = ctypes.byref(own, 8), ctypes.byref(others, 8)
 

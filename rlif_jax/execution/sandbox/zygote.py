@@ -41,12 +41,12 @@ ROOM = _socket.CMSG_SPACE(FDS.size)
 COUNT_MS = 100  # how often a candidate's processes are counted
 
 
-def serve(control: _socket.socket, cell):
-    """Answer until the judge hangs up; in a forked loader, return (job, fds)."""
+def serve(control: _socket.socket, cell, prelude: dict) -> None:
+    """Answer until the judge hangs up."""
     while True:
         message, ancillary, _, _ = control.recvmsg(1 << 16, ROOM)
         if not message:
-            return None
+            return
         job = json.loads(message)
         if job["do"] != "run":  # for a program that had just ended by itself
             continue
@@ -55,7 +55,7 @@ def serve(control: _socket.socket, cell):
             pid = cell.fork_loader()
             if pid == 0:
                 control.close()
-                return job, fds
+                loader.load(job, fds, cell, prelude)  # does not return
             for fd in fds:
                 os.close(fd)
             reply = {"status": await_loader(control, cell, pid, job)}
@@ -64,10 +64,9 @@ def serve(control: _socket.socket, cell):
         try:
             cell.leave()
         except OSError:  # a fresh zygote has a fresh cell
-            reply["last"] = True
+            tell(control, last=True, **reply)
+            return
         tell(control, **reply)
-        if "last" in reply:
-            return None
 
 
 def await_loader(control: _socket.socket, cell, pid: int, job: dict) -> int:
@@ -146,9 +145,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     tell(control, isolation=report)
-    forked = serve(control, cell)
-    if forked is not None:
-        loader.load(*forked, cell, prelude)
+    serve(control, cell, prelude)
 
 
 if __name__ == "__main__":
