@@ -192,8 +192,7 @@ class Judge:
             return
         limits = map(self._output_bytes, tests)
         inputs = zip((test.input for test in tests), limits, strict=True)
-        runs = program.runs if tests[0].kind == "stdin" else program.answers
-        for test, run in zip(tests, runs(inputs), strict=True):
+        for test, run in zip(tests, program.runs(inputs), strict=True):
             decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
             yield _believed(decision, run, cpu_s, retried)
 

@@ -63,17 +63,21 @@ class Program:
         self._loader.close()
 
     def runs(self, inputs: Iterable[tuple[str, int]]) -> Iterator[Run]:
-        """Run a whole program on one input after another; each comes with the bytes it may write.
+        """Run on one input after another; each comes with the bytes that may be written for it.
 
         Raises ZygoteLost or SandboxError when the machinery fails.
         """
         for text, output_bytes in inputs:
-            with contextlib.ExitStack() as files:
-                streams = _Streams(text, files)
-                self._loader.order(streams.fds)
-                yield self._run_once(streams, output_bytes)
+            yield (self._run_once if self._job.kind == "stdin" else self.ask)(text, output_bytes)
 
-    def _run_once(self, streams: "_Streams", output_bytes: int) -> Run:
+    def _run_once(self, text: str, output_bytes: int) -> Run:
+        """Run a whole program in a process of its own."""
+        with contextlib.ExitStack() as files:
+            streams = _Streams(text, files)
+            self._loader.order(streams.fds)
+            return self._end_of(streams, output_bytes)
+
+    def _end_of(self, streams: "_Streams", output_bytes: int) -> Run:
         """Wait for the end of a process that has been ordered, and see to it."""
         limit = ""
         wall_end = time.monotonic() + self._job.wall_s
@@ -93,14 +97,6 @@ class Program:
         if (size := streams.size()) > output_bytes:
             return replace(run, output_limit=output_bytes)
         return replace(run, stdout=streams.output(size), stderr=streams.complaint(run))
-
-    def answers(self, inputs: Iterable[tuple[str, int]]) -> Iterator[Run]:
-        """Call a function with one input after another; each comes with the bytes it may return.
-
-        Raises ZygoteLost or SandboxError when the machinery fails.
-        """
-        for text, output_bytes in inputs:
-            yield self.ask(text, output_bytes)
 
     def prepare(self) -> None:
         """Have the process of a function made, while there is something else to do."""

@@ -8,7 +8,6 @@ folder that is emptied. Sources: pid_namespaces(7), proc(5), tmpfs(5).
 import contextlib
 import ctypes
 import os
-import stat
 import time
 
 from rlif_jax.execution.sandbox import seccomp
@@ -211,16 +210,14 @@ def _empty(folder: str) -> None:
     """Remove what is in a folder, and its attributes; raises OSError when it resists."""
     import shutil
 
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)
-            continue
-        with contextlib.suppress(OSError):  # the program took permissions away; nothing of it runs
-            os.chmod(path, 0o700)
-            for base, names, _ in os.walk(path):
-                for inner in (os.path.join(base, inner) for inner in names):
-                    if not os.path.islink(inner):
-                        os.chmod(inner, 0o700)
-        shutil.rmtree(path)
+    def insist(remove, path, _):  # the program took permissions away; nothing of it runs
+        for place in (os.path.dirname(path), path):
+            os.chmod(place, 0o700)
+        remove(path) if remove in (os.unlink, os.rmdir) else shutil.rmtree(path)
+
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, onerror=insist)
+        else:
+            os.unlink(entry.path)
     os.utime(folder, (0, 0))

@@ -71,27 +71,16 @@ def serve(control: _socket.socket, cell, prelude: dict) -> None:
 
 def await_loader(control: _socket.socket, cell, pid: int, job: dict) -> int:
     """Watch a loader and all below it until it ends; return its status."""
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    wait_ms, pidfd = COUNT_MS, -1
-    try:
-        pidfd = os.pidfd_open(pid)
-        poll.register(pidfd, select.POLLIN)
-    except OSError:  # a kernel or a container without pidfd_open: look every few milliseconds
-        wait_ms = 3
-    looks, cpu_s = 0, isolation.total_cpu_s(job)
+    poll, pidfd, cpu_s = select.poll(), os.pidfd_open(pid), isolation.total_cpu_s(job)
+    for fd in (control.fileno(), pidfd):
+        poll.register(fd, select.POLLIN)
     while True:
-        ready = [fd for fd, _ in poll.poll(wait_ms)]
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        if control.fileno() in ready:
-            ended |= not obey(control, cell, pid)
-        looks += not ready
-        if ended:
+        ready = [fd for fd, _ in poll.poll(COUNT_MS)]
+        if pidfd in ready or (ready and not obey(control, cell, pid)):
             os.kill(pid, SIGKILL)
-            if pidfd >= 0:
-                os.close(pidfd)
+            os.close(pidfd)
             return os.waitpid(pid, 0)[1]
-        if not ready and looks * wait_ms % COUNT_MS < wait_ms:
+        if not ready:
             present = children(cell.proc, pid)  # to kill no later one
             if found := in_a_fork(lambda: excess(cell.proc, pid, job["memory_bytes"], cpu_s)):
                 tell(control, limit=LIMITS[found])
