@@ -82,7 +82,8 @@ class NamespaceCell(Cell):
     def enter(self) -> None:
         """In the loader: show it its processes, and to a test no others than the test's own."""
         flags = _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_EXEC
-        mount("proc", "/proc", "proc", flags, "hidepid=2,subset=pid")
+        # 4 shows those that may be traced; 2 would show all to whoever is in root's group.
+        mount("proc", "/proc", "proc", flags, "hidepid=4,subset=pid")
 
     def renewal(self):
         """In the loader: return what makes the next test find an empty folder and be process 2.
