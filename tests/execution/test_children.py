@@ -59,7 +59,8 @@ def test_cpu_time_of_other_processes_counts(judge, kind, name):
 @pytest.mark.parametrize("kind", ["functional", "assert"])
 def test_each_call_is_held_to_what_it_has_used_itself(judge, kind):
     """A child of each of three calls uses two fifths of the limit: together it is too much."""
-    work = "if os.fork() == 0:\n    while time.process_time() < 0.2: pass\n    os._exit(0)\nos.wait()\n"
+    busy = "    while time.process_time() < 0.2: pass\n"
+    work = f"if os.fork() == 0:\n{busy}    os._exit(0)\nos.wait()\n"
     problem, code = asked(kind, work)
     tests = problem.tests * 3
     problem = Problem("three", "", tests, entry_point="f")
