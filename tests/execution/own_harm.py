@@ -134,7 +134,7 @@ HARM = {
     "full_sockets": _harm(
         "memory of the kernel, in as many sockets as there can be, which nobody reads",
         "import socket\nkept = []\ntry:\n    while True: kept.append(socket.socketpair())\n"
-        "except OSError: pass\nassert len(kept) == 30  # of 64 descriptors, 3 are the streams\n"
+        "except OSError: pass\nassert len(kept) > 29\n"
         "for pair in kept:\n    for end in pair:\n        end.setblocking(False)\n"
         "        try:\n            while end.send(bytes(1 << 16)): pass\n"
         "        except OSError: pass",
@@ -217,8 +217,8 @@ HARM = {
         "def g():\n    try: yield\n    finally:\n        while True: pass\nit = g()\nnext(it)",
     ),
     "collector": _late(
-        "time without end when garbage is collected",
-        "import gc\ngc.callbacks.append(lambda *a: time.sleep(60))",
+        "time without end when garbage is collected, as it is at the end of one with finalizers",
+        "import gc, weakref\ngc.callbacks.append(lambda *a: time.sleep(60))",
     ),
     "children_work": _late(
         "CPU time in children that it waits for",

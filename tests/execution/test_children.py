@@ -68,6 +68,16 @@ def test_each_call_is_held_to_what_it_has_used_itself(judge, kind):
     assert outcome.results == (Verdict.PASSED,) * 3, outcome
 
 
+@pytest.mark.parametrize("kind", ["functional", "assert"])
+def test_a_call_may_not_use_the_time_of_those_to_come(judge, kind):
+    """All three together may use as much as the child of the first one does."""
+    busy = f"    while time.process_time() < {2.4 * LIMIT_S}: pass\n"
+    problem, code = asked(kind, f"if os.fork() == 0:\n{busy}    os._exit(0)\nos.wait()\n")
+    problem = Problem("three", "", problem.tests * 3, entry_point="f")
+    outcome = judge.submit(problem, code).result(timeout=120)
+    assert outcome.results == (Verdict.TIME_LIMIT,), outcome
+
+
 POOL = (
     "import multiprocessing\ndef square(x): return x * x\n"
     "def f(n):\n    with multiprocessing.get_context('fork').Pool(2) as pool:\n"

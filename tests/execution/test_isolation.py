@@ -253,7 +253,7 @@ REFUSED = {
     "pwritev2": "1, vector, 1, 0, 0, 2",  # RWF_DSYNC
     "io_setup": "1, room",
     # what the next program could find of this one
-    "fcntl": "library, 1036, room",  # F_SET_RW_HINT
+    "fcntl": "own, 1036, room",  # F_SET_RW_HINT
     # a handler for SIGCHLD: where it is ignored, the usage of a child is lost
     "rt_sigaction": "17, 0, room, 8",
 }
@@ -274,6 +274,7 @@ PRIVILEGED = {
 _CALL = """import ctypes, errno, os
 libc = ctypes.CDLL(None, use_errno=True)
 library, space = os.open(os.__file__, os.O_RDONLY), os.open("/proc/self/ns/pid", os.O_RDONLY)
+own = os.open("own", os.O_CREAT)
 room = ctypes.create_string_buffer(256)
 vector = (ctypes.c_void_p * 2)(ctypes.addressof(room), 8)
 """
