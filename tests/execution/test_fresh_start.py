@@ -30,7 +30,7 @@ FINDS = {
     ),
     "environment": "found = dict(os.environ)\nos.environ['LEFT'] = '1'\nos.putenv('LEFT_TOO', '1')",
     "descriptors": (
-        "found = []\nfor fd in range(3, 64):\n    try: found.append(os.fstat(fd))\n"
+        "found = []\nfor fd in range(3, 300):\n    try: found.append(os.fstat(fd))\n"
         "    except OSError: pass\n"
         "import socket\nkept = [os.dup(1), *socket.socketpair(), os.eventfd(0), *os.pipe()]"
     ),
