@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.libc import (
+    PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     checked,
     keep_capabilities,
@@ -55,10 +56,13 @@ def run_at(level: str, folder: Path, request: dict) -> dict:
 def become(level: str) -> None:
     """Make this process, which must have one thread, as weak as that; there is no way back."""
     if level == "one user" and ROOT:
-        _map_alone(0)
+        _map_alone(0, 0)
     if "a user" in level and ROOT:
-        _map_alone(_ORDINARY)
+        os.setgroups([])  # nor may it be in root's group
+        os.setresgid(_ORDINARY, _ORDINARY, _ORDINARY)
+        _map_alone(_ORDINARY, _ORDINARY)
         keep_capabilities(())
+        prctl(PR_SET_DUMPABLE, 1)  # as a program that it starts
     if "no namespaces" in level:
         if level == "no namespaces" and ROOT:
             for place in (os.__file__, importlib.util.find_spec("numpy").origin):
@@ -67,8 +71,8 @@ def become(level: str) -> None:
         seccomp.install(_no_namespaces())
 
 
-def _map_alone(uid: int) -> None:
-    """Enter a user namespace that knows only root, under this number.
+def _map_alone(uid: int, gid: int) -> None:
+    """Enter a user namespace that knows only root, under the number `uid`, and the group `gid`.
 
     Files of root are then this user's own and those of others nobody's, as for a real user.
     """
@@ -76,7 +80,7 @@ def _map_alone(uid: int) -> None:
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} 0 1"),
-        ("gid_map", f"{uid} 0 1"),
+        ("gid_map", f"{gid} {gid} 1"),
     ):
         Path("/proc/self", name).write_text(text)
 

@@ -1,6 +1,7 @@
 """One judge for the tests that only need some judge."""
 
 import pytest
+from host import at_rest
 from judging import EXECUTION
 
 from rlif_jax.execution.pool import Judge
@@ -18,21 +19,15 @@ def judge(shared_judge):
     return shared_judge
 
 
-def await_workers(judge: Judge) -> None:
-    """Tests that count processes count these too, of which some may have just been replaced."""
-    for slot in judge._slots:
-        for worker in slot._workers():
-            assert worker.isolation
-
-
 @pytest.fixture(autouse=True, scope="module")
-def workers_are_up_before_a_module(shared_judge):
-    await_workers(shared_judge)
+def judge_is_at_rest_before_a_module(shared_judge):
+    at_rest(shared_judge)
 
 
 @pytest.fixture(autouse=True)
-def workers_are_up_before_a_test(shared_judge):
-    await_workers(shared_judge)
+def judge_is_at_rest_before_a_test(shared_judge):
+    """Tests that count processes count its, too."""
+    at_rest(shared_judge)
 
 
 @pytest.fixture

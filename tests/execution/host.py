@@ -24,6 +24,19 @@ def below(root: int) -> set[int]:
     return found
 
 
+def at_rest(judge) -> None:
+    """Wait until all workers are up and have nothing left of the programs that they judged.
+
+    For a judge that judges none now. It does not wait by itself: the end of a program's loader is
+    heard when the next program comes.
+    """
+    for slot in judge._slots:
+        for worker in slot._workers():
+            assert worker.isolation
+            while worker.owes:
+                worker._note(worker._next(time.monotonic() + 60, running=False))
+
+
 def descriptors() -> Counter[str]:
     """What this process has open, without the numbers that differ from one file to the next.
 

@@ -31,6 +31,21 @@ os.symlink(here, "link")
 attempt("link", lambda: os.listdir("link"))
 """
 
+# In namespaces there is one process to see; elsewhere the machine's /proc shows the others' names.
+_SEE = """
+def check(own):
+    if not FACTS["namespaces"]: return
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in own: print("got process", name)
+    for pid in {*range(1, 50), *others} - own:
+        for name in ("stat", "cmdline", "environ", "ns/pid", "root", "fd"):
+            if os.path.lexists(f"/proc/{pid}/{name}"): print("got", pid, name)
+    for name in os.listdir("/outer"): print("got outer", name)
+    if set(os.listdir("/proc")) - {"self", "thread-self"} != {str(pid) for pid in own}:
+        print("got", os.listdir("/proc"))
+check({os.getpid()})
+"""
+
 # Only files of the test's own are put at risk.
 _WRITE = """
 here = FACTS["here"]
@@ -153,6 +168,7 @@ PROBES = {
     name: f"{_ATTEMPT}{code}\nprint('end')"
     for name, code in {
         "read": _READ,
+        "see": _SEE,
         "write": _WRITE,
         "owner": _OWNER,
         "system": _SYSTEM,

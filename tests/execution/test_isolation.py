@@ -44,6 +44,20 @@ ASKED = [
     ],
     ["function", row("f", ["3", "[1]"], ["6", "[1, 1]"], "f"), "def f(x): return 2 * x", False],
 ]
+FORKS = "import os, time\nfor n in range(3):\n    if os.fork() == 0: {}"
+BURNS = FORKS.format("\n        while True: pass")
+HOLDS = FORKS.format("kept = bytearray(b'x') * (250 << 20); time.sleep(60)")
+INDENTED = BURNS.replace("\n", "\n    ")
+EXCESS = {  # of children, in CPU time or memory, while the program itself does nothing
+    "cpu": [row("cpu", ["7"], ["7"]), f"{BURNS}\ntime.sleep(60)", "time_limit"],
+    "cpu of a function": [
+        row("cpu of a function", ["7"], ["7"], "f"),
+        f"def f(x):\n    {INDENTED}\n    time.sleep(60)\n    return x",
+        "time_limit",
+    ],
+    "memory": [row("memory", ["7"], ["7"]), f"{HOLDS}\ntime.sleep(60)", "memory_limit"],
+}
+EXCEEDING = [[n, {**asked, "time_limit_s": 1}, c, False] for n, (asked, c, _) in EXCESS.items()]
 PROBED = [[name, row(name, [""], ["end"]), code, True] for name, code in PROBES.items()]
 ATTACKED = [[name, attack, attack["code"], False] for name, attack in ATTACKS.items()]
 
@@ -68,7 +82,7 @@ def session():
     def judged(level: str) -> dict:
         if level not in seen:
             with workplace(0o755) as folder:
-                programs = [*ASKED, *PROBED, *ATTACKED]
+                programs = [*ASKED, *PROBED, *EXCEEDING, *ATTACKED]
                 seen[level] = run_at(level, folder, {"allow": True, "programs": programs})
         assert "error" not in seen[level], seen[level]["error"]
         return seen[level]
@@ -126,6 +140,13 @@ def test_nothing_is_in_reach_at_any_level(session, level, name):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", EXCESS)
+def test_children_are_counted_at_every_level(session, level, name):
+    seen = session(level)["programs"][name]
+    assert (seen["verdict"], seen["changed"]) == (EXCESS[name][2], {}), seen
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_no_attack_succeeds_at_any_level(session, level, name):
     seen = session(level)["programs"][name]
@@ -157,6 +178,7 @@ def test_too_little_is_refused():
 def test_enough_is_not_refused(level):
     with workplace(0o755) as folder:
         seen = run_at(level, folder, {"allow": False, "programs": ASKED})
+    assert "programs" in seen, seen
     assert [seen["programs"][name]["verdict"] for name, *_ in ASKED] == ["passed"] * 3
 
 
@@ -198,7 +220,6 @@ def test_what_is_weak(found, why):
 REFUSED = {
     "ptrace": "0, 0, 0, 0",
     "unshare": "0",
-    "mount": "0, 0, 0, 0, 0",
     "setns": "-1, 0",
     "keyctl": "0, -3, 1",
     "shmget": "0, 4096, 0o600",
@@ -220,18 +241,87 @@ REFUSED = {
     "chroot": "b'/nowhere'",
     "perf_event_open": "0, 0, -1, -1, 0",
     "name_to_handle_at": "-100, b'/', 0, 0, 0",
+    # what is in memory of files, which other programs read, and how much there is
+    "sync": "",
+    "syncfs": "1",
+    "sync_file_range": "1, 0, 0, 0",
+    "fadvise64": "library, 0, 0, 3",
+    "readahead": "library, 0, 4096",
+    "mincore": "0, 0, 0",
+    "sysinfo": "room",
+    "preadv2": "library, vector, 1, 0, 0, 8",  # RWF_NOWAIT
+    "pwritev2": "1, vector, 1, 0, 0, 2",  # RWF_DSYNC
+    "io_setup": "1, room",
+    # what the next program could find of this one
+    "fcntl": "own, 1036, room",  # F_SET_RW_HINT
+    # a handler for SIGCHLD: where it is ignored, the usage of a child is lost
+    "rt_sigaction": "17, 0, room, 8",
 }
+# A loader makes these calls, so that they are let through: they take a capability that no test has.
+PRIVILEGED = {
+    "mount": [
+        "b'none', b'/box', b'tmpfs', 0, 0",
+        "b'none', b'/outer', b'tmpfs', 0, 0",
+        "b'proc', b'/proc', b'proc', 0, 0",
+        "b'/', b'/box', 0, 4096, 0",
+    ],
+    "umount2": ["b'/box', 2", "b'/outer', 2", "b'/proc', 2", "b'/', 2"],
+    "unshare": ["0x20000000", "0x10000000", "0x20000", "0x7E020000"],
+    "setns": ["space, 0x20000000", "space, 0"],
+}
+
+
+_CALL = """import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+library, space = os.open(os.__file__, os.O_RDONLY), os.open("/proc/self/ns/pid", os.O_RDONLY)
+own = os.open("own", os.O_CREAT)
+room = ctypes.create_string_buffer(256)
+vector = (ctypes.c_void_p * 2)(ctypes.addressof(room), 8)
+"""
+
+
+def system_call(name: str, arguments: str) -> str:
+    """A program that makes a system call and prints what comes of it."""
+    number = seccomp.NUMBERS[platform.machine()][name]
+    call = f"libc.syscall({', '.join(filter(None, [str(number), arguments]))})"
+    return f"{_CALL}ctypes.set_errno(0)\nprint({call}, errno.errorcode.get(ctypes.get_errno()))"
 
 
 @pytest.mark.parametrize("name, arguments", [*REFUSED.items(), ("clone3", "0, 0")])
 def test_a_system_call_is_refused(run, name, arguments):
-    number = seccomp.NUMBERS[platform.machine()][name]
-    code = (
-        "import ctypes, errno, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-        f"print(libc.syscall({number}, {arguments}), errno.errorcode[ctypes.get_errno()])"
-    )
-    outcome = run(stdin_problem(("", "-1 ENOSYS" if name == "clone3" else "-1 EPERM")), code)
+    expected = "-1 ENOSYS" if name == "clone3" else "-1 EPERM"
+    outcome = run(stdin_problem(("", expected)), system_call(name, arguments))
     assert outcome.passed, outcome.detail
+
+
+@pytest.mark.parametrize("name, arguments", [(n, a) for n in PRIVILEGED for a in PRIVILEGED[n]])
+def test_a_call_of_loaders_takes_a_capability(run, name, arguments):
+    outcome = run(stdin_problem(("", "-1 EPERM")), system_call(name, arguments))
+    assert outcome.passed, outcome.detail
+
+
+@pytest.mark.parametrize(
+    "name, arguments, result",
+    [
+        ("preadv2", "library, vector, 1, 0, 0, 0", 8),
+        ("pwritev2", "2, vector, 1, 0, 0, 0", 8),
+        ("rt_sigaction", "10, 0, room, 8", 0),
+        ("fcntl", "library, 1, 0", 1),  # F_GETFD: closed on exec
+    ],
+)
+def test_a_call_is_refused_by_its_arguments_only(run, name, arguments, result):
+    outcome = run(stdin_problem(("", f"{result} None")), system_call(name, arguments))
+    assert outcome.passed, outcome.detail
+
+
+def test_the_end_of_a_child_cannot_be_ignored(run):
+    """Where SIGCHLD is ignored the kernel drops what a child has used."""
+    code = (
+        "import signal\nfor way in (signal.SIG_IGN, signal.SIG_DFL, print):\n"
+        "    try: print(signal.signal(signal.SIGCHLD, way))\n"
+        "    except PermissionError: print('refused')"
+    )
+    assert run(stdin_problem(("", "refused\n" * 3)), code).passed
 
 
 def test_other_interfaces_of_the_kernel_are_closed(run):
@@ -256,7 +346,7 @@ def test_the_root_shows_little_and_only_one_folder_can_be_written():
     package = Path(seccomp.__file__).parents[1]
     hidden = ["/home", "/etc/passwd", "/etc/shadow", "/sys", "/var", "/dev/pts", "/dev/mem"]
     hidden += [str(package), str(package.parent), str(Path(__file__)), os.getcwd()]
-    shown = {"proc", "dev", "tmp", "python", "box"}
+    shown = {"proc", "outer", "dev", "tmp", "python", "box"}
     shown |= {Path(place).parts[1] for place in readable_places()}
     packages = package_folders(readable_places())
     assert packages
@@ -265,7 +355,7 @@ def test_the_root_shows_little_and_only_one_folder_can_be_written():
         f"for path in {hidden!r}:\n"
         "    if os.path.lexists(path): print('shown', path)\n"
         f"for name in set(os.listdir('/')) - {shown!r}: print('unexpected', name)\n"
-        "print(sorted(int(n) for n in os.listdir('/proc') if n.isdigit()) == [1, os.getpid()])\n"
+        "print(sorted(os.listdir('/proc')), os.listdir('/outer'))\n"
         f"for path in {packages!r}:\n"
         "    if os.path.lexists(path) and os.listdir(path): print('packages', path)\n"
         "for base, folders, files in os.walk('/'):\n"
@@ -276,7 +366,8 @@ def test_the_root_shows_little_and_only_one_folder_can_be_written():
         "        if os.path.islink(path) or path.startswith('/dev/'): continue\n"
         "        if os.access(path, os.W_OK): print(path)\n"
     )
+    expected = "['2', 'self', 'thread-self'] []\nown"
     with Judge(config.Execution(workers=1, time_limit_s=30.0)) as judge:
         assert judge.isolation["files"] == WITH_NAMESPACES["files"]
-        outcome = judge.submit(stdin_problem(("", "True\nown")), code).result(timeout=200)
+        outcome = judge.submit(stdin_problem(("", expected)), code).result(timeout=200)
     assert outcome.passed, outcome.detail

@@ -5,7 +5,7 @@ import gc
 import os
 
 import pytest
-from host import below, descriptors, settles
+from host import at_rest, below, descriptors, settles
 from judging import function_problem, stdin_problem
 from own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
 from own_harm import HARM
@@ -42,6 +42,7 @@ def test_attacks_are_many():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_own_attack(judge, name):
     attack = ATTACKS[name]
+    at_rest(judge)
     processes, opened = len(below(os.getpid())), descriptors()
     outcome = judge.submit(attack.problem, attack.code).result(timeout=120)
     assert outcome.verdict in attack.verdicts, f"{attack.what}: {outcome}"
@@ -55,6 +56,7 @@ def test_own_attack(judge, name):
         after = judge.submit(problem, code).result(timeout=120)
         assert after.passed, after
     assert judge.submit(ECHO, "print(int(input()) + 1)").result(timeout=120).verdict != "passed"
+    at_rest(judge)
     assert settles(lambda: len(below(os.getpid())) == processes), below(os.getpid())
     assert descriptors() <= opened
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from host import below, descriptors
-from judging import EXECUTION, function_problem, stdin_problem
+from host import at_rest, below, descriptors, settles
+from judging import EXECUTION, assert_problem, function_problem, stdin_problem
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge, SandboxError
@@ -28,26 +28,24 @@ ECHO_CODE = "print(input())"
 SLOW_ECHO = "import time\ntime.sleep(1)\nprint(input())"
 
 
-def judge_processes(judge_pid: int | None = None, reads: bool = False) -> set[int]:
+def judge_processes(judge_pid: int | None = None) -> set[int]:
     """Living processes of a judge in this process, or in another: zygotes and their forks.
 
-    All keep the command line of the zygote; `reads` asks for those that read programs instead.
+    All keep the command line of the zygote.
     """
     found = set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # it ended meanwhile
             if entry.name.isdigit():
                 words = (entry / "cmdline").read_text().split("\0")
-                if len(words) > 2 and words[-3].endswith("/zygote.py"):
-                    options = json.loads(words[-2])
-                    whose = (judge_pid or os.getpid(), reads)
-                    if (options["judge_pid"], options["reads"]) == whose:
-                        found.add(int(entry.name))
+                ours = len(words) > 2 and words[-3].endswith("/zygote.py")
+                if ours and json.loads(words[-2])["judge_pid"] == (judge_pid or os.getpid()):
+                    found.add(int(entry.name))
     return found
 
 
 def first_process(judge: Judge, worker: int = 0) -> int:
-    """The process of a worker that forks: the first of its pid namespace, where there is one."""
+    """The zygote that forks loaders: the first of its pid namespace, where there is one."""
     outer = judge._slots[worker].worker.pid
     if judge.isolation["namespaces"].startswith("none"):
         return outer
@@ -55,14 +53,20 @@ def first_process(judge: Judge, worker: int = 0) -> int:
     return first
 
 
+def loader(judge: Judge) -> int:
+    """The loader of the program that runs on the only worker."""
+    (found,) = [int(pid) for pid in children(first_process(judge))]
+    return found
+
+
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def await_program(judge: Judge, count: int = 1) -> None:
-    """Wait until a worker's first process has so many processes below it."""
+    """Wait until a program has so many processes, beside the loader that it has as well."""
     deadline = time.monotonic() + 60
-    while len(below(first_process(judge))) < count:
+    while len(below(first_process(judge))) < count + 1:
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
@@ -93,11 +97,9 @@ def test_close_leaves_no_process_and_no_folder():
         outer = {slot.worker.pid for slot in judge._slots}
         workers = outer | {first_process(judge, n) for n in range(2)}
         assert len(outer) == 2
-        assert judge_processes() - before == workers  # forks of earlier programs may just be ending
-        readers = judge_processes(reads=True)
-        assert judge._reader._worker.pid in readers
-    assert judge_processes() <= before
-    assert judge_processes(reads=True) <= readers - {judge._reader._worker.pid}
+        at_rest(judge)
+        assert judge_processes() - before == workers
+    assert judge_processes() == before
     assert not scratch.exists()
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     judge.close()
@@ -113,7 +115,8 @@ def test_close_gives_up_what_runs_and_what_waits():
     waiting = judge.submit(ECHO, ECHO_CODE)
     await_program(judge, 8)
     processes = judge_processes() - before
-    assert len(processes) == 8 + len({judge._slots[0].worker.pid, first_process(judge)})
+    workers = {judge._slots[0].worker.pid, first_process(judge)}
+    assert len(processes) == 8 + len(workers | {loader(judge)})
     judge.close()
     with pytest.raises(SandboxError, match="closed"):
         running.result(timeout=1)
@@ -141,6 +144,7 @@ def test_daemons_are_killed_and_do_not_hold_the_judge_up(start):
         workers = judge_processes()
         outcome = judge.submit(ECHO, code).result(timeout=60)
         assert outcome.passed, outcome.detail
+        at_rest(judge)
         assert judge_processes() == workers
 
 
@@ -150,6 +154,7 @@ def test_a_bounded_fork_bomb_is_cleared():
     with Judge(config.Execution(workers=1, time_limit_s=0.4)) as judge:
         assert judge.submit(ECHO, code).result().verdict is Verdict.TIME_LIMIT
         assert judge.submit(ECHO, ECHO_CODE).result().passed
+        at_rest(judge)
         workers = {judge._slots[0].worker.pid, first_process(judge)}
         assert judge_processes() - before == workers
 
@@ -185,10 +190,52 @@ def test_a_killed_zygote_is_replaced_and_the_test_repeated():
         assert slow.result().passed
         third = judge._slots[0].worker.pid
         assert len({first, second, third}) == 3
+        at_rest(judge)
         workers = {third, first_process(judge)}
         assert judge_processes() - before == workers
         assert ends(running)
     assert judge_processes() <= before
+
+
+def test_a_program_whose_loader_is_killed_is_judged_once_more():
+    """A loader runs nothing of its program, so that its end is the machinery's own."""
+    before = judge_processes()
+    with Judge(config.Execution(workers=1)) as judge:
+        slow = judge.submit(ECHO, SLOW_ECHO)
+        await_program(judge)
+        first, killed = judge._slots[0].worker.pid, loader(judge)
+        os.kill(killed, signal.SIGKILL)
+        assert slow.result(timeout=60).passed
+        assert judge._slots[0].worker.pid != first
+        at_rest(judge)
+        workers = {judge._slots[0].worker.pid, first_process(judge)}
+        assert judge_processes() - before == workers
+        slow = judge.submit(ECHO, SLOW_ECHO)
+        await_program(judge)
+        worker = judge._slots[0].worker
+        os.kill(loader(judge), signal.SIGKILL)
+        assert settles(lambda: judge._slots[0].worker is not worker)
+        assert settles(lambda: judge._slots[0].worker._isolation is not None)
+        await_program(judge)
+        os.kill(loader(judge), signal.SIGKILL)
+        with pytest.raises(SandboxError, match="stdin: a loader ended with -9"):
+            slow.result(timeout=60)
+        assert judge.submit(ECHO, ECHO_CODE).result(timeout=60).passed
+
+
+def test_answers_of_a_zygote_do_not_pile_up():
+    """It says of each loader how it ended, and does not wait until that is heard."""
+    problem = assert_problem("f", "assert f(7) == 7", "assert f(8) == 8")
+    with Judge(config.Execution(workers=1, time_limit_s=2.0)) as judge:
+        slot = judge._slots[0]
+        for _ in range(150):
+            outcome = judge.submit(problem, "def f(x): return x").result(timeout=60)
+            assert outcome.passed, outcome
+            assert max(worker.owes for worker in slot._workers()) <= 2
+        workers = slot._workers()
+        futures = [judge.submit(ECHO, ECHO_CODE if n % 2 else "print(8)") for n in range(600)]
+        assert [future.result(timeout=60).passed for future in futures] == [False, True] * 300
+        assert slot._workers() == workers  # none was replaced
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -256,7 +303,7 @@ def test_the_judge_dies_with_its_process(judge, tmp_path):
     environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}
     program = subprocess.Popen([sys.executable, "-c", script], env=environment)
     per_worker = 1 if judge.isolation["namespaces"].startswith("none") else 2
-    expected = 2 * (per_worker + 2)  # two processes of each worker's program
+    expected = 2 * (per_worker + 3)  # a loader and two processes of each worker's program
     deadline = time.monotonic() + 60
     while len(judge_processes(program.pid)) < expected and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -264,7 +311,7 @@ def test_the_judge_dies_with_its_process(judge, tmp_path):
     program.kill()
     program.wait()
     assert len(processes) == expected
-    assert ends(processes | judge_processes(program.pid, reads=True))
+    assert ends(processes)
     assert judge_processes(program.pid) == set()
 
 
@@ -276,10 +323,12 @@ def test_no_descriptor_is_left_by_200_programs():
         programs = [*((ECHO, code) for code in codes), *((adds, code) for code in more)]
         passed = [judge.submit(*program).result().passed for program in programs]
         assert passed == [True, *[False] * 5, True, False, False]
+        at_rest(judge)
         gc.collect()  # what earlier tests left to it
         before = descriptors()
         futures = [judge.submit(*programs[n % len(programs)]) for n in range(200)]
         assert sum(future.result().passed for future in futures) == 45
+        at_rest(judge)
         gc.collect()
         assert descriptors() <= before
         zygotes = [first_process(judge, n) for n in range(2)]
@@ -318,20 +367,3 @@ def test_submitting_from_many_threads():
         for thread in threads:
             thread.join()
     assert sorted(results) == [(n, True) for n in range(12)]
-
-
-def test_a_program_at_which_the_reader_ends_is_judged_all_the_same():
-    """Whether nothing carries over is only asked for speed: without an answer each test forks."""
-    problem = stdin_problem(("7", "7"), ("8", "8"))
-    with Judge(config.Execution(workers=1)) as judge:
-        assert judge.submit(problem, ECHO_CODE).result().passed
-        reader = judge._reader._worker.pid
-        processes = {reader, *map(int, children(reader))}
-        os.kill(reader, signal.SIGKILL)
-        assert ends(processes)
-        assert judge.submit(problem, ECHO_CODE).result().passed
-        assert judge._reader._worker.pid != reader
-        assert judge._reader.carries_nothing_over(ECHO_CODE)
-        for deep in ("(" * 9000, "-" * 19000 + "1", "x" + "[0" * 9000, "a." * 9000 + "a"):
-            judge.submit(problem, deep).result()  # whatever becomes of it, the judge goes on
-        assert judge.submit(problem, ECHO_CODE).result().passed

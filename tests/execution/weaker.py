@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from confinement import become
-from host import below
+from host import at_rest, below
 
 from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
@@ -88,6 +88,7 @@ class Session:
 
     def judge_one(self, problem, code: str, accompanied: bool) -> dict:
         """Judge one program and look around."""
+        at_rest(self.judge)
         before = self.around()
         companions = []
         if accompanied:
@@ -99,6 +100,7 @@ class Session:
         pairs = [(self.echo, "print(input())"), (self.echo, "print(8)")] * 2
         after = [self.judge.submit(*pair) for pair in pairs]
         after_passed = [future.result(timeout=120).passed for future in after]
+        at_rest(self.judge)
         changed = {}
         for _ in range(500):
             after_state = self.around()
@@ -130,6 +132,7 @@ class Session:
         package = Path(importlib.util.find_spec("rlif_jax").origin).parent
         return {
             "judge": os.getpid(),
+            "namespaces": not self.judge.isolation["namespaces"].startswith("none"),
             "processes": sorted(below(os.getpid())),
             "here": os.getcwd(),
             "scratch": str(self.judge._scratch),

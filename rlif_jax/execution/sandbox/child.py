@@ -104,7 +104,7 @@ def warm_up(prelude: dict) -> None:
             os.dup2(fd, place)
             os.close(fd)
         os.close(ends[1])
-        run_main(compile_program(WARM_PROGRAM, "stdin"), new_module("__main__", prelude), False)
+        run_main(compile_program(WARM_PROGRAM, "stdin"), prelude, False)
         open_streams()
     for place, fd in enumerate(kept):
         os.dup2(fd, place)
@@ -160,7 +160,7 @@ def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
 
     All that it needs is at hand, so that it looks up little: each page that it changes is copied.
     """
-    namespace, confine = new_module("__main__", prelude), cell.confinement(job["own_files"])
+    confine = cell.confinement(job["own_files"])
     dup2, closerange, setsid = os.dup2, os.closerange, os.setsid
     leave, run, tidy, files = os._exit, run_main, job["tidy"], isolation.OPEN_FILES
 
@@ -172,7 +172,7 @@ def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
         closerange(3, files)
         setsid()
         confine()
-        leave(run(program, namespace, tidy))
+        leave(run(program, prelude, tidy))
 
     return run_test
 
@@ -225,15 +225,15 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     return compile(frame, "solution.py", "exec", dont_inherit=True)
 
 
-def run_main(program: types.CodeType, namespace: dict, tidy: bool) -> int:
-    """Run a whole program in the module __main__; return its exit status.
+def run_main(program: types.CodeType, prelude: dict, tidy: bool) -> int:
+    """Run a whole program in the module __main__, which nothing else holds; return its exit status.
 
     Any exit by sys.exit is 0, as it is officially. `tidy` says that its objects may have something
     to do at the end.
     """
     leave, hook, end = os._exit, report_exception, finish
     try:
-        exec(program, namespace)
+        exec(program, new_module("__main__", prelude))
     except SystemExit as exit:
         if exit.code is not None and not isinstance(exit.code, int):
             with contextlib.suppress(BaseException):
