@@ -46,19 +46,16 @@ WARM_PROGRAM = """
 import sys
 from collections import Counter, defaultdict, deque
 from math import gcd
+class Pair:
+    def __init__(self, x): self.x = x
 def solve(a):
     d = {}
-    for i, x in enumerate(a):
-        d[x] = d.get(x, 0) + 1
+    for i, x in enumerate(a): d[x] = d.get(x, 0) + 1
     return sum(a), max(a), min(a), sorted(a), len(a), f"{a[0]} {d}"
-class Pair:
-    def __init__(self, x):
-        self.x = x
 n = int(input())
 a = list(map(int, input().split()))
 print(solve(a), Pair(1).x)
-print(*a)
-print(" ".join(map(str, a)))
+print(*a, " ".join(map(str, a)))
 """
 INT_DIGITS = 50000  # LiveCodeBench raises the limit of int <-> str to this
 PLAIN_LIMITS = sys.getrecursionlimit(), sys.int_info.default_max_str_digits

@@ -12,29 +12,9 @@ import _signal
 import contextlib
 import os
 
-from rlif_jax.execution.sandbox import seccomp
+from rlif_jax.execution.sandbox import libc, seccomp
 from rlif_jax.execution.sandbox.cells import OUTER_PROC, FolderCell, NamespaceCell
 from rlif_jax.execution.sandbox.landlock import close_file_system
-from rlif_jax.execution.sandbox.libc import (
-    PR_SET_CHILD_SUBREAPER,
-    PR_SET_DUMPABLE,
-    PR_SET_NO_NEW_PRIVS,
-    PR_SET_PDEATHSIG,
-    RLIM_INFINITY,
-    RLIMIT_AS,
-    RLIMIT_CORE,
-    RLIMIT_CPU,
-    RLIMIT_FSIZE,
-    RLIMIT_NOFILE,
-    RLIMIT_NPROC,
-    RLIMIT_STACK,
-    SIGCHLD,
-    SIGINT,
-    SIGKILL,
-    keep_capabilities,
-    limit,
-    prctl,
-)
 from rlif_jax.execution.sandbox.namespaces import THIRD_PARTY, enter_namespaces
 from rlif_jax.execution.sandbox.processes import PROCESSES
 
@@ -68,10 +48,9 @@ def shut_in(options: dict) -> tuple[NamespaceCell | FolderCell, str, dict[str, s
     if uid:
         os.setgroups([])
     _set_limits(options["memory_bytes"], PROCESSES + (0 if uid else 4))
-    keep_capabilities(CAPABILITIES)
-    hide()
-    _close_to_signals()
-    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    libc.keep_capabilities(CAPABILITIES)
+    _close_to_others()
+    libc.prctl(libc.PR_SET_PDEATHSIG, libc.SIGKILL)
     if _filter_system_calls(report, alone=True):
         cell.lone_filter = seccomp.lone_filter()
     report["network"] = "none"
@@ -99,9 +78,8 @@ def _without_namespaces(
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    keep_capabilities(())
-    hide()
-    _close_to_signals()
+    libc.keep_capabilities(())
+    _close_to_others()
     report["reads_judge"] = "yes" if _can_read(options["judge_pid"]) else ""
     reason = close_file_system(os.getcwd(), [packages, *options["packages"]])
     report["files"] = f"open ({reason})" if reason else "Landlock"
@@ -113,30 +91,28 @@ def _without_namespaces(
     return cell, packages, report
 
 
-def hide() -> None:
-    """Make this process unreadable for other processes of its user, its forks among them."""
-    prctl(PR_SET_DUMPABLE, 0)
-
-
-def _close_to_signals() -> None:
-    prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become children of the zygote, which kills them
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
+def _close_to_others() -> None:
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)  # no other process of the user may read this one
+    libc.prctl(
+        libc.PR_SET_CHILD_SUBREAPER, 1
+    )  # orphans become children of the zygote, which kills them
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     # A handler would open the first process of a pid namespace to signals from inside.
-    _signal.signal(SIGINT, _signal.SIG_DFL)
+    _signal.signal(libc.SIGINT, _signal.SIG_DFL)
     # Where it is ignored, the usage of a child that nobody waits for is lost.
-    _signal.signal(SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(libc.SIGCHLD, _signal.SIG_DFL)
 
 
 def _set_limits(memory_bytes: int, processes: int) -> None:
     """Limit this process and its forks; a fork's CPU time is limited when it is made."""
-    limit(RLIMIT_AS, memory_bytes, memory_bytes + THREADS_BYTES)
-    limit(RLIMIT_FSIZE, FILE_BYTES)
-    limit(RLIMIT_NOFILE, OPEN_FILES)
-    limit(RLIMIT_NPROC, processes)
-    # 1 rather than 0: the kernel hands a core dump of limit 0 to a pipe, if one is set up
-    limit(RLIMIT_CORE, 1)
+    libc.limit(libc.RLIMIT_AS, memory_bytes, memory_bytes + THREADS_BYTES)
+    libc.limit(libc.RLIMIT_FSIZE, FILE_BYTES)
+    libc.limit(libc.RLIMIT_NOFILE, OPEN_FILES)
+    libc.limit(libc.RLIMIT_NPROC, processes)
+    # 1 rather than 0: the kernel hands a core dump of libc.limit 0 to a pipe, if one is set up
+    libc.limit(libc.RLIMIT_CORE, 1)
     # Programs may raise it, as many do at their start: a stack is part of the address space.
-    limit(RLIMIT_STACK, STACK_BYTES, RLIM_INFINITY)
+    libc.limit(libc.RLIMIT_STACK, STACK_BYTES, libc.RLIM_INFINITY)
 
 
 def limit_program(job: dict) -> None:
@@ -145,10 +121,10 @@ def limit_program(job: dict) -> None:
     The former is more than `memory_bytes` for a program with threads. Then it is the memory in use
     that is held to that, by the zygote and the judge.
     """
-    limit(RLIMIT_AS, job["memory_bytes"] + THREADS_BYTES * job["threads"])
+    libc.limit(libc.RLIMIT_AS, job["memory_bytes"] + THREADS_BYTES * job["threads"])
     # A backstop: it counts by timer ticks, which under load may run ahead of the time used, and
     # what the loader does for all tests.
-    limit(RLIMIT_CPU, int(2 * total_cpu_s(job) + job["calls"] // 100) + 2)
+    libc.limit(libc.RLIMIT_CPU, int(2 * total_cpu_s(job) + job["calls"] // 100) + 2)
 
 
 def total_cpu_s(job: dict) -> float:
@@ -213,7 +189,7 @@ def _linked_packages(packages: list[str]) -> str:
 
 
 def tasks_of_user() -> int:
-    """Count the threads of this user, which RLIMIT_NPROC counts too."""
+    """Count the threads of this user, which libc.RLIMIT_NPROC counts too."""
     count = 0
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError):
