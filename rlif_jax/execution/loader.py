@@ -129,20 +129,20 @@ class Loader:
         return end
 
     def _heard(self, message: bytes) -> None:
-        if message == terms.STARTED:
-            self._started = True
-        elif message == terms.COMPILED:
-            self.compiled = True
-        elif message.startswith(terms.SYNTAX):
-            error = message[len(terms.SYNTAX) :].decode(errors="replace")
-            self._end = Ending(0, cpu_s=self.used_s(), syntax_error=error)
-        elif message:
+        if message[:1] in (terms.ENDED, terms.LEFT_BEHIND):
             status, *usage = _WAITED.unpack(message[1:])
             self._used_s += usage[0] + usage[2] + 1e-6 * (usage[1] + usage[3])
             self._peak_bytes = max(self._peak_bytes, usage[4] << 10)
             if message[:1] == terms.ENDED:
                 limit = self._worker.limit() if os.WIFSIGNALED(status) else ""
                 self._end = Ending(status, self._used_s, self._peak_bytes, limit)
+        elif message == terms.STARTED:
+            self._started = True
+        elif message == terms.COMPILED:
+            self.compiled = True
+        elif message.startswith(terms.SYNTAX):
+            error = message[len(terms.SYNTAX) :].decode(errors="replace")
+            self._end = Ending(0, cpu_s=self.used_s(), syntax_error=error)
         else:  # it is gone: the zygote knows how
             status = self._worker.receive("status", time.monotonic() + GRACE_S)
             self._gone = True

@@ -93,10 +93,10 @@ class Program:
             ending = self._loader.ending(GRACE_S)
             if ending is None:
                 raise SandboxError("a loader does not end a process")
-        run = _run(ending, self._job, limit)
         if (size := streams.size()) > output_bytes:
-            return replace(run, output_limit=output_bytes)
-        return replace(run, stdout=streams.output(size), stderr=streams.complaint(run))
+            return _run(ending, self._job, limit, output_limit=output_bytes)
+        stderr = streams.complaint() if ending is None or ending.status else b""
+        return _run(ending, self._job, limit, stdout=streams.output(size), stderr=stderr)
 
     def prepare(self) -> None:
         """Have the process of a function made, while there is something else to do."""
@@ -140,16 +140,17 @@ class Program:
         return replace(run, cpu_s=run.cpu_s - before_s, stderr=stderr, **found)
 
 
-def _run(ending: Ending | None, job: Job, limit: str) -> Run:
+def _run(ending: Ending | None, job: Job, limit: str, **found) -> Run:
     """Return what is known of a process by its end, which has not come where it was `limit`."""
     if ending is None:
-        return Run(cpu_s=0.0, limit=limit)
+        return Run(cpu_s=0.0, limit=limit, **found)
     memory = job.threads and ending.peak_bytes > job.memory_bytes
     return Run(
         cpu_s=ending.cpu_s,
         exit_code=os.waitstatus_to_exitcode(ending.status),
         limit=limit or ending.limit or ("memory" if memory else ""),
         syntax_error=ending.syntax_error,
+        **found,
     )
 
 
@@ -170,10 +171,8 @@ class _Streams:
             data += os.pread(self.fds[1], size - len(data), len(data))
         return data
 
-    def complaint(self, run: Run) -> bytes:
-        """Return the end of what was written as stderr, where that matters."""
-        if run.exit_code == 0:
-            return b""
+    def complaint(self) -> bytes:
+        """Return the end of what was written as stderr."""
         size = os.fstat(self.fds[2]).st_size
         return os.pread(self.fds[2], STDERR_TAIL, max(0, size - STDERR_TAIL))
 

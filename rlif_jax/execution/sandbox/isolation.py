@@ -109,7 +109,7 @@ def _set_limits(memory_bytes: int, processes: int) -> None:
     libc.limit(libc.RLIMIT_FSIZE, FILE_BYTES)
     libc.limit(libc.RLIMIT_NOFILE, OPEN_FILES)
     libc.limit(libc.RLIMIT_NPROC, processes)
-    # 1 rather than 0: the kernel hands a core dump of libc.limit 0 to a pipe, if one is set up
+    # 1 rather than 0: the kernel hands a core dump of limit 0 to a pipe, if one is set up
     libc.limit(libc.RLIMIT_CORE, 1)
     # Programs may raise it, as many do at their start: a stack is part of the address space.
     libc.limit(libc.RLIMIT_STACK, STACK_BYTES, libc.RLIM_INFINITY)
