@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -65,38 +66,49 @@ class Program:
     def runs(self, inputs: Iterable[tuple[str, int]]) -> Iterator[Run]:
         """Run on one input after another; each comes with the bytes that may be written for it.
 
-        Raises ZygoteLost or SandboxError when the machinery fails.
+        A whole program's next process is ordered before the caller has looked at the one before,
+        except for the second one: most programs that fail do so at once. Raises ZygoteLost or
+        SandboxError when the machinery fails.
         """
-        for text, output_bytes in inputs:
-            yield (self._run_once if self._job.kind == "stdin" else self.ask)(text, output_bytes)
+        waiting: deque[_Streams] = deque()
+        ahead = 0
+        try:
+            for text, output_bytes in inputs:
+                if self._job.kind != "stdin":
+                    yield self.ask(text, output_bytes)
+                    continue
+                waiting.append(_Streams(text, output_bytes))
+                self._loader.order(waiting[-1].fds)
+                if len(waiting) > ahead:
+                    yield self._end_of(waiting.popleft())
+                    ahead = 1
+            while waiting:
+                yield self._end_of(waiting.popleft())
+        finally:
+            for streams in waiting:
+                streams.files.close()
 
-    def _run_once(self, text: str, output_bytes: int) -> Run:
-        """Run a whole program in a process of its own."""
-        with contextlib.ExitStack() as files:
-            streams = _Streams(text, files)
-            self._loader.order(streams.fds)
-            return self._end_of(streams, output_bytes)
-
-    def _end_of(self, streams: "_Streams", output_bytes: int) -> Run:
+    def _end_of(self, streams: "_Streams") -> Run:
         """Wait for the end of a process that has been ordered, and see to it."""
         limit = ""
         wall_end = time.monotonic() + self._job.wall_s
-        while not limit and (ending := self._loader.ending(SLICE_S)) is None:
-            if streams.size() > output_bytes:
-                limit = "judge"
-            elif time.monotonic() >= wall_end:
-                limit = "wall"
-            elif not self._loader.compiled and self._loader.used_s() >= self._job.cpu_s:
-                limit = "cpu"
-        if limit and self._loader.compiled:
-            self._loader.stop()
-            ending = self._loader.ending(GRACE_S)
-            if ending is None:
-                raise SandboxError("a loader does not end a process")
-        if (size := streams.size()) > output_bytes:
-            return _run(ending, self._job, limit, output_limit=output_bytes)
-        stderr = streams.complaint() if ending is None or ending.status else b""
-        return _run(ending, self._job, limit, stdout=streams.output(size), stderr=stderr)
+        with streams.files:
+            while not limit and (ending := self._loader.ending(SLICE_S)) is None:
+                if streams.over():
+                    limit = "judge"
+                elif time.monotonic() >= wall_end:
+                    limit = "wall"
+                elif not self._loader.compiled and self._loader.used_s() >= self._job.cpu_s:
+                    limit = "cpu"
+            if limit and self._loader.compiled:
+                self._loader.stop()
+                ending = self._loader.ending(GRACE_S)
+                if ending is None:
+                    raise SandboxError("a loader does not end a process")
+            if streams.over():
+                return _run(ending, self._job, limit, output_limit=streams.limit)
+            stderr = streams.complaint() if ending is None or ending.status else b""
+            return _run(ending, self._job, limit, stdout=streams.output(), stderr=stderr)
 
     def prepare(self) -> None:
         """Have the process of a function made, while there is something else to do."""
@@ -157,19 +169,20 @@ def _run(ending: Ending | None, job: Job, limit: str, **found) -> Run:
 class _Streams:
     """One input as a process gets it, with room for what it writes."""
 
-    def __init__(self, text: str, files: contextlib.ExitStack):
-        self.fds = [memory_file(files, text), memory_file(files), memory_file(files)]
+    def __init__(self, text: str, limit: int):
+        self.limit, self.files = limit, contextlib.ExitStack()
+        self.fds = [memory_file(self.files, text), *(memory_file(self.files) for _ in range(2))]
 
-    def size(self) -> int:
-        """Return how much was written."""
-        return os.fstat(self.fds[1]).st_size
+    def over(self) -> bool:
+        """Tell whether more was written than may be."""
+        return os.fstat(self.fds[1]).st_size > self.limit
 
-    def output(self, size: int) -> bytes:
-        """Return what was written, of that size."""
-        data = os.pread(self.fds[1], size, 0)
-        while len(data) < size:  # one call reads 2 GiB at most
-            data += os.pread(self.fds[1], size - len(data), len(data))
-        return data
+    def output(self) -> bytes:
+        """Return what was written."""
+        data = bytearray()
+        while piece := os.pread(self.fds[1], self.limit + 1, len(data)):
+            data += piece
+        return bytes(data)
 
     def complaint(self) -> bytes:
         """Return the end of what was written as stderr."""
