@@ -38,13 +38,8 @@ _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 class Cell:
     """What both kinds have."""
 
-    lone_filter = b""
-    """For a process that may have none below it; empty where system calls cannot be refused."""
-
-    def refuse_processes(self) -> None:
-        """In a function's process: allow no other below it."""
-        if self.lone_filter:
-            seccomp.install(self.lone_filter)
+    refuse_processes = None
+    """Call it for a process that may have none below it; None where no call can be refused."""
 
 
 class NamespaceCell(Cell):
@@ -171,7 +166,7 @@ class FolderCell(Cell):
         def confine():
             if shown:
                 prctl(PR_SET_DUMPABLE, 1)
-            if self.lone_filter:
+            if self.refuse_processes:
                 seccomp.install(seccomp.program_filter(os.getpid()))
 
         return confine

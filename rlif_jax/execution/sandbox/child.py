@@ -189,11 +189,12 @@ def function(job: dict, preamble: str, program: types.CodeType, cell, prelude: d
         os.closerange(CHANNEL_FD + 1, isolation.OPEN_FILES)
         os.setsid()
         confine()
-        if job["lone"]:
-            cell.refuse_processes()
+        if job["lone"] and cell.refuse_processes and cell.refuse_processes():
+            raise OSError("processes cannot be refused")
         os.write(CHANNEL_FD, STARTED + b"\n")
         namespace = function_module(kind, prelude)
-        run_preamble(preamble, namespace)
+        if preamble:
+            run_preamble(preamble, namespace)
         for own in ("Solution", name):  # which the program has to define
             namespace.pop(own, None)
         SERVE[kind](program, namespace, name, report_exception)

@@ -52,7 +52,7 @@ def shut_in(options: dict) -> tuple[NamespaceCell | FolderCell, str, dict[str, s
     _close_to_others()
     libc.prctl(libc.PR_SET_PDEATHSIG, libc.SIGKILL)
     if _filter_system_calls(report, alone=True):
-        cell.lone_filter = seccomp.lone_filter()
+        cell.refuse_processes = seccomp.installer(seccomp.lone_filter())
     report["network"] = "none"
     return cell, THIRD_PARTY, report
 
@@ -87,7 +87,7 @@ def _without_namespaces(
     report["network"] = "open"
     if _filter_system_calls(report, alone=False):
         report["network"] = "none"
-        cell.lone_filter = seccomp.lone_filter()
+        cell.refuse_processes = seccomp.installer(seccomp.lone_filter())
     return cell, packages, report
 
 

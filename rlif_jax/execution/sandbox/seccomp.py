@@ -215,11 +215,17 @@ def install(program: bytes) -> None:
 
     Raises OSError when the kernel refuses; needs no_new_privs.
     """
+    checked(installer(program)(), "prctl(PR_SET_SECCOMP)")
+
+
+def installer(program: bytes):
+    """Return what does that with all arguments at hand, and returns -1 when the kernel refuses."""
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions, padding, their address
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
-    result = libc().prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_char_p(header), 0, 0)
-    checked(result, "prctl(PR_SET_SECCOMP)")
+    arguments = PR_SET_SECCOMP, _MODE_FILTER, ctypes.c_char_p(header), 0, 0
+    prctl = libc().prctl
+    return lambda kept=code: prctl(*arguments)
 
 
 def _complete(rules: list[bytes]) -> bytes:
