@@ -45,11 +45,7 @@ def below(proc: int, above: int) -> dict[int, tuple[float, bool]]:
 
     Of each: its CPU seconds with those of the children it has waited for, and whether it lives.
     """
-    found = {}
-    for name in os.listdir(proc):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                found[int(name)] = stat_fields(proc, int(name))
+    found = all_fields(proc)
     chosen, more = set(), {above}
     while more:
         chosen |= more
@@ -63,11 +59,16 @@ def below(proc: int, above: int) -> dict[int, tuple[float, bool]]:
 
 def children(proc: int, above: int) -> list[int]:
     """Return the children of a process."""
-    found = []
-    for pid in below(proc, above):
-        with contextlib.suppress(OSError):
-            if int(stat_fields(proc, pid)[1]) == above:
-                found.append(pid)
+    return [pid for pid, fields in all_fields(proc).items() if int(fields[1]) == above]
+
+
+def all_fields(proc: int) -> dict[int, list[bytes]]:
+    """Return `stat_fields` of all processes that are there."""
+    found = {}
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found[int(name)] = stat_fields(proc, int(name))
     return found
 
 
