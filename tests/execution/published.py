@@ -5,14 +5,19 @@ A row holds `id`, `kind`, `problem` (as in files of problems: an evaluation samp
 and `note`. In place of `inputs`, `inputs_of` names a row above whose inputs these are, too.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 from official import FOLDER
 
+from rlif_jax import config
 from rlif_jax.data.formats import problem_from_own
 from rlif_jax.data.grading_files import problem_from_sample
-from rlif_jax.problem import Problem
+from rlif_jax.execution.pool import Judge
+from rlif_jax.problem import Outcome, Problem
 
 
 def read_published(name: str) -> dict[str, dict[str, Any]]:
@@ -31,3 +36,12 @@ def published_problem(row: dict[str, Any]) -> Problem:
     """The problem of a row, read as `rlif_jax.grade` reads it."""
     problem = row["problem"]
     return (problem_from_sample if "input_output" in problem else problem_from_own)(problem)
+
+
+@contextlib.contextmanager
+def judged(rows: dict[str, dict[str, Any]], memory_mb: int) -> Iterator[dict[str, Future[Outcome]]]:
+    """The future of an Outcome for each row, while a judge of two workers is at work."""
+    with Judge(config.Execution(workers=2, time_limit_s=6.0, memory_mb=memory_mb)) as judge:
+        yield {
+            name: judge.submit(published_problem(row), row["code"]) for name, row in rows.items()
+        }

@@ -5,7 +5,7 @@ Each prints in its later tests what only a process could know that is told of th
 
 import pytest
 from judging import assert_problem, function_problem, stdin_problem
-from published import published_problem, read_published
+from published import judged, read_published
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge
@@ -28,12 +28,8 @@ TIME_LIMIT = {
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """The future of an Outcome for each row."""
-    execution = config.Execution(workers=2, time_limit_s=6.0, memory_mb=256)
-    with Judge(execution) as judge:
-        yield {
-            name: judge.submit(published_problem(row), row["code"]) for name, row in CARRIED.items()
-        }
+    with judged(CARRIED, memory_mb=256) as futures:
+        yield futures
 
 
 @pytest.mark.parametrize("name", CARRIED)

@@ -1,10 +1,8 @@
 """Programs as people write them: the right ones pass, their wrong variants do not."""
 
 import pytest
-from published import published_problem, read_published
+from published import judged, read_published
 
-from rlif_jax import config
-from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 
 HONEST = read_published("honest.jsonl")
@@ -12,12 +10,8 @@ HONEST = read_published("honest.jsonl")
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """The future of an Outcome for each row."""
-    execution = config.Execution(workers=2, time_limit_s=6.0, memory_mb=512)
-    with Judge(execution) as judge:
-        yield {
-            name: judge.submit(published_problem(row), row["code"]) for name, row in HONEST.items()
-        }
+    with judged(HONEST, memory_mb=512) as futures:
+        yield futures
 
 
 @pytest.mark.parametrize("name", HONEST)
