@@ -29,15 +29,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rlif_jax.data.datasets import ProblemSource, problem_source
-from rlif_jax.data.livecodebench import FILES
 from rlif_jax.data.pipeline import problem_batches
+from rlif_jax.data.sets.livecodebench import FILES
+from rlif_jax.data.sets.named import ProblemSource, problem_source
 
 ADDED = (400, 111, 101, 101, 167, 175)  # problems of each release
 BATCH, BATCHES, WORK_S = 8, 100, 0.05
 NEW_PROCESS = """
 import sys
-from rlif_jax.data.datasets import problem_source
+from rlif_jax.data.sets.named import problem_source
 problem_source(sys.argv[1], "validation")
 """
 TELL_PEAK = """

@@ -60,7 +60,7 @@ tokens = np.load(folder + "/tokens.npy")
 OURS = """
 import jax
 from flax import nnx
-from rlif_jax.model.source import load_model
+from rlif_jax.weights.source import load_model
 from rlif_jax.sharding import skip_absent_tpu
 
 skip_absent_tpu()

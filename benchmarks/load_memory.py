@@ -32,10 +32,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rlif_jax.model.config import ModelConfig, param_count, param_specs
-from rlif_jax.model.export import write_hf_folder
-from rlif_jax.model.layout import file_shape
-from rlif_jax.model.source import OpenModel, open_model
 from rlif_jax.sharding import make_mesh
+from rlif_jax.weights.export import write_hf_folder
+from rlif_jax.weights.layout import file_shape
+from rlif_jax.weights.source import OpenModel, open_model
 
 MB = 1e6
 LIBRARY = """

@@ -38,13 +38,13 @@ from sampler_peers import memory
 
 from rlif_jax.batch import Rollout, TokenStats
 from rlif_jax.model.cache import init_cache
-from rlif_jax.model.source import load_model
-from rlif_jax.sampler.batching import Sampling, Usage
-from rlif_jax.sampler.budget import Batching, pool_shape
+from rlif_jax.sampler.engine import Sampling, Usage
+from rlif_jax.sampler.pool_shape import Batching, pool_shape
 from rlif_jax.sampler.sampler import Sample, Sampler
 from rlif_jax.sampler.schedule import Finished, Request
 from rlif_jax.scoring import make_score
 from rlif_jax.sharding import skip_absent_tpu
+from rlif_jax.weights.source import load_model
 
 Answer = Callable[[dict], dict]
 _COMPILE = "/jax/core/compile/backend_compile_duration"

@@ -19,10 +19,10 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config import Loss, Optim
+from rlif_jax.config.schema import Loss, Optim
 from rlif_jax.grpo import init_state, make_optimizer, make_update, train_batch
-from rlif_jax.model.source import load_model
 from rlif_jax.scoring import make_score
+from rlif_jax.weights.source import load_model
 
 
 def full_rollout(prompts: int, samples: int, P: int, C: int, vocabulary: int) -> Rollout:

@@ -17,7 +17,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from rlif_jax.kernels import token_stats, token_stats_reference
+from rlif_jax.kernels.token_stats import api as token_stats
+from rlif_jax.kernels.token_stats import plain as token_stats_reference
 
 
 def programs(target):

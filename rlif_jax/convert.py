@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.model.export import stored_bytes, write_hf_folder, write_orbax_folder
-from rlif_jax.model.safetensors import DTYPES
-from rlif_jax.model.source import OpenModel, open_model
-from rlif_jax.model.weights import Notice
 from rlif_jax.sharding import skip_absent_tpu
+from rlif_jax.weights.export import stored_bytes, write_hf_folder, write_orbax_folder
+from rlif_jax.weights.parameters import Notice
+from rlif_jax.weights.safetensors import DTYPES
+from rlif_jax.weights.source import OpenModel, open_model
 
 
 @dataclass(frozen=True)

@@ -20,23 +20,23 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from rlif_jax.batch import TokenStats
+from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
+from rlif_jax.console.meter import Meter
+from rlif_jax.console.progress import format_duration
 from rlif_jax.data.prompts import PromptOptions
-from rlif_jax.data.sample_file import Place, SampleFile
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.evaluate_arguments import Arguments, Processes, check
-from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
+from rlif_jax.evaluation.arguments import Arguments, Processes, check
+from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
+from rlif_jax.evaluation.results import FIELDS, Result, compare_files, rewards, samples_path
+from rlif_jax.evaluation.sample_file import Place, SampleFile
 from rlif_jax.execution.pool import Judge, SandboxError, described
-from rlif_jax.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.kernels.precision import products_of
-from rlif_jax.meter import Meter
-from rlif_jax.model.source import OpenModel, open_model
-from rlif_jax.progress import format_duration
-from rlif_jax.results import FIELDS, Result, compare_files, rewards, samples_path
-from rlif_jax.sampler.batching import Usage
-from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.filters import Filters
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
+from rlif_jax.weights.source import OpenModel, open_model
 
 
 @dataclass(frozen=True)

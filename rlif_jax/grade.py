@@ -17,16 +17,16 @@ from typing import Any
 
 import tyro
 
-from rlif_jax.config import Execution, own_limits
-from rlif_jax.data.graded_file import GradedFile, graded_row, skipped_row
-from rlif_jax.data.grading_files import Completion, ProblemFile, read_completions
-from rlif_jax.data.rows import LONGEST_TIME_LIMIT_S
+from rlif_jax.config.schema import Execution, own_limits
+from rlif_jax.config.validate import validate_execution
+from rlif_jax.console.interrupt import Interrupted, StopRequest
+from rlif_jax.console.meter import Meter
+from rlif_jax.data.formats.rows import LONGEST_TIME_LIMIT_S
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge, SandboxError, described
-from rlif_jax.interrupt import Interrupted, StopRequest
-from rlif_jax.meter import Meter
+from rlif_jax.grading.graded_file import GradedFile, graded_row, skipped_row
+from rlif_jax.grading.inputs import Completion, ProblemFile, read_completions
 from rlif_jax.problem import Outcome, Problem
-from rlif_jax.validation import validate_execution
 
 UNFINISHED_PER_WORKER = 4
 """Programs handed to the judge and not yet judged; only these keep their problems in memory."""
@@ -45,7 +45,7 @@ class Arguments:
     """
 
     problems: str
-    """JSONL file of problems in any form of rlif_jax.data.formats, or of {id, input_output}."""
+    """JSONL file of problems in any form that data/formats reads, or of {id, input_output}."""
     completions: str
     """JSONL file of {id, code} or {id, completion}, null where there is none; ids may repeat."""
     out: str

@@ -8,12 +8,12 @@ import jax
 import optax
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
-from rlif_jax.config import Config
+from rlif_jax.config.schema import Config
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pad_prompts, pose
 from rlif_jax.grpo import make_optimizer, make_update, mini_batches
 from rlif_jax.problem import Problem
-from rlif_jax.sampler.batching import Usage
-from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.engine import Usage
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
 from rlif_jax.sampler.sync import Sync, make_sync
 from rlif_jax.scoring import make_score, make_scores

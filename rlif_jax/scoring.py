@@ -8,7 +8,7 @@ from flax import nnx
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, Rollout, Sequences, TokenStats
-from rlif_jax.kernels.token_stats import token_stats, token_stats_at
+from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
 
 
 def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:

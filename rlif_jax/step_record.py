@@ -6,11 +6,11 @@ import numpy as np
 from flax import struct
 
 from rlif_jax.batch import Array, Rollout, TokenStats
-from rlif_jax.config import Config
+from rlif_jax.config.schema import Config
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.problem import Outcome
-from rlif_jax.runlog import completion_records
-from rlif_jax.sampler.batching import Usage
+from rlif_jax.run.log import completion_records
+from rlif_jax.sampler.engine import Usage
 from rlif_jax.submissions import Submissions
 
 

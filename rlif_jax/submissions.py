@@ -9,8 +9,8 @@ import numpy as np
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.prompts import encode_text, opens_thinking
 from rlif_jax.execution.pool import Judge
-from rlif_jax.model.tokenizer import continuation, without_end
 from rlif_jax.problem import Outcome, Problem
+from rlif_jax.weights.tokenizer import continuation, without_end
 
 LOOK_EVERY_S = 0.2
 """How often the caller is told, while it waits for tests."""

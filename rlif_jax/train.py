@@ -14,34 +14,34 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax.batch import Evidence, TokenStats, TrainState
-from rlif_jax.checkpoint import Checkpoints
-from rlif_jax.config import Config, load
+from rlif_jax.config.schema import Config, load
+from rlif_jax.config.validate import validate
+from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
+from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, encode_prompt
-from rlif_jax.data.sample_file import Place
 from rlif_jax.data.training import go_on, position_of, training_problems
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.evaluation import HeldOut, held_out, make_evaluation
+from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
+from rlif_jax.evaluation.results import metrics_of
+from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes, train_batch
-from rlif_jax.grpo_loss import group_advantages
-from rlif_jax.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.kernels.precision import products_of
-from rlif_jax.model.source import open_model
+from rlif_jax.loss.grpo_loss import group_advantages
 from rlif_jax.programs import Programs, make_programs
-from rlif_jax.progress import Progress, evaluation_lines
-from rlif_jax.provenance import check_same_config, recorded_source
-from rlif_jax.results import metrics_of
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
-from rlif_jax.runlog import RunLog, last_step
-from rlif_jax.sampler.batching import Usage
-from rlif_jax.sampler.budget import Batching
+from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.clock import Watch
+from rlif_jax.run.log import RunLog, last_step
+from rlif_jax.run.provenance import check_same_config, recorded_source
+from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.filters import Filters
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.step_record import StepRecord
 from rlif_jax.submissions import Submissions
-from rlif_jax.timing import Watch
-from rlif_jax.validation import validate
+from rlif_jax.weights.source import open_model
 
 UNRECORDED = "unrecorded"
 """Where a checkpoint keeps the metrics of a step that was stopped in its evaluation."""

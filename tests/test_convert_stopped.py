@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from family_folders import family_folder, write_tokenizer
+from support import ROOT
+from support.family_folders import family_folder, write_tokenizer
 
 from rlif_jax.convert import Arguments, convert
 from rlif_jax.model.config import ModelConfig, param_specs
-from rlif_jax.model.hf_config import hf_config
-from rlif_jax.model.layout import file_shape, hf_names
-
-ROOT = Path(__file__).parent.parent
+from rlif_jax.weights.hf_config import hf_config
+from rlif_jax.weights.layout import file_shape, hf_names
 
 
 def start(model: Path, out: Path, *more: str, limit: str = "unlimited") -> subprocess.Popen:

@@ -12,22 +12,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import write_problems
-from two_processes import free_address
+from support import ROOT
+from support.tiny import write_problems
+from support.two_processes import free_address
 
-from rlif_jax.config import Execution, Mesh
+from rlif_jax.config.schema import Execution, Mesh
 from rlif_jax.data.prompts import DEFAULT_OPTIONS, pad_prompts
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments, Processes, evaluate, main
-from rlif_jax.evaluation import held_out, make_evaluation
+from rlif_jax.evaluation.drawing import held_out, make_evaluation
+from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.execution.pool import Judge
-from rlif_jax.model.source import OpenModel, open_model
-from rlif_jax.results import metrics_of
-from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.sharding import make_mesh
-
-ROOT = Path(__file__).parent.parent
+from rlif_jax.weights.source import OpenModel, open_model
 
 
 @pytest.fixture

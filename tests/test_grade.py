@@ -6,16 +6,16 @@ import json
 import os
 
 import pytest
-from grading import ECHO, GOOD, Grading, official, packed, sample
+from support.grading import ECHO, GOOD, Grading, official, packed, sample
 
 from rlif_jax import grade as grade_module
-from rlif_jax.data.grading_files import (
+from rlif_jax.errors import UserError
+from rlif_jax.grading.inputs import (
     CACHED_PROBLEMS,
     ProblemFile,
     problem_from_sample,
     read_completions,
 )
-from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
 

@@ -5,57 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-PACKAGE = Path(__file__).parent.parent / "rlif_jax"
+PACKAGE = ROOT / "rlif_jax"
 
 LAYERS = (
-    {
-        "errors",
-        "problem",
-        "config",
-        "validation",
-        "batch",
-        "groups",
-        "sharding",
-        "user_cache",
-        "pypi",
-        "whole_file",
-    },
-    {"kernels", "execution", "data", "rewards"},
+    {"errors", "problem", "config", "batch", "groups", "sharding", "storage", "console"},
+    {"kernels", "execution", "data", "rewards", "loss"},
     {"model"},
-    {
-        "scoring",
-        "sampler",
-        "checkpoint",
-        "metrics",
-        "runlog",
-        "progress",
-        "meter",
-        "provenance",
-        "timing",
-        "interrupt",
-        "scores",
-        "certainty",
-    },
-    {"grpo", "grpo_loss"},
-    {
-        "train",
-        "evaluate",
-        "evaluate_arguments",
-        "evaluation",
-        "results",
-        "submissions",
-        "programs",
-        "step_record",
-        "grade",
-        "convert",
-        "checking",
-    },
+    {"weights", "scoring", "sampler", "metrics", "run", "grading"},
+    {"grpo", "evaluation", "submissions", "planning", "reporting"},
+    {"programs", "step_record"},
+    {"train", "evaluate", "grade", "check", "convert"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-
-COMMANDS = {PACKAGE / "data" / "check.py"}
-"""Run by `python -m` under this name alone: they import from the top layer, and no file them."""
 
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
@@ -91,7 +54,7 @@ def test_every_room_has_a_layer():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_down(path):
     room = room_of(path)
-    layer = len(LAYERS) - 1 if path in COMMANDS else LAYER_OF[room]
+    layer = LAYER_OF[room]
     for other in imported_rooms(path) - {room}:
         below = LAYER_OF[other] < layer
         # Files of these layers may build on each other; the rooms of layer 1 may not.
@@ -99,16 +62,10 @@ def test_imports_go_down(path):
         assert below or beside, f"{room} (layer {layer}) imports {other}"
 
 
-def test_no_file_imports_a_command_of_a_lower_room():
-    commands = [".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in COMMANDS]
-    importers = [
-        str(path)
-        for path in FILES
-        for name in imported_names(path)
-        if any(f"{name}.".startswith(f"{command}.") for command in commands)
-    ]
-    assert commands == ["rlif_jax.data.check"]
-    assert importers == []
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_private_name_of_another_file_is_imported(path):
+    private = [n for n in imported_names(path) if n.startswith("rlif_jax.") and "._" in n]
+    assert [n for n in private if not n.endswith("__")] == []
 
 
 SANDBOXED = sorted((PACKAGE / "execution" / "sandbox").glob("*.py"))

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from tiny import V
+from support.tiny import V
 
-from rlif_jax.config import Config, Loss, Reward, Sampling
+from rlif_jax.config.schema import Config, Loss, Reward, Sampling
 from rlif_jax.grpo import init_state, train_batch
 from rlif_jax.kernels.precision import products_of
-from rlif_jax.model.source import load_model
 from rlif_jax.problem import Problem
 from rlif_jax.programs import make_programs
-from rlif_jax.sampler.batching import Usage
+from rlif_jax.sampler.engine import Usage
 from rlif_jax.sharding import make_mesh
+from rlif_jax.weights.source import load_model
 
 VOCAB_ROWS = 384
 """Rows of the very small model's head: no other array has an axis of this size."""

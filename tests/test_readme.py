@@ -6,19 +6,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config import load
-from rlif_jax.data.check import main as check_problems
+from rlif_jax.check import main as check_problems
+from rlif_jax.config.schema import load
+from rlif_jax.config.validate import validate
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.training import training_problems
 from rlif_jax.model.config import kv_bytes_per_token, param_count
-from rlif_jax.model.files import LocalFiles
-from rlif_jax.model.hf_config import read_hf_config
 from rlif_jax.rewards import combine, known_rewards
-from rlif_jax.validation import validate
+from rlif_jax.storage.files import LocalFiles
+from rlif_jax.weights.hf_config import read_hf_config
 
-ROOT = Path(__file__).parent.parent
 TIMES = "\u00d7"
 README = (ROOT / "README.md").read_text()
 

@@ -1,21 +1,20 @@
 """The start of training: parameters, moments and counters are made sharded, and nothing whole."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-from ahead import local_bytes, mesh_of, total_bytes, with_sharding
 from flax import nnx
+from support import GOLDENS
 
-from rlif_jax.config import Optim
+from rlif_jax.config.schema import Optim
 from rlif_jax.grpo import init_state, make_init, make_optimizer, state_shapes
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.model.files import LocalFiles
-from rlif_jax.model.hf_config import read_hf_config
+from rlif_jax.planning.ahead import local_bytes, mesh_of, total_bytes, with_sharding
 from rlif_jax.sharding import make_mesh, param_shardings
+from rlif_jax.storage.files import LocalFiles
+from rlif_jax.weights.hf_config import read_hf_config
 
-CONFIGS = Path(__file__).parent / "goldens/configs"
+CONFIGS = GOLDENS / "configs"
 GIB = 2**30
 
 

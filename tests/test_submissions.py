@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
+from support.tokenizers_of_kinds import byte_fallback, byte_level
 from tokenizers import normalizers
-from tokenizers_of_kinds import byte_fallback, byte_level
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
+from rlif_jax.console.interrupt import Interrupted
 from rlif_jax.errors import UserError
 from rlif_jax.execution import judgeable
 from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.pool import Judge
-from rlif_jax.interrupt import Interrupted
-from rlif_jax.model.tokenizer import decode
 from rlif_jax.problem import Problem, Test, Verdict
 from rlif_jax.submissions import Submissions
+from rlif_jax.weights.tokenizer import decode
 
 PROBLEM = Problem("p", "Echo.", (Test("1\n", "1\n", "stdin"),))
 BLOCK = "```python\n{}\n```\n"

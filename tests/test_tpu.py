@@ -12,16 +12,15 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from ahead import local_bytes, made, made_by, mesh_of, with_sharding
 from flax import nnx
 
 from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config import Loss, Optim
+from rlif_jax.config.schema import Loss, Optim
 from rlif_jax.grpo import make_optimizer, make_update, state_shapes, train_batch
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.sampler.budget import Batching, pool_shape
+from rlif_jax.planning.ahead import local_bytes, made, made_by, mesh_of, with_sharding
 from rlif_jax.sampler.decode import (
     Admission,
     empty_slots,
@@ -30,6 +29,7 @@ from rlif_jax.sampler.decode import (
     make_narrow,
     make_prefill,
 )
+from rlif_jax.sampler.pool_shape import Batching, pool_shape
 from rlif_jax.scoring import make_score
 from rlif_jax.sharding import batch_sharding, param_shardings
 

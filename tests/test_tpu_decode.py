@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import pytest
-from ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
 from flax import nnx
-from hlo import bytes_per_step, collectives_in_loops, dearest
 from jax.sharding import Mesh
 
 from rlif_jax import sharding
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.sampler.budget import Batching, PoolShape, pool_shape
+from rlif_jax.planning.ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
+from rlif_jax.planning.hlo import bytes_per_step, collectives_in_loops, dearest
 from rlif_jax.sampler.decode import (
     Admission,
     empty_slots,
@@ -28,6 +27,7 @@ from rlif_jax.sampler.decode import (
     make_decode_chunk,
     make_prefill,
 )
+from rlif_jax.sampler.pool_shape import Batching, PoolShape, pool_shape
 from rlif_jax.sampler.sync import make_sync
 
 CHIP = 16 * 2**30  # bytes of a v5e

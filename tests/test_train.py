@@ -13,19 +13,19 @@ from pathlib import Path
 
 import jax
 import pytest
-from fields_read import leaves, recording
-from tiny import write_problems
+from support import ROOT
+from support.fields_read import leaves, recording
+from support.tiny import write_problems
 
 from rlif_jax import step_record
-from rlif_jax.config import Loss, load
+from rlif_jax.config.schema import Loss, load
+from rlif_jax.console.progress import Progress
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test
-from rlif_jax.progress import Progress
-from rlif_jax.timing import PHASES
+from rlif_jax.run.clock import PHASES
 from rlif_jax.train import main, train
 
-ROOT = Path(__file__).parent.parent
 CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
 TIMES = ("time/", "throughput/")
 

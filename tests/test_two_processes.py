@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from two_processes import PROMPTS, C, G, free_address, results
+from support import ROOT, TESTS
+from support.two_processes import PROMPTS, C, G, free_address, results
 
-from rlif_jax.model.source import open_model
-
-HERE = Path(__file__).parent
+from rlif_jax.weights.source import open_model
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +25,14 @@ def two(tiny_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS)]),
     }
     address = free_address()
     processes = [
         subprocess.Popen(
             [
                 sys.executable,
-                HERE / "two_processes.py",
+                TESTS / "support" / "two_processes.py",
                 address,
                 str(i),
                 tiny_path,

@@ -66,7 +66,7 @@ def refusal(faults: Sequence[RowFault], file: object) -> UserError:
         return UserError(first)
     return UserError(
         f"{first} {len(faults)} rows have {len(more) + 1} kinds of faults; `python -m "
-        f"rlif_jax.data.check {file}` lists them all."
+        f"rlif_jax.check {file}` lists them all."
     )
 
 

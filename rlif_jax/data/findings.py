@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlif_jax.data.built import SPLITS
 from rlif_jax.data.faults import RowFault, form, grouped
-from rlif_jax.data.formats import problem_from_any, warning_of
-from rlif_jax.data.judgeable import parsed
+from rlif_jax.data.formats.detect import problem_from_any, warning_of
+from rlif_jax.data.formats.judgeable import parsed
+from rlif_jax.data.formats.rows import parse_line, read_lines
 from rlif_jax.data.overlap import overlaps
-from rlif_jax.data.rows import parse_line, read_lines
+from rlif_jax.data.sets.stored import SPLITS
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Outcome, Problem, Verdict
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlif_jax.batch import Prompts
-from rlif_jax.config import PromptStyle, Thinking
+from rlif_jax.config.schema import PromptStyle, Thinking
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.extract import THINK, THINK_END
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS, livecodebench_messages

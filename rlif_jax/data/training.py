@@ -8,9 +8,10 @@ from typing import Any
 
 import grain
 
-from rlif_jax.config import Data
-from rlif_jax.data.datasets import problem_source
-from rlif_jax.data.filters import (
+from rlif_jax.config.schema import Data
+from rlif_jax.data.overlap import Overlap, overlaps
+from rlif_jax.data.pipeline import Mixture, Share
+from rlif_jax.data.selection import (
     Filter,
     date_filter,
     errata_filter,
@@ -21,8 +22,7 @@ from rlif_jax.data.filters import (
     select_each,
     value_filter,
 )
-from rlif_jax.data.overlap import Overlap, overlaps
-from rlif_jax.data.pipeline import Mixture, Share
+from rlif_jax.data.sets.named import problem_source
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 

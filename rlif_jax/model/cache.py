@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rlif_jax import sharding
-from rlif_jax.kernels.paged_attention import (
+from rlif_jax.kernels.paged_attention.api import (
     Kernel,
     choose_kernel,
     copy_pages,

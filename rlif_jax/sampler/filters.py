@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rlif_jax.batch import TokenStats
-from rlif_jax.kernels.token_stats import stats_from_logits
+from rlif_jax.kernels.token_stats.api import stats_from_logits
 from rlif_jax.sampler.draw import draw
 
 Array = jax.Array

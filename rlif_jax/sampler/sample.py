@@ -9,10 +9,10 @@ from flax import nnx
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, Prompts, Rollout, TokenStats
-from rlif_jax.sampler.batching import Sampling, Usage
-from rlif_jax.sampler.budget import Batching, pool_shape
 from rlif_jax.sampler.draw import key_data, row_keys
+from rlif_jax.sampler.engine import Sampling, Usage
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
+from rlif_jax.sampler.pool_shape import Batching, pool_shape
 from rlif_jax.sampler.requests import Finished, Request, Stop
 
 RowsFinished = Callable[[np.ndarray, list[np.ndarray]], None]

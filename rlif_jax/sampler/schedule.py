@@ -16,8 +16,8 @@ import numpy as np
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.sampler import pages as paging
-from rlif_jax.sampler.budget import PoolShape, bucket
 from rlif_jax.sampler.decode import Admission, Block
+from rlif_jax.sampler.pool_shape import PoolShape, bucket
 from rlif_jax.sampler.requests import Finished, Request, Stop
 
 _NARROWEST = 4

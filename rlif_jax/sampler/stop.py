@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_jax.model.tokenizer import continuation
 from rlif_jax.sampler.requests import Stop
+from rlif_jax.weights.tokenizer import continuation
 
 _HALF_A_CHARACTER = "\ufffd"
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rlif_jax.config import Config, Data, Eval
+from rlif_jax.config.schema import Config, Data, Eval
+from rlif_jax.console.progress import Progress
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
-from rlif_jax.data.filters import errata_filter, select
+from rlif_jax.data.formats.rows import problem_from_row
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import DEFAULT_OPTIONS, encode_prompt
-from rlif_jax.data.rows import problem_from_row
+from rlif_jax.data.selection import errata_filter, select
 from rlif_jax.data.training import training_problems
-from rlif_jax.evaluation import held_out
-from rlif_jax.progress import Progress
+from rlif_jax.evaluation.drawing import held_out
 from rlif_jax.train import held_out_problems
 
 

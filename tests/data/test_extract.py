@@ -2,11 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import CASES
 
 from rlif_jax.data.extract import extract_code
 
@@ -183,7 +183,7 @@ OFFICIAL = {
 
 @pytest.fixture(scope="module")
 def official_rows():
-    cases = Path(__file__).parents[1] / "execution" / "cases" / "extract_cases.jsonl"
+    cases = CASES / "extract_cases.jsonl"
     rows = [json.loads(line) for line in cases.read_text().splitlines()]
     return {row["id"]: row for row in rows}
 

@@ -3,10 +3,10 @@
 import functools
 
 import pytest
-from own_rows import PAIR, SUM, own, write_rows
+from support.own_rows import PAIR, SUM, own, write_rows
 
 from rlif_jax.data.findings import Fault, check_overlap, check_rows, usable_problems
-from rlif_jax.data.formats import problem_from_any
+from rlif_jax.data.formats.detect import problem_from_any
 
 
 @pytest.fixture

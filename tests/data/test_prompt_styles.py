@@ -2,13 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+from support import GOLDENS
 
-from rlif_jax.config import Data, PromptStyle
+from rlif_jax.config.schema import Data, PromptStyle
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS
 from rlif_jax.data.prompts import (
     PromptOptions,
@@ -22,7 +22,6 @@ from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 from rlif_jax.submissions import Submissions
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
 OFFICIAL = json.loads((GOLDENS / "livecodebench_prompts.json").read_text())
 FAMILIES = json.loads((GOLDENS / "chat_templates.json").read_text())["families"]
 R1 = "deepseek_r1_distill_qwen"

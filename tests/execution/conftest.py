@@ -1,8 +1,8 @@
 """One judge for the tests that only need some judge."""
 
 import pytest
-from host import at_rest
-from judging import EXECUTION
+from support.execution.host import at_rest
+from support.execution.judging import EXECUTION
 
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem

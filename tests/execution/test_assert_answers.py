@@ -1,7 +1,7 @@
 """What programs answered in tests that are Python source, by the keys that majority voting uses."""
 
 import pytest
-from judging import EXECUTION, assert_problem
+from support.execution.judging import EXECUTION, assert_problem
 
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Verdict

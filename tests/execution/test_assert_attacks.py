@@ -5,13 +5,13 @@ import os
 import time
 
 import pytest
-from confinement import LEVELS, run_at
-from host import below, descriptors, settles
-from judging import assert_problem
+from support.execution.confinement import LEVELS, run_at
+from support.execution.host import below, descriptors, settles
+from support.execution.judging import assert_problem
 from test_isolation import row, workplace
 from test_own_attacks import search_for
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

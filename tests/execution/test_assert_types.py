@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judging import EXECUTION, assert_problem
+from support.execution.judging import EXECUTION, assert_problem
 from test_assert_attacks import says
 
 from rlif_jax.execution.pool import Judge

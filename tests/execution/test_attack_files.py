@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 import pytest
-from host import below, settles
-from judging import stdin_problem
-from official import problem_of, read_rows
+from support.execution.host import below, settles
+from support.execution.judging import stdin_problem
+from support.execution.official import problem_of, read_rows
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

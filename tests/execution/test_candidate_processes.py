@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from host import settles
+from support.execution.host import settles
 
 from rlif_jax.execution.sandbox import processes
 from rlif_jax.execution.sandbox.processes import LIMITS, PROCESSES, below, children, excess, used_s

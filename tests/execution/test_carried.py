@@ -4,10 +4,10 @@ Each prints in its later tests what only a process could know that is told of th
 """
 
 import pytest
-from judging import assert_problem, function_problem, stdin_problem
-from published import judged, read_published
+from support.execution.judging import assert_problem, function_problem, stdin_problem
+from support.execution.published import judged, read_published
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

@@ -8,10 +8,11 @@ part of the generator moves its bit, or it would prove nothing here.
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from carrying import (
+from hypothesis import HealthCheck, assume, given, settings
+from support import TESTS
+from support.execution.carrying import (
     INSIDE,
     PROBLEM,
     SORTS,
@@ -23,16 +24,15 @@ from carrying import (
     programs,
     ran,
 )
-from carrying_holders import attributes
-from carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
-from hypothesis import HealthCheck, assume, given, settings
-from judging import stdin_problem
+from support.execution.carrying_holders import attributes
+from support.execution.carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
+from support.execution.judging import stdin_problem
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 
 EXECUTION = config.Execution(workers=2, time_limit_s=6.0, memory_mb=512)
-CONTROL = Path(__file__).with_name("carrying_control.py")
+CONTROL = TESTS / "support" / "execution" / "carrying_control.py"
 # What a kernel or its settings may lack; where they do, the control says that it was refused.
 MAY_BE_LACKING = {
     *("attribute of the folder", "flags of the folder", "hint of the folder", "group in /proc"),

@@ -1,9 +1,9 @@
 """Processes that a program starts: what they use counts, and which programs may start some."""
 
 import pytest
-from judging import assert_problem, function_problem, stdin_problem
+from support.execution.judging import assert_problem, function_problem, stdin_problem
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Verdict
 

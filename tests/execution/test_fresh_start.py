@@ -1,9 +1,9 @@
 """Every test of a whole program finds what the first one finds, and is judged by how it ends."""
 
 import pytest
-from judging import function_problem, stdin_problem
+from support.execution.judging import function_problem, stdin_problem
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Verdict
 

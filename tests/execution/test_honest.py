@@ -1,7 +1,7 @@
 """Programs as people write them: the right ones pass, their wrong variants do not."""
 
 import pytest
-from published import judged, read_published
+from support.execution.published import judged, read_published
 
 from rlif_jax.problem import Verdict
 

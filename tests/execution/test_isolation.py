@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from confinement import LEVELS, ROOT, run_at
-from judging import stdin_problem
-from official import read_rows
-from probes import PROBES
+from support.execution.confinement import LEVELS, ROOT, run_at
+from support.execution.judging import stdin_problem
+from support.execution.official import read_rows
+from support.execution.probes import PROBES
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge, weaknesses
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.places import package_folders, readable_places

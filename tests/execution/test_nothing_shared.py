@@ -6,7 +6,7 @@ Each program here prints something that could last, and then changes it.
 import ast
 
 import pytest
-from judging import EXECUTION, assert_problem, function_problem, stdin_problem
+from support.execution.judging import EXECUTION, assert_problem, function_problem, stdin_problem
 
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict

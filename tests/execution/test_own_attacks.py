@@ -5,13 +5,13 @@ import gc
 import os
 
 import pytest
-from host import at_rest, below, descriptors, settles
-from judging import function_problem, stdin_problem
-from own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
-from own_harm import HARM
-from own_messages import MESSAGES
+from support.execution.host import at_rest, below, descriptors, settles
+from support.execution.judging import function_problem, stdin_problem
+from support.execution.own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
+from support.execution.own_harm import HARM
+from support.execution.own_messages import MESSAGES
 
-from rlif_jax import config
+from rlif_jax.config import schema as config
 from rlif_jax.execution.pool import Judge
 
 PR_SET_CHILD_SUBREAPER = 36

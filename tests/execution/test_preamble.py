@@ -1,7 +1,7 @@
 """What a program finds when it starts: a prelude or plain Python, and starter code."""
 
 import pytest
-from judging import assert_problem, stdin_problem
+from support.execution.judging import assert_problem, stdin_problem
 
 from rlif_jax.problem import Problem, Test, Verdict
 

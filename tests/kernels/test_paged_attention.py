@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from rlif_jax.kernels.paged_attention import (
+from rlif_jax.kernels.attention.plain import attention
+from rlif_jax.kernels.paged_attention.api import (
     choose_kernel,
     copy_pages,
     head_width,
@@ -19,7 +20,6 @@ from rlif_jax.kernels.paged_attention import (
     write_prompt,
     write_token,
 )
-from rlif_jax.model.attention import attention
 
 KERNELS = ("plain", "tpu", "gpu")
 PAGES, LAYERS = 12, 3

@@ -10,7 +10,7 @@ from jax import export
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from rlif_jax.errors import UserError
-from rlif_jax.kernels.paged_attention_gpu import gpu_kernel_fits, paged_attention_gpu
+from rlif_jax.kernels.paged_attention.gpu import gpu_kernel_fits, paged_attention_gpu
 
 H100 = {"device_kind": "NVIDIA H100 80GB HBM3", "num_cores": 132, "platform": "gpu"}
 PAGES, LAYER = 9, 2

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hlo import bytes_per_step, collectives_in_loops
 from jax import lax
 from jax.experimental import topologies
 from jax.experimental.pallas import tpu as pltpu
@@ -12,7 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rlif_jax.errors import UserError
-from rlif_jax.kernels import paged_attention_tpu as paged
+from rlif_jax.kernels.paged_attention import tpu as paged
+from rlif_jax.planning.hlo import bytes_per_step, collectives_in_loops
 from rlif_jax.sharding import MESH_AXES
 
 A = 128

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_jax import sharding
-from rlif_jax.kernels import token_stats as kernel
-from rlif_jax.kernels import token_stats_reference as reference
+from rlif_jax.kernels.token_stats import api as kernel
+from rlif_jax.kernels.token_stats import plain as reference
 
 FIELDS = ("logprob", "entropy", "self_certainty", "top1", "top2")
 

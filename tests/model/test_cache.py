@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import CONFIGS, decoder, forward
 from flax import nnx
-from tiny_gguf import TINY
+from support.decoders import CONFIGS, decoder, forward
+from support.tiny_gguf import TINY
 
 from rlif_jax import sharding
 from rlif_jax.model.cache import copy, init_cache, put_prompts

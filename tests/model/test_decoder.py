@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import CONFIGS, decoder, forward
 from flax import nnx
-from tiny_gguf import TINY, positions
+from support.decoders import CONFIGS, decoder, forward
+from support.tiny_gguf import TINY, positions
 
 from rlif_jax import sharding
 from rlif_jax.model.cache import init_cache

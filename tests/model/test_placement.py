@@ -3,22 +3,22 @@
 import dataclasses
 import math
 import re
-from pathlib import Path
 
 import pytest
-from tiny_gguf import TINY
+from support import GOLDENS
+from support.tiny_gguf import TINY
 
-from rlif_jax.config import Mesh
+from rlif_jax.config.schema import Mesh
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import param_specs
-from rlif_jax.model.files import LocalFiles
-from rlif_jax.model.hf_config import read_hf_config
 from rlif_jax.model.placement import check_mesh
-from rlif_jax.model.source import open_model
-from rlif_jax.model.weights import shardings_of
 from rlif_jax.sharding import MESH_AXES, RULES_TRAIN, make_mesh
+from rlif_jax.storage.files import LocalFiles
+from rlif_jax.weights.hf_config import read_hf_config
+from rlif_jax.weights.parameters import shardings_of
+from rlif_jax.weights.source import open_model
 
-CONFIGS = Path(__file__).parent.parent / "goldens/configs"
+CONFIGS = GOLDENS / "configs"
 QWEN = read_hf_config(LocalFiles(CONFIGS / "DeepSeek-R1-Distill-Qwen-1.5B"))
 
 

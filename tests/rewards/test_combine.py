@@ -1,22 +1,20 @@
 """Sums of reward terms by hand, and what is refused."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config import Config, Execution, Reward, read_config_file
+from rlif_jax.config.schema import Config, Execution, Reward, read_config_file
+from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
-from rlif_jax.grpo_loss import group_advantages
+from rlif_jax.loss.grpo_loss import group_advantages
 from rlif_jax.problem import Outcome, Verdict
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.train import all_tests
-from rlif_jax.validation import validate
 
-ROOT = Path(__file__).parents[2]
 LENGTHS = np.array([4, 1, 2, 3])
 OUTCOMES = tuple(
     Outcome(v, (v,), 1, 0.0)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,15 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import GOLDENS
 
 from rlif_jax.data.prompts import pad_prompts
-from rlif_jax.model.source import load_model
 from rlif_jax.sampler.draw import row_keys
 from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose, kept
 from rlif_jax.sampler.sample import make_sample
+from rlif_jax.weights.source import load_model
 
-GOLDEN = Path(__file__).parent.parent / "goldens" / "smollm2.npz"
+GOLDEN = GOLDENS / "smollm2.npz"
 DRAWS = 20_000
 
 

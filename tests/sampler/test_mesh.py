@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from queues import PROMPTS, G, assert_close_stats, compiled, flips, queue, run, sampling
+from support.queues import PROMPTS, G, assert_close_stats, compiled, flips, queue, run, sampling
 
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.sharding import make_mesh, param_shardings

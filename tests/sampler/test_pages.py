@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_jax.sampler.budget import PoolShape
 from rlif_jax.sampler.pages import Holding, Pages
+from rlif_jax.sampler.pool_shape import PoolShape
 
 
 def safe(free: int, needs: list[tuple[int, int]]) -> bool:

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from queues import recompiled
+from support.queues import recompiled
 
 from rlif_jax.batch import Prompts
 from rlif_jax.data.prompts import pad_prompts
 from rlif_jax.errors import UserError
-from rlif_jax.sampler import budget
-from rlif_jax.sampler.batching import Usage
-from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler import pool_shape as budget
+from rlif_jax.sampler.engine import Usage
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.scoring import make_score, sequences
 from rlif_jax.sharding import make_mesh, param_shardings

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from queues import PAGE, PROMPTS, STATS, recompiled
-from tokenizers_of_kinds import KINDS
+from support.queues import PAGE, PROMPTS, STATS, recompiled
+from support.tokenizers_of_kinds import KINDS
 
 from rlif_jax.errors import UserError
-from rlif_jax.model.tokenizer import continuation, decode
-from rlif_jax.sampler.budget import Batching
+from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sampler import Sampler
+from rlif_jax.weights.tokenizer import continuation, decode
 
 SLOTS = 8
 BATCHING = Batching(slots=SLOTS, page=PAGE, narrow=False)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tokenizers_of_kinds import KINDS, byte_fallback, metaspace
+from support.tokenizers_of_kinds import KINDS, byte_fallback, metaspace
 
-from rlif_jax.model.tokenizer import continuation
 from rlif_jax.sampler.stop import cut, make_stop
+from rlif_jax.weights.tokenizer import continuation
 
 TEXT = "def add(a):\n    return\n# héllo 漢字 in it"
 

@@ -1,7 +1,0 @@
-"""Does certainty tell correct responses from incorrect ones? On the samples of an evaluation."""
-
-from rlif_jax.certainty.analysis import Analysis, RewardAnalysis, analyse
-from rlif_jax.certainty.figure import figure
-from rlif_jax.certainty.intrinsic import INTRINSIC, rewards_of
-
-__all__ = ["INTRINSIC", "Analysis", "RewardAnalysis", "analyse", "figure", "rewards_of"]

@@ -1,0 +1,29 @@
+"""A run's configuration: `schema` declares it, `load` reads it, `validate` refuses it."""
+
+from rlif_jax.config.schema import (
+    Checkpoint,
+    Config,
+    Data,
+    Eval,
+    Execution,
+    Loss,
+    Mesh,
+    Model,
+    Optim,
+    Reward,
+    Sampling,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "Data",
+    "Eval",
+    "Execution",
+    "Loss",
+    "Mesh",
+    "Model",
+    "Optim",
+    "Reward",
+    "Sampling",
+]

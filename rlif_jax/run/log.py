@@ -1,0 +1,269 @@
+"""The run folder: config.json, metrics.jsonl, rollouts/ and tensorboard/.
+
+Every record is written whole or not at all, so a run that is killed or fills the disk leaves files
+that can be read and resumed. Checkpoints are written elsewhere (`checkpoint.py`).
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+
+from rlif_jax.errors import UserError
+from rlif_jax.problem import Outcome, Problem
+from rlif_jax.run.provenance import git_revision, resolved, versions
+from rlif_jax.storage.whole_file import write_whole
+
+_ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a `UserError` that names the path and what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Free some space" if full else "Make the folder writable"
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}. {remedy}, or choose another "
+            "folder with --run-dir. What was recorded before is intact; the same command resumes."
+        ) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    with _disk_errors(path):
+        write_whole(path, data)
+
+
+def _json_line(record: Mapping[str, Any]) -> bytes:
+    # A lone surrogate cannot be UTF-8; backslashreplace writes it as the JSON escape it would be.
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _append(fd: int, record: bytes) -> None:
+    """Append a whole record, on disk when this returns, or nothing. Raises OSError."""
+    size = os.fstat(fd).st_size
+    try:
+        written = 0
+        while written < len(record):
+            written += os.write(fd, record[written:])
+        os.fsync(fd)  # some file systems report a full disk only here
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
+
+
+def completion_records(
+    problems: Sequence[Problem],
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    codes: Sequence[str | None],
+    *,
+    reward: ArrayLike,
+    terms: Mapping[str, ArrayLike],
+    advantage: ArrayLike,
+    outcomes: Sequence[Outcome] | None,
+    length: ArrayLike,
+    truncated: ArrayLike,
+) -> list[dict[str, Any]]:
+    """One record per completion for rollouts/, in row order n * G + g.
+
+    `problems` and `prompts` have N entries, all else B = N * G. `codes` holds the extracted program
+    or None; `outcomes` is None when no program was run, and then so are `verdict` and `tests`.
+    `length` is in tokens with the end-of-sequence token.
+    """
+    group = len(completions) // max(len(problems), 1)
+    # Whole arrays at once: reading JAX arrays number by number asks the devices for each.
+    rewards, advantages, lengths = (np.asarray(x).tolist() for x in (reward, advantage, length))
+    values = {name: np.asarray(term).tolist() for name, term in terms.items()}
+    cut_off = np.asarray(truncated, bool).tolist()
+    return [
+        {
+            "problem": problems[row // group].id,
+            "sample": row % group,
+            "prompt": prompts[row // group],
+            "completion": completion,
+            "code": codes[row],
+            "reward": rewards[row],
+            "terms": {name: term[row] for name, term in values.items()},
+            "advantage": advantages[row],
+            "verdict": None if outcomes is None else outcomes[row].verdict.value,
+            "tests": None if outcomes is None else [v.value for v in outcomes[row].results],
+            "length": lengths[row],
+            "truncated": cut_off[row],
+        }
+        for row, completion in enumerate(completions)
+    ]
+
+
+def _recorded(path: Path) -> list[tuple[int, bytes]]:
+    """The steps and lines of metrics.jsonl, without a half-written last one; none without a file.
+
+    Raises `UserError` for a line that is not a record with a step.
+    """
+    if not path.is_file():
+        return []
+    *lines, _torn = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append((int(json.loads(line)["step"]), line + b"\n"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"Line {number} of {path} is not a record of a step. Remove the line, or "
+                "choose another folder with --run-dir."
+            ) from error
+    return records
+
+
+def last_step(folder: Path) -> int:
+    """The last step in the folder's metrics.jsonl, -1 for none. Raises as `truncate_after`."""
+    return max((step for step, _ in _recorded(folder / "metrics.jsonl")), default=-1)
+
+
+def truncate_after(folder: Path, step: int) -> None:
+    """Drop metric lines and rollout files of steps after `step`, and a half-written last line.
+
+    For a resume: what a killed run recorded after its checkpoint will be recorded again. -1 drops
+    all steps. metrics.jsonl is replaced atomically. Raises `UserError` for a line in its middle
+    that is not a record with a step, and for a folder that cannot be written.
+    """
+    path = folder / "metrics.jsonl"
+    kept = b"".join(line for number, line in _recorded(path) if number <= step)
+    if path.is_file() and len(kept) != path.stat().st_size:  # whole lines of it, in their order
+        _write_whole(path, kept)
+    rollouts = folder / "rollouts"
+    for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
+        match = _ROLLOUT_FILE.fullmatch(file.name)
+        if file.name.endswith(".tmp") or (match and int(match[1]) > step):
+            with _disk_errors(file):
+                file.unlink()
+
+
+class RunLog:
+    """Writes a run folder; a context manager.
+
+    Entering makes the folder, drops what lies after `resume_step` (the step of the restored
+    checkpoint; None for a run that starts at its beginning, which drops every step recorded
+    before), and writes config.json with `config` (a dataclass), the git revision, versions and
+    `facts` (device kind, isolation of programs and the like; JSON values). Call `check_same_config`
+    first. Raises `UserError` for a folder that cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Any,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        resume_step: int | None = None,
+    ):
+        self.folder = Path(folder)
+        self._config = config
+        self._facts = dict(facts or {})
+        self._last_kept = -1 if resume_step is None else resume_step
+        self._metrics_path = self.folder / "metrics.jsonl"
+        self._tensorboard_path = self.folder / "tensorboard"
+        self._metrics_fd = self._events_fd = -1
+
+    def __enter__(self) -> Self:
+        with _disk_errors(self.folder):
+            (self.folder / "rollouts").mkdir(parents=True, exist_ok=True)
+            self._tensorboard_path.mkdir(exist_ok=True)
+        truncate_after(self.folder, self._last_kept)
+        record = {
+            "config": resolved(self._config),
+            "revision": git_revision(),
+            "versions": versions(),
+            **self._facts,
+        }
+        _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with _disk_errors(self._metrics_path):
+            self._metrics_fd = os.open(self._metrics_path, flags, 0o644)
+        with _disk_errors(self._tensorboard_path):
+            # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
+            # restarted within a second off the earlier file.
+            name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+            self._events_fd = os.open(self._tensorboard_path / name, flags, 0o644)
+            self._event(file_version="brain.Event:2")
+            # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
+            start = SessionLog(status=SessionLog.START)
+            self._event(step=self._last_kept + 1, session_log=start)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._metrics_fd)
+        os.close(self._events_fd)
+
+    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line `{"step": step, key: value, ...}` to metrics.jsonl, and to TensorBoard.
+
+        One call a step, evaluation included. The line is on disk when this returns; a write that
+        fails is undone. Raises `UserError` naming the keys whose values are not finite, or the
+        path that cannot be written.
+        """
+        values = {key: float(value) for key, value in metrics.items()}
+        try:
+            line = _json_line({"step": int(step), **values})
+        except ValueError as error:
+            wrong = [f"{key} = {v}" for key, v in values.items() if not math.isfinite(v)]
+            raise UserError(
+                f"Step {step} gave metrics that are not finite: {', '.join(wrong)}. The run has "
+                "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
+            ) from error
+        with _disk_errors(self._metrics_path):
+            _append(self._metrics_fd, line)
+        with _disk_errors(self._tensorboard_path):
+            scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
+            self._event(step=int(step), summary=Summary(value=scalars))
+
+    def _event(self, **fields: Any) -> None:
+        """Append an event to the TensorBoard file, as a TFRecord."""
+        # tensorboardX's own writer buffers: after a failed write its rest would fail once more.
+        data = Event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
+        _append(self._events_fd, length + checksums[0] + data + checksums[1])
+
+    def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.
+
+        Raises `UserError` naming a record with a number that is not finite, or the path that
+        cannot be written.
+        """
+        lines = []
+        for row, record in enumerate(records):
+            try:
+                lines.append(_json_line(record))
+            except ValueError as error:
+                raise UserError(
+                    f"Row {row} of step {step} (problem {record.get('problem')}) holds a number "
+                    f"that is not finite: reward {record.get('reward')}, terms "
+                    f"{record.get('terms')}, "
+                    f"advantage {record.get('advantage')}. Check the reward terms of this run."
+                ) from error
+        _write_whole(self.folder / "rollouts" / f"step_{step:06d}.jsonl", b"".join(lines))

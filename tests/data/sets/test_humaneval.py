@@ -1,0 +1,169 @@
+"""HumanEval: its rows as problems, and the real judge's verdicts beside those of plain Python."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rlif_jax.config import schema as config
+from rlif_jax.data.formats.judgeable import check_judgeable
+from rlif_jax.data.formats.rows import problem_from_row, row_from_problem
+from rlif_jax.data.prompts import prompt_messages
+from rlif_jax.data.sets.humaneval import TIME_LIMIT_S, humaneval_problems, problem_from_humaneval
+from rlif_jax.errors import UserError
+from rlif_jax.execution.pool import Judge
+from rlif_jax.problem import Outcome, Test, Verdict
+
+ROW = {
+    "task_id": "HumanEval/x",
+    "prompt": '\nimport math\n\ndef half(n):\n    """Half of n.\n    >>> half(3)\n    1\n    """\n',
+    "entry_point": "half",
+    "canonical_solution": "    return n // 2\n",
+    "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate(3) == 1\n",
+}
+EXECUTION = config.Execution(workers=2, time_limit_s=10.0)
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return [problem for _, problem in humaneval_problems()]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Judge(EXECUTION) as judge:
+        yield judge
+
+
+def judged(judge: Judge, problems: list, programs: list[str]) -> list[Outcome]:
+    futures = [judge.submit(*pair) for pair in zip(problems, programs, strict=True)]
+    return [future.result(timeout=120) for future in futures]
+
+
+def test_a_row_as_a_problem():
+    problem = problem_from_humaneval(ROW)
+    assert problem.id == "HumanEval/x"
+    assert problem.tests == (Test(f"{ROW['test']}\ncheck(half)\n", "", "assert", private=True),)
+    assert (problem.entry_point, problem.time_limit_s) == ("half", TIME_LIMIT_S)
+    assert problem.metadata == {
+        "platform": "humaneval",
+        "solution": ROW["prompt"] + ROW["canonical_solution"],
+    }
+    assert prompt_messages(problem) == [
+        {
+            "role": "user",
+            "content": "The docstring says what the function half has to do.\n\n"
+            "Complete this function and put it in one ```python block:\n"
+            '```python\nimport math\n\ndef half(n):\n    """Half of n.\n    >>> half(3)\n    1\n'
+            '    """\n```',
+        }
+    ]
+
+
+def test_a_row_may_lack_a_solution_and_have_a_time_limit():
+    problem = problem_from_humaneval(ROW | {"canonical_solution": None, "time_limit_s": 7})
+    assert (problem.metadata, problem.time_limit_s) == ({"platform": "humaneval"}, 7.0)
+    assert problem_from_humaneval(ROW, "row", 5.0).time_limit_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task_id": None}, "field task_id is None"),
+        ({"prompt": "  "}, r"\(task_id 'HumanEval/x'\): field prompt is '  '"),
+        ({"prompt": "Half of n."}, "field prompt has no line that starts with 'def half\\('"),
+        ({"prompt": "def halve(n):\n"}, "field prompt has no line that starts with 'def half\\('"),
+        ({"test": ["assert half(3) == 1"]}, r"field test is \['assert"),
+        ({"test": "assert half(3) == 1"}, "field test has no line that starts with 'def check\\('"),
+        ({"test": ROW["test"] + "'\ud800'"}, "half of a surrogate pair"),
+        ({"entry_point": "half of"}, "field entry_point has 'half of'"),
+        ({"canonical_solution": 1}, "field canonical_solution is 1"),
+        ({"time_limit_s": -1}, "field time_limit_s is -1"),
+    ],
+)
+def test_a_bad_row_is_named(change, words):
+    with pytest.raises(UserError, match=rf"^file line 3.*{words}"):
+        problem_from_humaneval(ROW | change, "file line 3")
+
+
+def test_a_row_with_inputs_may_lack_test():
+    inputs = {"base_input": [[3]], "plus_input": [[4], [5]]}
+    whole = problem_from_humaneval(ROW | inputs)
+    bare = problem_from_humaneval(ROW | inputs | {"test": None})
+    assert whole.tests == (*problem_from_humaneval(ROW).tests, *bare.tests)
+    assert len(bare.tests) == 2
+    for row in (ROW | {"test": None}, ROW | inputs | {"test": ""}):
+        with pytest.raises(UserError, match="field test is"):
+            problem_from_humaneval(row)
+
+
+def test_what_is_no_row_is_named():
+    with pytest.raises(UserError, match=r"^row: a row must be a JSON object, not \['a'\]"):
+        problem_from_humaneval(["a"])
+
+
+def test_there_are_164_problems_in_order(problems):
+    assert [problem.id for problem in problems] == [f"HumanEval/{n}" for n in range(164)]
+    places = [place for place, _ in humaneval_problems()]
+    assert places[0].endswith("HumanEval.jsonl.gz line 1") and len(set(places)) == 164
+    for problem in problems:
+        check_judgeable(problem, problem.id)
+        assert problem_from_row(row_from_problem(problem)) == problem
+
+
+def test_canonical_solutions_pass_and_programs_that_return_nothing_do_not(problems, judge):
+    solutions = [problem.metadata["solution"] for problem in problems]
+    assert {outcome.verdict for outcome in judged(judge, problems, solutions)} == {Verdict.PASSED}
+    nothing = [f"def {problem.entry_point}(*a, **k): return None" for problem in problems]
+    assert not any(outcome.passed for outcome in judged(judge, problems, nothing))
+
+
+def test_a_program_needs_not_repeat_what_the_prompt_has_before_the_function(problems, judge):
+    """As a chat model may answer: the function alone."""
+    pairs = [(p, f"def {p.entry_point}(") for p in problems]
+    bare = [head + p.metadata["solution"].partition(head)[2] for p, head in pairs]
+    assert sum(code != p.metadata["solution"] for p, code in zip(problems, bare, strict=True)) > 30
+    assert all(outcome.passed for outcome in judged(judge, problems, bare))
+
+
+REFERENCE = """
+import contextlib, io, json, sys
+results = []
+for source in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()):
+        try: exec(source, {})
+        except BaseException: results.append(False)
+        else: results.append(True)
+print(json.dumps(results))
+"""
+CHANGES = (
+    "tuple(r) if type(r) is list else list(r) if type(r) is tuple else r",
+    "int(r) if type(r) is bool else float(r) if type(r) is int else r",
+    "r + 1e-5 if type(r) is float else set(r) if type(r) is list else r",
+    "r or None",
+    "str(r)",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_verdicts_are_those_of_plain_python(problems, judge, change):
+    """Of programs whose results are almost right, run as the official harness puts them together:
+
+    program, test and call as one text.
+    """
+    after = "\n_f = {0}\ndef {0}(*a, **k):\n    r = _f(*a, **k)\n    return {1}\n"
+    programs = [p.metadata["solution"] + after.format(p.entry_point, change) for p in problems]
+    whole = [f"{c}\n{p.tests[0].input}" for p, c in zip(problems, programs, strict=True)]
+    done = subprocess.run(
+        [sys.executable, "-c", REFERENCE],
+        input=json.dumps(whole),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    expected = json.loads(done.stdout)
+    assert 0 < sum(expected) < 164
+    verdicts = [outcome.passed for outcome in judged(judge, problems, programs)]
+    different = [p.id for p, v, e in zip(problems, verdicts, expected, strict=True) if v != e]
+    assert different == []

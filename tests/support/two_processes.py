@@ -1,0 +1,125 @@
+"""One of two processes that sample together, and what they are asked for: see the test beside it.
+
+python tests/support/two_processes.py ADDRESS RANK MODEL OUT.json
+"""
+
+import contextlib
+import json
+import socket
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+from flax import nnx
+
+from rlif_jax.data.prompts import pad_prompts
+from rlif_jax.sampler.pool_shape import Batching
+from rlif_jax.sampler.sample import make_sample
+from rlif_jax.sampler.sampler import Sampler
+from rlif_jax.sampler.sync import make_sync
+from rlif_jax.sharding import make_mesh
+from rlif_jax.weights.source import open_model
+
+ROWS_OF_DATA = {"data": 2, "tensor": 2}
+ROWS_OF_FSDP = {"fsdp": 2, "tensor": 2}
+MORE_DEVICES_THAN_KV_HEADS = {"tensor": 4}
+
+PROMPTS = [[70 + i for i in range(n)] for n in (5, 2, 21, 8, 18, 1)]
+G, C = 4, 40
+BATCHING = Batching(slots=8, page=32, chunk=8, narrow=False)
+
+
+def sampled(opened, mesh, narrow: bool) -> dict:
+    """The rollout of `make_sample`, and the rows that it told of before, in order."""
+    graphdef, params = nnx.split(opened.load("float32", False, mesh))
+    sample = make_sample(
+        graphdef,
+        samples_per_prompt=G,
+        temperature=0.9,
+        max_new_tokens=C,
+        pad_id=2,
+        batching=replace(BATCHING, narrow=narrow),
+    )
+    told = []
+
+    def rows_finished(rows, tokens):
+        told.append([rows.tolist(), [one.tolist() for one in tokens]])
+
+    params = make_sync(graphdef)(params)
+    prompts, key = pad_prompts(PROMPTS, 2, 8), jax.random.key(5)
+    rollout = whole(sample(params, prompts, key, rows_finished))
+    return {
+        "tokens": rollout.tokens.tolist(),
+        "mask": rollout.mask.tolist(),
+        "truncated": rollout.truncated.tolist(),
+        "stats": stats_of(rollout.stats),
+        "told": told,
+    }
+
+
+def generated(opened, mesh) -> list[dict]:
+    """What `Sampler.generate` yields, in order."""
+    sampler = Sampler(opened.load("float32", False, mesh), opened.tokenizer, BATCHING)
+    samples = sampler.generate(
+        PROMPTS, n=3, max_new_tokens=[10, 40, 20, 30, 1, 25], top_p=0.9, stop="e", seed=3
+    )
+    return [
+        {
+            "which": [one.prompt, one.index],
+            "said": [one.tokens.tolist(), one.text, one.finish],
+            "stats": stats_of(one.stats),
+        }
+        for one in samples
+    ]
+
+
+def stats_of(stats) -> list:
+    return [np.asarray(x).tolist() for x in jax.tree.leaves(stats)]
+
+
+def whole(tree):
+    """Arrays of all processes as numpy arrays of all of their rows."""
+
+    def gather(x):
+        mesh = jax.sharding.get_mesh()
+        if not mesh.empty:
+            place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+            x = jax.jit(lambda x: x, out_shardings=place)(x)
+        return np.asarray(x)
+
+    return jax.tree.map(gather, tree)
+
+
+def results(opened, make_mesh) -> dict:
+    """Everything that is asked for; `make_mesh(**axes)` gives the mesh, or None for one device."""
+
+    def on(axes, ask, *args):
+        mesh = make_mesh(**axes)
+        with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+            return ask(opened, mesh, *args)
+
+    return {
+        "data": on(ROWS_OF_DATA, sampled, True),
+        "fsdp": on(ROWS_OF_FSDP, sampled, False),
+        "tensor": on(MORE_DEVICES_THAN_KV_HEADS, generated),
+    }
+
+
+def free_address() -> str:
+    """HOST:PORT of this machine at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return f"localhost:{probe.getsockname()[1]}"
+
+
+def main(address: str, rank: str, model: str, out: str) -> None:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(address, 2, int(rank))
+    assert [d.process_index for d in jax.devices()] == [0, 0, 1, 1]
+    with open(out, "w") as file:
+        json.dump(results(open_model(model), make_mesh), file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
