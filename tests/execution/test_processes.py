@@ -164,7 +164,7 @@ def test_too_many_processes_end_a_program():
     code = (
         "import os, time\n"
         "for _ in range(200):\n    if os.fork() == 0: time.sleep(300)\n"
-        "time.sleep(0.5)\nprint(input())"
+        "time.sleep(10)\nprint(input())"
     )
     with Judge(config.Execution(workers=1, time_limit_s=3.0)) as judge:
         worker = judge._slots[0].worker
