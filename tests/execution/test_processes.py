@@ -160,13 +160,16 @@ def test_a_bounded_fork_bomb_is_cleared():
 
 
 def test_too_many_processes_end_a_program():
-    """At most 200 are tried; either the limit refuses them or the zygote notices them."""
+    """At most 200 are tried; either the limit refuses them or the zygote notices them.
+
+    The memory is more than 64 processes could hold in sockets, which the zygote counts as well.
+    """
     code = (
         "import os, time\n"
         "for _ in range(200):\n    if os.fork() == 0: time.sleep(300)\n"
         "time.sleep(10)\nprint(input())"
     )
-    with Judge(config.Execution(workers=1, time_limit_s=3.0)) as judge:
+    with Judge(config.Execution(workers=1, time_limit_s=3.0, memory_mb=1024)) as judge:
         worker = judge._slots[0].worker
         assert judge.submit(ECHO, ECHO_CODE).result().passed
         assert judge.submit(ECHO, code).result().verdict is Verdict.RUNTIME_ERROR
