@@ -58,9 +58,9 @@ def test_links_lead_somewhere(page):
 
 @each_page
 def test_commands_exist(page):
-    names = set(re.findall(r"-m rlif_jax\.(\w+)", page.read_text()))
-    modules = {name: (PACKAGE / f"{name}.py", PACKAGE / name / "__main__.py") for name in names}
-    assert [n for n, files in modules.items() if not any(file.is_file() for file in files)] == []
+    names = set(re.findall(r"-m ((?:rlif_jax|benchmarks)\.[\w.]*\w)", page.read_text()))
+    files = {name: ROOT / f"{name.replace('.', '/')}.py" for name in names}
+    assert [name for name, file in files.items() if not file.is_file()] == []
 
 
 @each_page
