@@ -57,7 +57,7 @@ def thorough():
 
 def promised(judge: Judge) -> set[str]:
     """The sorts of programs that cannot move a bit on this machine, by the judge's own report."""
-    if judge.isolation.get("process_ids", "").startswith("start anew"):
+    if judge.isolation.get("process_ids", "").startswith("restart"):
         return {"object", *SORTS}
     return {"object", "setting"}
 

@@ -84,7 +84,7 @@ def test_an_answer_ahead_of_time_is_no_answer(run):
     )
     outcome = run(function_problem("f", ("1", "5"), ("2", "5")), code)
     assert outcome.verdict is Verdict.RUNTIME_ERROR
-    assert outcome.detail.endswith("wrote to the judge's descriptor")
+    assert outcome.detail.endswith("wrote to the judge's file descriptor")
 
 
 def test_no_other_process_can_be_read(run):
