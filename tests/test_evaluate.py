@@ -294,7 +294,7 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
         ),
         ({"execution": Execution(workers=0)}, "--execution.workers 0 must be at least 1"),
         ({"max_problems": -1}, "--max-problems -1 must be at least 0"),
-        ({"max_new_tokens": 0, "page": 0}, "--max-new-tokens 0 must .* --page 0 must"),
+        ({"max_new_tokens": 0, "page": 0}, "--page 0 must .* --max-new-tokens 0 must"),
         ({"cache_gib": float("nan")}, "--cache-gib nan must be at least 0"),
         ({"out": "no/such.json"}, "--out no/such.json: there is no folder no; create it first"),
         ({"out": "."}, "--out . is a folder"),
