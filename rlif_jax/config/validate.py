@@ -109,7 +109,7 @@ def _has_type(value: Any, hint: Any) -> bool:
         return len(kinds) == len(value) and all(map(_has_type, value, kinds))
     if isinstance(value, bool):
         return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
+    return isinstance(value, (int, float) if hint is float else origin or hint)
 
 
 def _element_types(value: tuple[Any, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -199,8 +199,8 @@ def slot_problems(
     if slots < (shards := mesh.data * mesh.fsdp):
         yield (
             f"{spelling(f'{prefix}slots', slots)} is less than {spelling('mesh.data')} * "
-            f"{spelling('mesh.fsdp')} = {shards}, each of which decodes its own; use a multiple of "
-            "that"
+            f"{spelling('mesh.fsdp')} = {shards}: each shard needs a slot of its own; use a "
+            f"multiple of {shards}"
         )
 
 

@@ -278,6 +278,10 @@ def test_all_problems_are_reported_at_once():
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (
+            Config(sampling=Sampling(slots=2), mesh=Mesh(data=2, fsdp=2)),
+            "sampling.slots=2 is less than mesh.data * mesh.fsdp = 4: each shard needs a slot",
+        ),
+        (
             Config(reward=Reward(combine="normalise_then_sum")),
             "loss.advantage=grpo normalises twice",
         ),
