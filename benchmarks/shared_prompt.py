@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Loss, Optim
+from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import init_state, make_optimizer, make_update, train_batch
 from rlif_jax.scoring import make_score
 from rlif_jax.weights.source import load_model

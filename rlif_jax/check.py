@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlif_jax.config.schema import Execution, own_limits
-from rlif_jax.config.validate import validate_execution
+from rlif_jax.config import Execution, own_limits
+from rlif_jax.config.validate import validate_arguments
 from rlif_jax.console.interrupt import Interrupted, StopRequest
 from rlif_jax.console.meter import Meter
 from rlif_jax.data.faults import others
@@ -103,7 +103,7 @@ def check(args: Arguments, console: Console | None = None) -> Report:
         SandboxError: the judge's own failure.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    validate_execution(args.execution)
+    validate_arguments(args)
     path = Path(args.file)
     if not path.is_file():
         raise UserError(f"{path} is not a file of problems; name a JSONL file, one row in a line.")

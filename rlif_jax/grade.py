@@ -17,8 +17,8 @@ from typing import Any
 
 import tyro
 
-from rlif_jax.config.schema import Execution, own_limits
-from rlif_jax.config.validate import validate_execution
+from rlif_jax.config import Execution, own_limits
+from rlif_jax.config.validate import validate_arguments
 from rlif_jax.console.interrupt import Interrupted, StopRequest
 from rlif_jax.console.meter import Meter
 from rlif_jax.data.formats.rows import LONGEST_TIME_LIMIT_S
@@ -126,7 +126,7 @@ def grade(args: Arguments) -> str:
         Interrupted: Ctrl-C or SIGTERM; the rows that were finished in order are written.
     """
     execution, out = args.execution, Path(args.out)
-    validate_execution(execution)
+    validate_arguments(args)
     for name in (args.problems, args.completions):
         if out.exists() and Path(name).exists() and out.samefile(name):
             raise UserError(f"--out {out} is also an input; name another file for the results.")

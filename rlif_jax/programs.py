@@ -8,7 +8,7 @@ import jax
 import optax
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
-from rlif_jax.config.schema import Config
+from rlif_jax.config import Config
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pad_prompts, pose
 from rlif_jax.grpo import make_optimizer, make_update, mini_batches
 from rlif_jax.problem import Problem

@@ -6,7 +6,7 @@ import numpy as np
 from flax import struct
 
 from rlif_jax.batch import Array, Rollout, TokenStats
-from rlif_jax.config.schema import Config
+from rlif_jax.config import Config
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.problem import Outcome
 from rlif_jax.run.log import completion_records

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax.batch import Evidence, TokenStats, TrainState
-from rlif_jax.config.schema import Config, load
+from rlif_jax.config import Config, load
 from rlif_jax.config.validate import validate
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.progress import Progress, evaluation_lines

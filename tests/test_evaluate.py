@@ -16,7 +16,7 @@ from support import ROOT
 from support.tiny import write_problems
 from support.two_processes import free_address
 
-from rlif_jax.config.schema import Execution, Mesh
+from rlif_jax.config import Execution, Mesh
 from rlif_jax.data.prompts import DEFAULT_OPTIONS, pad_prompts
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments, Processes, evaluate, main
@@ -272,22 +272,31 @@ def test_two_processes_on_a_mesh_find_the_same(long, tmp_path, whole):
 def test_bad_input_is_refused(arguments, tmp_path, capsys):
     undated = str(write_problems(tmp_path / "undated.jsonl", contest_date=""))
     for changes, message in (
-        ({"k": 3}, "--k 3 must be between 1 and --n, which is 2"),
+        ({"k": 3}, "--k 3 must be at most --n, which is 2"),
         ({"stop": ("a", "")}, "--stop has an empty string"),
         ({"max_prompt_tokens": 3}, "max_prompt_tokens"),
-        ({"temperature": 0.0}, "--temperature=0 is greedy"),
-        ({"processes": Processes(index=1)}, "--processes.index 1 is not among"),
-        ({"mesh": Mesh(data=4), "slots": 2}, "--slots 2 are fewer than"),
+        ({"temperature": 0.0}, "--temperature 0 is greedy.* use --n 1 instead of 2"),
+        (
+            {"processes": Processes(index=1)},
+            "--processes.index 1 must be less than --processes.count, which is 1",
+        ),
+        (
+            {"mesh": Mesh(data=4), "slots": 2},
+            "--slots 2 is less than --mesh.data . --mesh.fsdp = 4",
+        ),
         ({"mesh": Mesh(data=64)}, "mesh.data=64 "),
         ({"mesh": Mesh(tensor=16)}, "tensor=16 does not divide the model's 4 query heads"),
-        ({"mesh": Mesh(data=0)}, "mesh.data=0 must be at least 1"),
-        ({"seed": -1}, "seed=-1 must be at least 0"),
-        ({"execution": Execution(time_limit_s=-1.0)}, "execution.time_limit_s=-1.0 must"),
-        ({"execution": Execution(workers=0)}, "execution.workers=0 must be at least 1"),
+        ({"mesh": Mesh(data=0)}, "--mesh.data 0 must be at least 1"),
+        ({"seed": -1}, "--seed -1 must be at least 0"),
+        (
+            {"execution": Execution(time_limit_s=-1.0)},
+            "--execution.time-limit-s -1.0 must be positive",
+        ),
+        ({"execution": Execution(workers=0)}, "--execution.workers 0 must be at least 1"),
         ({"max_problems": -1}, "--max-problems -1 must be at least 0"),
-        ({"max_new_tokens": 0, "page": 0}, "--max-new-tokens 0 must .* --page 0 must"),
+        ({"max_new_tokens": 0, "page": 0}, "--page 0 must .* --max-new-tokens 0 must"),
         ({"cache_gib": float("nan")}, "--cache-gib nan must be at least 0"),
-        ({"out": "no/such.json"}, "--out no/such.json: there is no folder no"),
+        ({"out": "no/such.json"}, "--out no/such.json: there is no folder no; create it first"),
         ({"out": "."}, "--out . is a folder"),
         ({"out": "a.json", "lcb_out": "a.json"}, "are both a.json"),
         ({"lcb_out": "a.json", "data": undated}, "contest dates, and problems of .* have none"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_normalised, group_statistics
 from rlif_jax.loss.grpo_loss import group_advantages

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from support.tiny import V
 
-from rlif_jax.config.schema import Config, Loss, Reward, Sampling
+from rlif_jax.config import Config, Loss, Reward, Sampling
 from rlif_jax.grpo import init_state, train_batch
 from rlif_jax.kernels.precision import products_of
 from rlif_jax.problem import Problem

@@ -10,7 +10,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Config, Data, Loss, Optim, Reward, Sampling
+from rlif_jax.config import Config, Data, Loss, Optim, Reward, Sampling
 from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.programs import make_programs
 from rlif_jax.run.checkpoint import Checkpoints

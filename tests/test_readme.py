@@ -10,7 +10,7 @@ from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.check import main as check_problems
-from rlif_jax.config.schema import load
+from rlif_jax.config import load
 from rlif_jax.config.validate import validate
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.training import training_problems

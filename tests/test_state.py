@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from support import GOLDENS
 
-from rlif_jax.config.schema import Optim
+from rlif_jax.config import Optim
 from rlif_jax.grpo import init_state, make_init, make_optimizer, state_shapes
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.planning.ahead import local_bytes, mesh_of, total_bytes, with_sharding

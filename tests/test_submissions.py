@@ -5,7 +5,7 @@ import pytest
 from support.tokenizers_of_kinds import byte_fallback, byte_level
 from tokenizers import normalizers
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.console.interrupt import Interrupted
 from rlif_jax.errors import UserError
 from rlif_jax.execution import judgeable

@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Loss, Optim
+from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import make_optimizer, make_update, state_shapes, train_batch
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig, RopeScaling

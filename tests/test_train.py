@@ -18,7 +18,7 @@ from support.fields_read import leaves, recording
 from support.tiny import write_problems
 
 from rlif_jax import step_record
-from rlif_jax.config.schema import Loss, load
+from rlif_jax.config import Loss, load
 from rlif_jax.console.progress import Progress
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge

@@ -8,7 +8,7 @@ from typing import Any
 
 import grain
 
-from rlif_jax.config.schema import Data
+from rlif_jax.config import Data
 from rlif_jax.data.overlap import Overlap, overlaps
 from rlif_jax.data.pipeline import Mixture, Share
 from rlif_jax.data.selection import (

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution.asserted import run_asserted
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, decide_asserted

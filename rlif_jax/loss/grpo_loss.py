@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rlif_jax.batch import Array
-from rlif_jax.config.schema import Loss
+from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_normalised, group_statistics
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.config.schema import Loss, Reward
+from rlif_jax.config import Loss, Reward
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_normalised
 from rlif_jax.rewards.registry import find_reward

@@ -12,7 +12,6 @@ for sample in sampler.generate(["def add(a, b):"], n=8, max_new_tokens=64):
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import jax
@@ -20,7 +19,8 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Array, TokenStats
-from rlif_jax.config.validate import sampling_problems
+from rlif_jax.config import Drawing
+from rlif_jax.config.validate import greedy_problems, range_problems
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.prompts import encode_text
 from rlif_jax.errors import UserError
@@ -183,8 +183,8 @@ class Sampler:
         return limits
 
     def _check(self, tokens, limits, n, temperature, filters, stops) -> None:
-        fields = SimpleNamespace(temperature=temperature, **asdict(filters))
-        problems = sampling_problems("", fields, "n", n)
+        problems = range_problems(Drawing(**asdict(filters), temperature=temperature))
+        problems += greedy_problems(temperature, "n", n)
         if n < 1:
             problems.append(f"n={n} must be at least 1")
         if "" in stops:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rlif_jax.config.schema import Mesh as MeshSizes
+from rlif_jax.config import Mesh as MeshSizes
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
 from rlif_jax.model.decoder import Decoder

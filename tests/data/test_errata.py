@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rlif_jax.config.schema import Config, Data, Eval
+from rlif_jax.config import Config, Data, Eval
 from rlif_jax.console.progress import Progress
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
 from rlif_jax.data.formats.rows import problem_from_row

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import GOLDENS
 
-from rlif_jax.config.schema import Data, PromptStyle
+from rlif_jax.config import Data, PromptStyle
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS
 from rlif_jax.data.prompts import (
     PromptOptions,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.execution.judging import EXECUTION, assert_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Problem, Test, Verdict

@@ -3,7 +3,7 @@
 import pytest
 from support.execution.judging import assert_problem, function_problem, stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Verdict
 

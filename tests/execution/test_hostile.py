@@ -8,7 +8,7 @@ from support.execution.confinement import run_at
 from support.execution.judging import EXECUTION, assert_problem, function_problem, stdin_problem
 from test_isolation import row, workplace
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

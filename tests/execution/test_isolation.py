@@ -13,7 +13,7 @@ from support.execution.judging import stdin_problem
 from support.execution.official import read_rows
 from support.execution.probes import PROBES
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge, weaknesses
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.paths import package_folders, readable_paths

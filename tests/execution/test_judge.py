@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.execution.judging import EXECUTION, function_problem, stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution import judgeable
 from rlif_jax.execution.pool import Judge, SandboxError

@@ -19,7 +19,7 @@ import pytest
 from support.execution.host import at_rest, below, descriptors, settles
 from support.execution.judging import EXECUTION, assert_problem, function_problem, stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Verdict
 

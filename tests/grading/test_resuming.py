@@ -16,7 +16,8 @@ from support import ROOT
 from support.grading import ECHO, GOOD, Grading, sample
 
 from rlif_jax import grade as grade_module
-from rlif_jax.config.schema import own_limits
+from rlif_jax.config import own_limits
+from rlif_jax.config.processors import own_processors
 from rlif_jax.console.meter import Meter
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge, SandboxError
@@ -291,12 +292,12 @@ def test_a_bar_on_a_terminal():
 def test_unknown_or_bad_flags(grading):
     grading.write([GOOD], [{"id": "good", "code": ECHO}])
     assert grading("--execution.workers=0") == 2
-    assert "execution.workers=0 must be at least 1" in grading.errors
+    assert "--execution.workers 0 must be at least 1" in grading.errors
     assert not grading.out.exists()
     assert grading("--runalltests") == 2
 
 
 def test_default_workers_are_the_processors_of_this_process():
     execution = own_limits()
-    assert execution.workers == len(os.sched_getaffinity(0))
+    assert execution.workers == own_processors()
     assert execution.memory_mb == 1024

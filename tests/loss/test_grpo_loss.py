@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_jax.config.schema import Loss
+from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.loss.grpo_loss import (
     group_advantages,

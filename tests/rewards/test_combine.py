@@ -7,7 +7,8 @@ import pytest
 from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config.schema import Config, Execution, Reward, read_config_file
+from rlif_jax.config import Config, Execution, Reward
+from rlif_jax.config.load import read_config_file
 from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
 from rlif_jax.loss.grpo_loss import group_advantages
