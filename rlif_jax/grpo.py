@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config.schema import Loss, Optim
-from rlif_jax.loss.grpo_loss import loss_denominator, policy_loss
+from rlif_jax.loss.aggregation import loss_denominator
+from rlif_jax.loss.policy import policy_loss
 from rlif_jax.scoring import completion_stats, sequences, split_rows
 from rlif_jax.sharding import replicated
 

@@ -28,7 +28,7 @@ from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes, train_batch
 from rlif_jax.kernels.precision import products_of
-from rlif_jax.loss.grpo_loss import group_advantages
+from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.run.checkpoint import Checkpoints
