@@ -17,7 +17,7 @@ from support import ROOT
 from support.fields_read import leaves, recording
 from support.tiny import write_problems
 
-from rlif_jax import step_record
+from rlif_jax import step as step_page
 from rlif_jax.config.schema import Loss, load
 from rlif_jax.console.progress import Progress
 from rlif_jax.errors import UserError
@@ -310,13 +310,13 @@ def read_by_records(monkeypatch) -> list:
     """The arrays that metrics and records are given from now on."""
     given = []
     for name in ("reward_metrics", "rollout_metrics", "completion_records"):
-        original = getattr(step_record, name)
+        original = getattr(step_page, name)
 
         def spy(*args, original=original, **kwargs):
             given.extend(jax.tree.leaves((args, kwargs)))
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(step_record, name, spy)
+        monkeypatch.setattr(step_page, name, spy)
     return given
 
 

@@ -21,10 +21,10 @@ from rlif_jax.sampler.pool_shape import PoolShape, bucket
 from rlif_jax.sampler.requests import Finished, Request, Stop
 
 _NARROWEST = 4
-"""Slots of a shard below which a narrower program is not worth compiling."""
+"""Slots of a shard below which a narrower stage is not worth compiling."""
 
 _REFILL_SHARE = 32
-"""One part in so many of the slots must have ended before a chunk is left to refill them."""
+"""A chunk is left to refill slots once one in this many has ended."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class Schedule:
 
     @property
     def each(self) -> int:
-        """Slots of a row shard in the program that runs now."""
+        """Slots of a row shard in the stage that runs now."""
         return len(self._shards[0].slots)
 
     @property
     def width(self) -> int:
-        """Slots of the program that runs now."""
+        """Slots of the stage that runs now."""
         return self.each * len(self._shards)
 
     @property
@@ -244,7 +244,7 @@ class Schedule:
         if self._waiting:
             return max(1, self.width // _REFILL_SHARE)
         if self._may_shrink and self.each > _NARROWEST and self.each % 2 == 0:
-            # So many at least, before each shard's sequences fit into half of its slots.
+            # At least this many, before each shard's sequences fit into half of its slots.
             over = [self.each // 2 - len(shard.empty) for shard in self._shards]
             return max(1, sum(count for count in over if count > 0))
         return self.width
