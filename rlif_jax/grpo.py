@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
-from rlif_jax.config.schema import Loss, Optim
+from rlif_jax.config import Loss, Optim
 from rlif_jax.loss.aggregation import loss_denominator
 from rlif_jax.loss.policy import policy_loss
 from rlif_jax.scoring import completion_stats, sequences, split_rows

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlif_jax.batch import TokenStats
-from rlif_jax.config.schema import Loss
+from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_statistics
 from rlif_jax.problem import Outcome, Verdict

@@ -16,7 +16,7 @@ from support import ROOT
 from support.tiny import write_problems
 from support.two_processes import free_address
 
-from rlif_jax.config.schema import Execution, Mesh
+from rlif_jax.config import Execution, Mesh
 from rlif_jax.data.prompts import DEFAULT_OPTIONS
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments, Processes, evaluate, main

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlif_jax.batch import Prompts, Rollout, TokenStats
-from rlif_jax.config.schema import Loss, Optim
+from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import (
     decayed,
     init_state,

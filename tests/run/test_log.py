@@ -217,7 +217,7 @@ def test_a_killed_process_leaves_whole_lines(tmp_path):
     program = f"""
 import itertools
 from pathlib import Path
-from rlif_jax.config.schema import Config
+from rlif_jax.config import Config
 from rlif_jax.run.log import RunLog
 with RunLog(Path({str(tmp_path)!r}), Config()) as log:
     for step in itertools.count(1):
@@ -347,7 +347,7 @@ def test_a_device_without_space_is_named(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from rlif_jax.config.schema import Config
+from rlif_jax.config import Config
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.run.log import RunLog
 
