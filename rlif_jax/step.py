@@ -6,8 +6,8 @@ This is the page to start reading. It is not the life of a run (train.py), nor t
 rewards/ turn Evidence into rewards, loss/ has the loss, grpo.py the gradient and the update.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ from rlif_jax.scoring import Score, make_score, make_scores
 from rlif_jax.submissions import Answers, Submissions
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Stages:
     """The compiled stages of a configuration; each compiles once for each shape of its input.
 
@@ -202,7 +202,7 @@ def train_step(
         for mini in mini_batches(batch, cfg.loss):
             state, measured = stages.update(state, mini)
             updates.append(measured)
-        state = state.replace(step=state.step + 1)
+        state = dataclasses.replace(state, step=state.step + 1)
         updates = jax.device_get(updates)
     with clock("record"):
         record = StepRecord(

@@ -71,7 +71,7 @@ class Submissions:
         """Decode these rows, if any, extract their programs and hand them to the judge."""
         for row, sampled in zip(rows.tolist(), tokens, strict=True):
             n = row // self._group
-            answer = without_end(self._tokenizer, sampled, self._eos_ids)
+            answer = without_end(self._tokenizer, sampled.tolist(), self._eos_ids)
             text = continuation(self._tokenizer, self._prompts[n].tokens, answer)
             self.texts[row] = text
             self.codes[row] = extract_code(text, self._thinking_open[n])

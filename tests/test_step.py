@@ -121,7 +121,7 @@ def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
         assert len(minis) == 6
         for mini in minis:
             state, _ = stages.update(state, mini)
-        state = state.replace(step=state.step + 1)
+        state = dataclasses.replace(state, step=state.step + 1)
         want = want * (1 - decay * rate * min(1.0, step / warmup)) ** 6
         np.testing.assert_allclose(state.params["embed"].get_value(), want, rtol=1e-5)
         if step == 2:

@@ -133,7 +133,7 @@ def test_a_resumed_run_loads_the_source_for_the_anchor_only(flags, tmp_path, cap
     assert (numbers(tmp_path / "parts")[-1].get("loss/kl", 0) > 0) == bool(kl_coef)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(flags, tmp_path, capsys):
+def test_ctrl_c_saves_and_says_how_to_resume(flags, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = [config("prob_disparity"), *flags, "--steps=500", "--eval.every=0"]
     arguments += [f"--run-dir={folder}", "--checkpoint.every=0"]

@@ -101,8 +101,11 @@ def recorded_source(folder: Path) -> str | None:
 def run_facts(
     opened: OpenModel, dtype: str, mesh: Mesh, isolation: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What config.json says beside the configuration: the devices, how candidate programs are
-    isolated, which model was opened, and how precisely its products are computed."""
+    """What config.json says of a run beside its configuration.
+
+    The devices, how candidate programs are isolated (None: they are not run), the model that was
+    opened, and how precisely its products are computed.
+    """
     return {
         "platform": jax.default_backend(),
         "devices": [str(device) for device in mesh.devices.flat],

@@ -25,7 +25,7 @@ class ResumePoint:
     recorded: bool
 
     def split(self, kept: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
-        """What a checkpoint kept as the place in the data, and the metrics to record; {} for none.
+        """What a checkpoint kept: the place in the data, and the metrics that are still to record.
 
         An evaluation that was repeated before leaves the checkpoint as it is.
         """

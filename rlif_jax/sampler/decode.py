@@ -32,12 +32,12 @@ class Slots:
     sequence that continues.
     """
 
-    x: Array
-    length: Array
-    drawn: Array
-    limit: Array
-    key: Array
-    live: Array
+    x: jax.Array
+    length: jax.Array
+    drawn: jax.Array
+    limit: jax.Array
+    key: jax.Array
+    live: jax.Array
 
 
 @struct.dataclass

@@ -181,7 +181,7 @@ def _on_device(params: Any, cfg: ModelConfig, shape: PoolShape) -> _Device:
     )
     slots = empty_slots(shape.slots, cfg.embed, cfg.dtype)
     prompt_x = jnp.zeros((sharding.row_shards(), cfg.embed), cfg.dtype)
-    everything = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden"))
+    everything: Any = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden"))
     mesh = jax.sharding.get_mesh()
     if mesh.empty or mesh.size == 1:
         # Nothing moves, but with one sharding for all no stage is compiled twice.

@@ -46,7 +46,7 @@ def make_sample(
     def sample(
         params,
         prompts: Sequence[Sequence[int]],
-        key: Array,
+        key: jax.Array,
         rows_finished: RowsFinished | None = None,
     ) -> tuple[Rollout, Usage]:
         nonlocal widest

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
@@ -137,7 +137,7 @@ class Sampler:
             for one in several:
                 at_eos = not ignore_eos and one.tokens[-1] in self._cfg.eos_ids
                 finish = "length" if one.truncated else "eos" if at_eos else "stop"
-                prompt, answer = one.request // n, one.tokens
+                prompt, answer = one.request // n, one.tokens.tolist()
                 if not ignore_eos:
                     answer = without_end(self._tokenizer, answer, self._cfg.eos_ids)
                 text = continuation(self._tokenizer, prompts[prompt], answer)
@@ -168,8 +168,9 @@ class Sampler:
         if isinstance(prompt, str):
             return encode_text(self._tokenizer, prompt)
         if len(prompt) and isinstance(prompt[0], Mapping):
-            return encode_text(self._tokenizer, render_chat(self._tokenizer, prompt)[0])
-        return [int(token) for token in prompt]
+            messages = cast(Sequence[Mapping[str, str]], prompt)
+            return encode_text(self._tokenizer, render_chat(self._tokenizer, messages)[0])
+        return [int(token) for token in cast(Sequence[int], prompt)]
 
     def _limits(self, max_new_tokens: int | Sequence[int], count: int) -> list[int]:
         if isinstance(max_new_tokens, int | np.integer):
