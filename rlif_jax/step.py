@@ -47,7 +47,7 @@ class Stages:
     sync: Sync
     engine: Engine
     sample: Callable[
-        [Any, Sequence[Sequence[int]], Array, RowsFinished | None], tuple[Rollout, Usage]
+        [Any, Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]
     ]
     score: Score
     update: Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array]]]
