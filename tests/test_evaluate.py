@@ -17,12 +17,13 @@ from support.tiny import write_problems
 from support.two_processes import free_address
 
 from rlif_jax.config import Execution, Mesh
-from rlif_jax.data.prompts import DEFAULT_OPTIONS, pad_prompts
+from rlif_jax.data.prompts import DEFAULT_OPTIONS
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import Arguments, Processes, evaluate, main
 from rlif_jax.evaluation.drawing import held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.execution.pool import Judge
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.sharding import make_mesh
@@ -138,10 +139,10 @@ def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
     assert {(text, total) for text, _, total in told} == {(f"evaluating {three.name}", 6)}
     done = [count for _, count, _ in told]
     assert done[0] == 0 and done[-1] == 6 and done == sorted(done) and len(set(done)) > 3
-    prompts = pad_prompts([prompt.tokens for prompt in three.prompts], 2, 1)
-    rollout = make_sample(
-        graphdef, samples_per_prompt=2, temperature=1.0, max_new_tokens=30, pad_id=2
-    )(params, prompts, jax.random.key(0))
+    prompts = [prompt.tokens for prompt in three.prompts]
+    engine = Engine(graphdef, temperature=1.0)
+    sample = make_sample(engine, samples_per_prompt=2, max_new_tokens=30, pad_id=2)
+    rollout, _ = sample(params, prompts, jax.random.key(0))
     assert [rows[divmod(i, 2)]["length"] for i in range(6)] == rollout.length.tolist()
     assert len(set(rollout.length.tolist())) > 1
     length = metrics_of(three, rows, 2, 1)["eval/adding/response_length"]

@@ -15,7 +15,7 @@ LAYERS = (
     {"model"},
     {"weights", "scoring", "sampler", "metrics", "run", "grading"},
     {"grpo", "evaluation", "submissions", "planning", "reporting"},
-    {"programs", "step_record"},
+    {"step"},
     {"train", "evaluate", "grade", "check", "convert"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -23,7 +23,7 @@ from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.sampler.draw import key_data, row_keys
-from rlif_jax.sampler.engine import Sampling, Usage
+from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.pool_shape import Batching, PoolShape, pool_shape
 from rlif_jax.sampler.requests import Finished, Request
@@ -119,8 +119,7 @@ def make_evaluation(
     """
     n, problems = samples_per_problem, held_out.problems
     tokens_of = [prompt.tokens for prompt in held_out.prompts]
-    texts = [prompt.text for prompt in held_out.prompts]
-    sampling = Sampling(graphdef, batching=batching, temperature=temperature, filters=filters)
+    engine = Engine(graphdef, batching=batching, temperature=temperature, filters=filters)
     stops = make_stop(tokenizer, stop) if stop else None
     shape: PoolShape | None = None
 
@@ -148,7 +147,9 @@ def make_evaluation(
         keys = key_data(row_keys(key, n * len(problems)))
         rows = [row for row in range(n * len(problems)) if divmod(row, n) not in done]
         requests = [Request(row // n, keys[row], max_new_tokens) for row in rows]
-        submissions = Submissions(problems, texts, n, tokenizer, judge, eos_ids=cfg.eos_ids)
+        submissions = Submissions(
+            problems, held_out.prompts, n, tokenizer, judge, eos_ids=cfg.eos_ids
+        )
         drawn: dict[int, Finished] = {}
 
         def keep_judged(wait_s: float | None = None) -> None:
@@ -175,7 +176,7 @@ def make_evaluation(
                 notice(f"evaluating {held_out.name}", count, len(rows))
 
         tell()
-        for finished in sampling.run(
+        for finished in engine.run(
             params, tokens_of, requests, shape=shape, stop=stops, usage=usage
         ):
             ended = [rows[one.request] for one in finished]

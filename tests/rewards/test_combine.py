@@ -11,7 +11,7 @@ from rlif_jax.config import Config, Execution, Reward
 from rlif_jax.config.load import read_config_file
 from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
-from rlif_jax.loss.grpo_loss import group_advantages
+from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.problem import Outcome, Verdict
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.train import all_tests

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from rlif_jax.data.prompts import pad_prompts
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.sampler.sampler import Sampler
@@ -33,22 +33,15 @@ BATCHING = Batching(slots=8, page=32, chunk=8, narrow=False)
 def sampled(opened, mesh, narrow: bool) -> dict:
     """The rollout of `make_sample`, and the rows that it told of before, in order."""
     graphdef, params = nnx.split(opened.load("float32", False, mesh))
-    sample = make_sample(
-        graphdef,
-        samples_per_prompt=G,
-        temperature=0.9,
-        max_new_tokens=C,
-        pad_id=2,
-        batching=replace(BATCHING, narrow=narrow),
-    )
+    engine = Engine(graphdef, temperature=0.9, batching=replace(BATCHING, narrow=narrow))
+    sample = make_sample(engine, samples_per_prompt=G, max_new_tokens=C, pad_id=2, prompt_bucket=8)
     told = []
 
     def rows_finished(rows, tokens):
         told.append([rows.tolist(), [one.tolist() for one in tokens]])
 
     params = make_sync(graphdef)(params)
-    prompts, key = pad_prompts(PROMPTS, 2, 8), jax.random.key(5)
-    rollout = whole(sample(params, prompts, key, rows_finished))
+    rollout = whole(sample(params, PROMPTS, jax.random.key(5), rows_finished)[0])
     return {
         "tokens": rollout.tokens.tolist(),
         "mask": rollout.mask.tolist(),
