@@ -84,7 +84,9 @@ def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch)
 
 def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
-        with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 has '\['"):
+        with pytest.raises(
+            UserError, match=r"'double' cannot be judged: test 2 of 'double' has '\['"
+        ):
             Submissions([doubles("1"), doubles("1", "[")], ["", ""], 4, byte_level(), judge)
         Submissions([doubles("[")], [""], 4, byte_level(), None)  # nothing is run
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlif_jax.data.formats.rows import check_unicode, function_name
+from rlif_jax.data.formats.fields import check_unicode, function_name, json_value
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Test
 
@@ -33,12 +33,7 @@ def cases_of(value: Any, field: str, private: bool, where: str) -> list[Case]:
     Raises UserError when it holds anything else.
     """
     if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{where}: field {field} is not JSON ({error}); it starts with {value[:40]!r}."
-            ) from error
+        value = json_value(value, field, where)
     if value is None or value == "":
         return []
     if isinstance(value, dict):

@@ -15,17 +15,21 @@ Dataset, iamtarun/code_contest_processed) or in two lists `test_input` and `test
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.formats.cases import Case, cases_of, tests_of
-from rlif_jax.data.formats.fields import id_field, text_field
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import check_unicode, positive_seconds
+from rlif_jax.data.formats.fields import (
+    check_unicode,
+    id_field,
+    json_value,
+    positive_seconds,
+    text_field,
+)
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Problem
 
 STATEMENTS = ("question", "description", "problem")
@@ -180,12 +184,7 @@ def _solutions(row: Mapping[str, Any], where: str) -> Any:
     value = row.get("solutions") or []
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: field solutions is not JSON ({error}); it starts with {value[:40]!r}."
-        ) from error
+    return json_value(value, "solutions", where)
 
 
 def _programs(value: Any, field: str, where: str) -> list[str]:

@@ -15,10 +15,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rlif_jax.data.formats.fields import id_field, text_field
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import function_name, positive_seconds
+from rlif_jax.data.formats.fields import function_name, id_field, positive_seconds, text_field
 from rlif_jax.errors import UserError
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Problem, Test
 
 _METHOD = re.compile(r"Solution\(\)\.(\w+)")
@@ -99,7 +98,7 @@ def _check_plain(test: str, preamble: str, where: str) -> None:
         used, defined = _names(parsed(test)), parsed(preamble).body
     except ValueError as error:
         raise UserError(
-            f"{where}: field test or prompt is no Python: {error}; correct it or remove the row."
+            f"{where}: field test or prompt is not Python: {error}; correct it or remove the row."
         ) from error
     helpers = {
         node.name: node for node in defined if isinstance(node, ast.FunctionDef | ast.ClassDef)

@@ -30,10 +30,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_jax.data.formats.evalplus import evalplus_tests, has_inputs
-from rlif_jax.data.formats.fields import id_field, text_field, texts_field
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import function_name, positive_seconds
+from rlif_jax.data.formats.fields import (
+    function_name,
+    id_field,
+    positive_seconds,
+    text_field,
+    texts_field,
+)
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Problem, Test
 
 TEST_FIELDS = (
@@ -141,7 +146,7 @@ def _called(test: str, number: int, where: str) -> list[str]:
         tree = parsed(test)
     except ValueError as error:
         raise UserError(
-            f"{where}: field test_list, test {number} is no Python: {error}, in {shown(test)}; "
+            f"{where}: field test_list, test {number} is not Python: {error}, in {shown(test)}; "
             "write statements that assert."
         ) from error
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -25,8 +25,13 @@ from typing import Any
 
 from rlif_jax.data.formats.cases import Case, as_json, cases_of, tests_of
 from rlif_jax.data.formats.contest import first_python
-from rlif_jax.data.formats.fields import id_field, text_field
-from rlif_jax.data.formats.rows import json_field, positive_seconds, text_in
+from rlif_jax.data.formats.fields import (
+    id_field,
+    json_field,
+    positive_seconds,
+    text_field,
+    text_in,
+)
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem, Test
 

@@ -8,20 +8,14 @@ from typing import Any
 
 from rlif_jax.data.dates import Window, in_window
 from rlif_jax.data.faults import RowFault, lines_of
-from rlif_jax.data.formats.detect import problem_from_any
+from rlif_jax.data.formats.detect import read_row
 from rlif_jax.data.formats.evalplus import check_release_row, is_evalplus, release_path
+from rlif_jax.data.sets.builder import SPLITS
+from rlif_jax.data.sets.content import Content, Parsed, jsonl_content, listed_content
 from rlif_jax.data.sets.humaneval import humaneval_problems
 from rlif_jax.data.sets.livecodebench import is_livecodebench, parse_name, read_release_row
 from rlif_jax.data.sets.release_files import release_files
-from rlif_jax.data.sets.stored import (
-    SPLITS,
-    BuiltSet,
-    Content,
-    Entry,
-    built_set,
-    jsonl_content,
-    listed_content,
-)
+from rlif_jax.data.sets.stored import BuiltSet, Entry, built_set
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -130,16 +124,16 @@ def _contents(name: str) -> tuple[list[Content], Window | None]:
     )
 
 
-def _read_row(row: Any, where: str) -> tuple[Problem, Any]:
-    problem = problem_from_any(row, where)
-    return problem, row.get("split")
+def _read_row(row: Any, where: str) -> Parsed:
+    problem, warning = read_row(row, where)
+    return problem, row.get("split"), warning
 
 
-def _read_plus_row(name: str, row: Any, where: str) -> tuple[Problem, Any]:
-    problem, split = _read_row(row, where)
+def _read_plus_row(name: str, row: Any, where: str) -> Parsed:
+    problem, split, warning = _read_row(row, where)
     place = f"{where} (id {problem.id!r})"
     check_release_row(row, bool(problem.starter_code), name, place)
-    return problem, split
+    return problem, split, warning
 
 
 def _distinct(

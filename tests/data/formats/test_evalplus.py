@@ -7,7 +7,7 @@ import pytest
 from rlif_jax.config import schema as config
 from rlif_jax.data.formats.detect import problem_from_any
 from rlif_jax.data.formats.evalplus import INPUTS_PER_TEST, evalplus_tests
-from rlif_jax.data.formats.rows import problem_from_row, row_from_problem
+from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Verdict

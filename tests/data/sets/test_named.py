@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import rlif_jax
-from rlif_jax.data.formats.rows import problem_from_row
+from rlif_jax.data.formats.livecodebench import problem_from_row
+from rlif_jax.data.sets.builder import CheckedRows, CodeProblems
 from rlif_jax.data.sets.humaneval import humaneval_problems
 from rlif_jax.data.sets.named import problem_source
-from rlif_jax.data.sets.stored import CheckedRows, CodeProblems
 from rlif_jax.errors import UserError
 
 SHARED_CACHE = os.environ.get("RLIF_CACHE", "")
@@ -312,8 +312,8 @@ def test_digests_tell_problems_apart_wherever_they_are(tmp_path, rows):
 def test_rows_are_written_as_they_come(tmp_path, rows, cache, monkeypatch):
     """Memory does not have to hold a set: TFDS's own writer would want TensorFlow here."""
     monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 100)
-    monkeypatch.setattr("rlif_jax.data.sets.stored.ROWS_OF_FILE", 4)
-    monkeypatch.setattr("rlif_jax.data.sets.stored._TOGETHER_CHARACTERS", 1000)
+    monkeypatch.setattr("rlif_jax.data.sets.builder.ROWS_OF_FILE", 4)
+    monkeypatch.setattr("rlif_jax.data.sets.builder.CHARACTERS_TOGETHER", 1000)
     for row in rows:
         row["split"] = "train"
     found = problems(write(tmp_path / "set.jsonl", rows), "train")
