@@ -53,9 +53,9 @@ def _flaws_of_tests(problem: Problem, parse: bool) -> Iterator[str]:
             for text in (*filter(str.strip, test.input.split("\n")), *test.outputs):
                 if why := json_error(text):
                     yield (
-                        f"test {number} of {name!r} has {shown(text)}, which is not JSON "
-                        f"({why}); arguments are one JSON value per line, a result is one JSON "
-                        "value"
+                        f"test {number} of the function {name!r} has {shown(text)}, which is not "
+                        f"JSON ({why}); arguments are one JSON value per line, a result is one "
+                        "JSON value"
                     )
         elif test.kind == "assert" and (flaw := _flaw_of_source(test.input, name, parse)):
             yield f"test {number} {flaw}"

@@ -115,12 +115,9 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
             f"{name} in {files.location} is damaged or was cut short: {why}; fetch it again"
         )
 
-    size = files.size(name)
-    if size < 8:
-        raise damaged(f"it has {size} bytes")
     length = struct.unpack("<Q", files.read(name, 0, 8))[0]
-    if length > min(size - 8, _LONGEST_HEADER):
-        raise damaged(f"its header says it is {length} bytes long, the file has {size}")
+    if length > _LONGEST_HEADER or not files.has_byte(name, 7 + length):
+        raise damaged(f"its header says it is {length} bytes long, and the file is shorter")
     try:
         text = files.read(name, 8, 8 + length).decode()  # UTF-8 alone, as the library reads it
         header = json.loads(text, object_pairs_hook=_unique)
@@ -137,8 +134,9 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
             raise damaged(f"{what}, has {stop - start} bytes")
         tensors[key] = StoredTensor(name, 8 + length + start, kind, shape)
         end = stop
-    if 8 + length + end != size:
-        raise damaged(f"its tensors end at byte {8 + length + end}, the file has {size}")
+    end += 8 + length
+    if not files.has_byte(name, end - 1) or files.has_byte(name, end):
+        raise damaged(f"its tensors end at byte {end}, and the file does not")
     return tensors
 
 
@@ -151,10 +149,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(value: Mapping[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
-    """(kind, shape, start, stop) of a header's entry; raises ValueError for what is no entry."""
+    """(kind, shape, start, stop) of a header's entry; raises ValueError for an invalid one."""
     kind, shape, (start, stop) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-    if not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop)):
-        raise ValueError("a shape or range that is none")
+    if not all(type(n) is int and 0 <= n < 2**62 for n in (*shape, start, stop)):
+        raise ValueError("an invalid shape or range")
     return str(kind), shape, start, stop
 
 

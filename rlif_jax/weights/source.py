@@ -24,10 +24,10 @@ from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.storage.bucket import open_files
 from rlif_jax.storage.files import Files, LocalFiles
-from rlif_jax.storage.hub import fetch_hub
 from rlif_jax.weights import gguf, gguf_tokenizer
 from rlif_jax.weights import orbax_folder as orbax_weights
 from rlif_jax.weights.hf_config import hf_config, read_hf_config
+from rlif_jax.weights.hub_model import fetch_model
 from rlif_jax.weights.parameters import (
     FLOAT32,
     Notice,
@@ -213,7 +213,7 @@ def open_model(source: str) -> OpenModel:
     if source.endswith(".gguf"):
         return _open_gguf(source, Path(source).expanduser())
     if source.startswith("hf:"):
-        hub = fetch_hub(source)
+        hub = fetch_model(source)
         definite = f"{source.partition('@')[0]}@{hub.revision}"
         return _open_folder(definite, LocalFiles(hub.path), hub.revision)
     if source.startswith("gs://"):

@@ -287,9 +287,9 @@ def test_a_long_expected_output_fits(run):
         (function_problem("", ("1", "1")), "no entry_point names it"),
         (
             function_problem("f", ("1", "abc")),
-            "test 1 of 'f' has 'abc', which is not JSON",
+            "test 1 of the function 'f' has 'abc', which is",
         ),
-        (function_problem("f", ("1", "1"), ("[", "1")), r"test 2 of 'f' has '\['"),
+        (function_problem("f", ("1", "1"), ("[", "1")), r"test 2 of the function 'f' has '\['"),
         (Problem("kind", "", (Test("", "", "interactive"),)), "kind 'interactive'"),
     ],
 )

@@ -20,7 +20,7 @@ from support.tiny import write_problems
 
 from rlif_jax.convert import Arguments, convert
 from rlif_jax.errors import UserError
-from rlif_jax.storage.hub import fetch_hub
+from rlif_jax.weights.hub_model import fetch_model
 
 REPO = "org/tiny-model"
 INDEX = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
@@ -57,9 +57,10 @@ PROGRAM = """
 import json, sys
 from rlif_jax.errors import UserError
 from rlif_jax.storage import hub
+from rlif_jax.weights.hub_model import fetch_model
 hub.SECONDS_BETWEEN_LINES = 0.05
 try:
-    folder = hub.fetch_hub(sys.argv[1])
+    folder = fetch_model(sys.argv[1])
     print(json.dumps({"path": str(folder.path), "revision": folder.revision}))
 except UserError as error:
     print(json.dumps({"error": str(error)}))
@@ -74,7 +75,7 @@ def hub():
 
 @pytest.fixture
 def fetch(hub, tmp_path):
-    """fetch_hub in a new process, since the client reads its environment once."""
+    """fetch_model in a new process, since the client reads its environment once."""
 
     def run(source=f"hf:{REPO}", stderr=subprocess.PIPE, first="", **variables) -> dict:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSF"))}
@@ -286,7 +287,7 @@ MALFORMED = ("foo", "a/b/c", "", "a/b@", "a/", "/b", "a b/c", "a/b@../../x", "a/
 def test_malformed_names(name):
     source = f"hf:{name}"
     with pytest.raises(UserError, match="hf:ORG/NAME@REVISION") as error:
-        fetch_hub(source)
+        fetch_model(source)
     assert repr(source) in str(error.value)
 
 

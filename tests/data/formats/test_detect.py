@@ -138,7 +138,7 @@ def test_row_of_no_schema_hears_of_the_nearest_and_of_all(row, message):
                 "public_test_cases": '[{"input": "nope", "output": "1"}]',
                 "private_test_cases": "[]",
             },
-            "test 1 of 'f' has 'nope', which is not JSON",
+            "test 1 of the function 'f' has 'nope', which is not JSON",
         ),
     ],
 )
