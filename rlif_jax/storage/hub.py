@@ -93,9 +93,7 @@ def fetch(wanted: Wanted) -> HubFolder:
             if cached is None:
                 raise
             if not isinstance(error, OfflineModeIsEnabled):
-                _say(
-                    f"the Hub is out of reach for {wanted.source}; using the copy in {cached.path}"
-                )
+                _say(f"{wanted.source}: the Hub is out of reach; using the copy in {cached.path}")
             return cached
         snapshot = folder / "snapshots" / commit
         if all(_cached_file(wanted, repo, name, revision) == snapshot / name for name in sizes):

@@ -291,12 +291,25 @@ def test_malformed_names(name):
     assert repr(source) in str(error.value)
 
 
-def test_plain_lines_in_a_pipe(hub, fetch):
-    go_on = hub.wait["model-1-of-2.safetensors"] = threading.Event()
-    threading.Timer(1.5, go_on.set).start()
-    lines = fetch()["stderr"].splitlines()
+def test_plain_lines_in_a_pipe(hub, fetch, tmp_path):
+    """One file is held back until the line that tells of the others is there."""
+    held = hub.wait["model-1-of-2.safetensors"] = threading.Event()
+    log, arrived = tmp_path / "stderr", f"downloaded 1 of 1 MB of hf:{REPO}"
+
+    def watch() -> None:
+        while arrived not in log.read_text().splitlines() and not held.wait(0.05):
+            pass
+        held.set()
+
+    with log.open("w") as stderr:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        fetch(stderr=stderr)
+        held.set()
+        watcher.join()
+    lines = log.read_text().splitlines()
     assert any(line.startswith(f"downloading hf:{REPO} (1 MB) to ") for line in lines)
-    assert any(line == f"downloaded 1 of 1 MB of hf:{REPO}" for line in lines)
+    assert arrived in lines
     assert not any("%|" in line for line in lines)
     assert "download" not in fetch()["stderr"]
 
