@@ -19,6 +19,9 @@ from rlif_jax.storage.user_cache import cache_folder
 FETCHED_BYTES = 64 << 20  # of an object, in one request
 IN_FLIGHT = 4  # requests for one block
 
+Fetch = Callable[[], ts.KvStore.ReadResult]
+"""A request on its way; the call waits for its result."""
+
 
 class BucketFiles(Files):
     """A folder of a Google Cloud Storage bucket, `gs://BUCKET/PATH`, by tensorstore's gcs driver.
@@ -41,7 +44,7 @@ class BucketFiles(Files):
         spec = {"driver": "gcs", "bucket": bucket, "path": f"{path.strip('/')}/".lstrip("/")}
         quick = {"max_retries": 3, "initial_delay": "200ms", "max_delay": "1s"}
         try:
-            self._store = ts.KvStore.open(spec).result()  # retries for minutes, as a pod needs
+            self._store = ts.KvStore.open(spec).result()  # retries for minutes: pods start slowly
             self._look = ts.KvStore.open(
                 spec | {"context": {"gcs_request_retries": quick}}
             ).result()
@@ -124,19 +127,18 @@ class BucketFiles(Files):
         return found.stamp.generation
 
     def _fill(self, block: np.ndarray, name: str, start: int, row_bytes: int) -> None:
-        running = deque()
+        running: deque[tuple[np.ndarray, Fetch]] = deque()
         for rows, columns in pieces(block.shape, row_bytes, FETCHED_BYTES):
             into = block[rows, columns]
             at = start + rows.start * row_bytes + columns.start
             running.append((into, self._fetch(name, at, at + extent(into.shape, row_bytes))))
             if len(running) == IN_FLIGHT:
-                _cut(*running.popleft(), row_bytes)
+                into, fetch = running.popleft()
+                _cut(into, fetch, row_bytes)
         for into, fetch in running:
             _cut(into, fetch, row_bytes)
 
-    def _fetch(
-        self, name: str, start: int, stop: int | None
-    ) -> Callable[[], ts.KvStore.ReadResult]:
+    def _fetch(self, name: str, start: int, stop: int | None) -> Fetch:
         """Begin to read bytes [start, stop) of an object; the function returned waits for them."""
         future = self._store.read(inside(name, self.location), byte_range=slice(start, stop))
 
@@ -169,9 +171,9 @@ class _CutShortError(UserError):
 
 
 def open_files(location: str | Path) -> Files:
-    """The files of a local folder or of `gs://BUCKET/PATH`, which hold something and can be read.
+    """The files of a local folder or of `gs://BUCKET/PATH`.
 
-    Raises UserError naming the location and the remedy where they do not or cannot.
+    Raises UserError, naming the location and the remedy, for a place that is empty or unreadable.
     """
     text = str(location)
     if text.startswith("gs://"):
@@ -194,7 +196,7 @@ def open_files(location: str | Path) -> Files:
     return files
 
 
-def _cut(into: np.ndarray, fetch: Callable[[], ts.KvStore.ReadResult], row_bytes: int) -> None:
+def _cut(into: np.ndarray, fetch: Fetch, row_bytes: int) -> None:
     """Copy a piece out of the bytes from its first to its last."""
     fetched = np.frombuffer(fetch().value, np.uint8)
     into[...] = np.lib.stride_tricks.as_strided(fetched, into.shape, (row_bytes, 1))

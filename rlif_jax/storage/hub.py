@@ -125,13 +125,8 @@ def _split(source: str) -> tuple[str, str]:
 def _listing(wanted: Wanted, repo: str, revision: str) -> tuple[str, dict[str, int]]:
     """The commit hash of a revision, and the size in bytes of each file to fetch."""
     try:
-        info = HfApi().repo_info(
-            repo,
-            repo_type=wanted.kind,
-            revision=revision,
-            files_metadata=True,
-            timeout=HUB_SECONDS,
-        )
+        ask = HfApi().model_info if wanted.kind == "model" else HfApi().dataset_info
+        info = ask(repo, revision=revision, files_metadata=True, timeout=HUB_SECONDS)
         commit, siblings = str(info.sha), info.siblings or []
     except (ValueError, TypeError, KeyError, AttributeError):  # the client's, for any other answer
         raise HTTPError(

@@ -1,9 +1,9 @@
-"""The tensors of safetensors files: where each lies, checked before any is read; and their writing.
+"""The tensors of safetensors files: their places, checked before any is read, and their writing.
 
 A file is the length of its header (8 bytes, little-endian), a JSON header that gives each tensor's
 type, shape and byte range, and the bytes (https://github.com/huggingface/safetensors#format). Read
-and written here rather than by the library because a process reads only the part of a tensor that
-its devices hold, from buckets too, and writes a file without having all of it in memory.
+and written here rather than by the library, because a process reads only the part of a tensor that
+its devices hold, from buckets, too, and writes a file without holding all of it in memory.
 """
 
 import json
@@ -90,7 +90,7 @@ def _no_weights(files: Files, present: Iterable[str]) -> str:
     if any(name.endswith((".bin", ".pth", ".pt")) for name in present):
         return f"{message}, but PyTorch pickles; save the model again as safetensors"
     if any(name.endswith(".safetensors") for name in present):
-        return f"{message}, but other .safetensors files; fetch {INDEX} as well, or rename the one"
+        return f"{message}, but other .safetensors files; fetch {INDEX}, or rename the only file"
     return f"{message}; give the folder that holds the weights"
 
 
@@ -141,7 +141,7 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, which says nothing twice."""
+    """A JSON object without repeated names."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a name occurs twice")
@@ -173,7 +173,7 @@ def read_block(files: Files, tensor: StoredTensor, rows: slice, columns: slice) 
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written: its name, shape and type; its bytes are asked for when due."""
+    """A tensor to be written: its name, shape and type; its values are read when it is written."""
 
     name: str
     shape: tuple[int, ...]
@@ -188,7 +188,7 @@ class NewTensor:
 def shard(tensors: Iterable[NewTensor], limit: int) -> dict[str, list[NewTensor]]:
     """Tensors in files of at most `limit` bytes each, by Hugging Face's file names, in order.
 
-    A tensor larger than the limit has a file of its own.
+    A tensor larger than the limit fills one file.
     """
     groups: list[list[NewTensor]] = [[]]
     filled = 0

@@ -1,4 +1,4 @@
-"""Problems out of rows of any known schema, told apart by their fields.
+"""Rows of any known schema to problems; a schema is recognised by its fields.
 
 Each schema has a module beside this one: your own problems (`own`, which describes the form),
 LiveCodeBench (`livecodebench`), HumanEval and HumanEval+ (`humaneval`), MBPP and MBPP+ (`mbpp`),
@@ -45,7 +45,7 @@ def problem_from_any(
 def read_row(
     row: Any, where: str = "row", time_limit_s: float = Problem.time_limit_s
 ) -> tuple[Problem, str]:
-    """The problem of a row, and a warning about a row that can be used, "" for no warning.
+    """The problem of a row, and a warning about a valid row, "" for no warning.
 
     The row's schema is the first of `SCHEMAS` whose fields it has. Rows without a time limit of
     their own get `time_limit_s`, in seconds per test.
@@ -79,8 +79,8 @@ def _of_no_schema(row: Mapping[str, Any], where: str) -> UserError:
     return UserError(
         f"{place}: a row of no known schema; its fields are "
         f"{shown(sorted(map(str, row)))}. For the nearest, {nearest.name}, it lacks "
-        f"{' and '.join(' or '.join(names) for names in nearest.lacks(row))}. Schemas are told "
-        f"apart by these fields: {'; '.join(map(str, SCHEMAS))}."
+        f"{' and '.join(' or '.join(names) for names in nearest.lacks(row))}. Schemas are "
+        f"recognised by these fields: {'; '.join(map(str, SCHEMAS))}."
     )
 
 
@@ -97,7 +97,7 @@ class Schema:
     tests: tuple[str, ...]
     fits: Callable[[Mapping[str, Any]], bool] = lambda row: True
     warning: Callable[[Mapping[str, Any]], str] = lambda row: ""
-    """A warning about a row that can be used, "" for no warning."""
+    """A warning about a valid row, "" for no warning."""
 
     def lacks(self, row: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """The groups of which the row has no field."""

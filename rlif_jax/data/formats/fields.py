@@ -1,4 +1,4 @@
-"""Fields of a row of any schema, read so that a bad one is named with its value and the remedy."""
+"""Fields of a row of any schema; errors name the field, its value and the remedy."""
 
 import json
 import keyword
@@ -15,7 +15,8 @@ LONGEST_TIME_LIMIT_S = 86_400.0
 def text_field(row: Mapping[str, Any], name: str, where: str, required: bool = False) -> str:
     """The text in a field, "" where it is absent or null.
 
-    Raises UserError when it is no text, holds half of a surrogate pair, or is blank and `required`.
+    Raises UserError for any other value, for half of a surrogate pair, and for a blank `required`
+    text.
     """
     value = row.get(name)
     if value is None and not required:
@@ -73,7 +74,7 @@ def id_field(row: Mapping[str, Any], names: Iterable[str], where: str) -> str | 
 
 
 def text_in(value: Any, name: str, where: str) -> str:
-    """The value, which must be text; UserError when it is none, or holds half a surrogate pair."""
+    """The value, which must be text; UserError for any other, and for half of a surrogate pair."""
     if not isinstance(value, str):
         raise UserError(f"{where}: field {name} is {shown(value)}, not text; write it as text.")
     check_unicode(value, name, where)
@@ -81,9 +82,12 @@ def text_in(value: Any, name: str, where: str) -> str:
 
 
 def function_name(value: Any, what: str, where: str) -> str | None:
-    """The name of the function that tests call, None for stdin; UserError when it is no name."""
-    if value is None:
-        return None
+    """The name of the function that tests call, None for stdin; UserError for an invalid name."""
+    return None if value is None else valid_name(value, what, where)
+
+
+def valid_name(value: Any, what: str, where: str) -> str:
+    """The name of a function; UserError for an invalid one."""
     if isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value):
         return value
     raise UserError(
@@ -103,7 +107,7 @@ def positive_seconds(value: Any, what: str, where: str) -> float:
 
 
 def check_unicode(text: str, name: str, where: str) -> None:
-    """Half of a surrogate pair is legal in JSON but can be neither stored, tokenized nor piped."""
+    """Raise UserError for half of a surrogate pair: legal in JSON, but neither stored nor piped."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -7,10 +7,10 @@ official harness runs prompt + completion + test + `check(entry_point)` within 3
 
 A model is shown the prompt as starter code, and answers with the whole function. What the prompt
 has before the function (imports, functions that the solution or the test calls) is run before an
-answer by the judge, so that an answer without it is no failure; the test sees the prompt's own
+answer by the judge, so that an answer without it does not fail; the test sees the prompt's own
 functions even where an answer redefines them.
 
-HumanEval+ has rows of this form as well: evalplus/humanevalplus on the Hugging Face Hub with more
+HumanEval+ has rows of this form, too: evalplus/humanevalplus on the Hugging Face Hub with more
 inputs and their results in `test`, EvalPlus's release files with inputs in fields of their own
 (`rlif_jax.data.formats.evalplus`), beside HumanEval's `test` or instead of it.
 """
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlif_jax.data.formats.evalplus import evalplus_tests, has_inputs
-from rlif_jax.data.formats.fields import check_unicode, function_name, positive_seconds
+from rlif_jax.data.formats.fields import check_unicode, positive_seconds, valid_name
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem, Test
 
@@ -47,7 +47,7 @@ def problem_from_humaneval(
         where = f"{where} (task_id {row['task_id']!r})"
     bare = row.get("test") is None and has_inputs(row)
     fields = {name: _text(row, name, where) for name in _FIELDS if name != "test" or not bare}
-    name = function_name(fields["entry_point"], "field entry_point has", where)
+    name = valid_name(fields["entry_point"], "field entry_point has", where)
     for field, function in (("prompt", name), ("test", "check")):
         if field in fields and not defines(function, fields[field]):
             raise UserError(

@@ -12,7 +12,7 @@ from rlif_jax.storage.compressed import decompressor, open_lines
 
 
 def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]]:
-    """Yield (place, row) for each line of a JSONL file; the place names file and line for messages.
+    """Yield (place, row) for each line of a JSONL file; messages use the place, its file and line.
 
     Lines of white space are skipped. Raises UserError when the file cannot be read or a line is not
     JSON.
@@ -27,7 +27,7 @@ def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
     The file may be compressed (`compressed.open_lines`); offsets count decompressed bytes.
 
     Raises UserError when the file, called by the name of its `content`, cannot be read, and when it
-    is one JSON array, which its first character tells.
+    is one JSON array, recognised by its first character.
     """
     offset, begun = 0, False
     try:

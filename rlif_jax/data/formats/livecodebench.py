@@ -5,8 +5,7 @@ A row is a flat mapping of strings; some of them hold JSON (format of
 skeleton of a function ("" for programs that read standard input), `public_test_cases` and
 `private_test_cases` JSON lists of {input, output, testtype}, `metadata` a JSON object whose
 `func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))),
-and copies of the set have lists and objects themselves instead of their JSON, or lack the private
-tests.
+and copies of the set have lists and objects instead of their JSON, or lack the private tests.
 The testtype "assert", a test's `alternatives` and all of `metadata` but `func_name` are ours.
 """
 
@@ -53,7 +52,7 @@ def problem_from_row(
     all other keys of `metadata` go to `Problem.metadata`.
 
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
-    or not text, when its JSON is bad or of the wrong shape, or when there is no test.
+    or not text, when its JSON is invalid or of another shape, or when there is no test.
     """
     statement, where = _statement(row, where, time_limit_s)
     public = _test_cases_of(row, "public_test_cases", where)
@@ -69,9 +68,9 @@ def problem_from_row(
 
 
 def only_public_tests(row: Mapping[str, Any]) -> str:
-    """What to know of a row that lacks its private tests, as a sentence; "" for any other row.
+    """The warning about a row that lacks its private tests; "" for any other row.
 
-    A row that says itself that it has none, by an empty list, is such another.
+    An empty list states that there are none, without a warning.
     """
     if row.get("private_test_cases") is not None:
         return ""
@@ -83,7 +82,7 @@ def only_public_tests(row: Mapping[str, Any]) -> str:
 
 
 def statement_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
-    """As `problem_from_row`, but without tests, which it does not read."""
+    """The `Problem` of a row without its tests, which are not read."""
     return _statement(row, where, _DEFAULT_TIME_LIMIT_S)[0]
 
 
@@ -182,7 +181,7 @@ def _test_cases_of(row: Mapping[str, Any], name: str, where: str) -> list:
 
 
 def _kind(cases: list, entry_point: str | None) -> str:
-    """The kind of a row's tests; that of the first tells a function's two kinds apart."""
+    """The kind of a row's tests; the first test decides between the two kinds of a function."""
     if entry_point is None:
         return "stdin"
     first = cases[0] if cases and isinstance(cases[0], dict) else {}

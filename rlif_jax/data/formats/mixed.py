@@ -118,11 +118,11 @@ def _printed(case: Case, test: Test) -> Test:
             return test
         return dataclasses.replace(test, alternatives=(*test.alternatives, as_json(value)))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return test  # the text is no value, or one that JSON has not
+        return test  # not a Python literal, or not expressible in JSON
 
 
 def _from_json(case: Case) -> Case:
-    """A function's case with values where it has their JSON; the case itself where it has not."""
+    """A function's case with values in place of their JSON; any other case unchanged."""
     if case.function is None or not (isinstance(case.input, str) and isinstance(case.output, str)):
         return case
     try:

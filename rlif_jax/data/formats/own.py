@@ -10,7 +10,7 @@ Your own problems are a JSONL file, one JSON object in each line, with these fie
                                                  entry_point, called with these arguments, returns
                                                  the output; both are any JSON
         "assert area(2, 3) == 6"                 Python that asserts what entry_point returns; also
-                                                 {"assert": "..."}, of several lines if need be
+                                                 {"assert": "..."}, of one or more lines
     entry_point   text       the function that tests call; leave it out for programs
     starter_code  text       optional: the beginning of the answer, shown with the prompt
     solution      text       optional: a whole program that passes, by which the tests are checked
@@ -19,26 +19,26 @@ Your own problems are a JSONL file, one JSON object in each line, with these fie
                   text       optional: what scores are broken down and problems filtered by
     split         text       optional, in all rows or in none: "train" or "validation"
 
-Tests of Python that asserts cannot ask everything. The program runs in another process, and copies
+Tests of Python that asserts have limits. The program runs in another process, and copies
 pass between it and the test, as plain data: None, booleans, numbers, texts, bytes, lists, tuples,
 sets, dicts and ranges of these, and the builtin types of all these (int, not a class of that name).
 So
 
-- a test fails when an argument or a result is anything else: a generator or another iterator (also
-  inside `list(...)` in the test), a view of a dict, a deque, an array of NumPy, a Decimal or
-  Fraction that equals no int or float, a date, a function, an object of the program's own class;
+- a test fails for any other argument or result: a generator or another iterator (also inside
+  `list(...)` in the test), a view of a dict, a deque, an array of NumPy, a Decimal or Fraction that
+  does not equal an int or float, a date, a function, an object of the program's own class;
 - a result may be a match of `re`, but an argument may not, nor anything inside a result: the test
-  can ask whether it is true or None, and it has no method and is equal to nothing of the test's;
+  can ask whether it is true or None, but it has no methods and equals nothing of the test;
 - a test can call entry_point, a function or a method of a class Solution, and nothing else of the
   program: no second function, no class, no method of a result;
 - an instance of a subclass becomes its builtin base (a Counter a dict, a namedtuple a tuple), and
   an exception the nearest builtin one; what `is` says of a result means nothing;
-- the order in which a set is iterated is not kept: `list(f(x))` of one may differ on the two sides;
-- what a call changes in a list, dict or set that it was given, the test sees in that argument, but
-  not in another name that the test has for a part of it.
+- the iteration order of a set is not kept: `list(f(x))` may differ between program and test;
+- changes that a call makes to a list, dict or set that it was given are seen by the test in that
+  argument, but not through another name that the test has for a part of it.
 
 Other fields are ignored, unless they look like one of these misspelt, or their name says that they
-hold tests: a row is used with all of its tests, or refused. For example
+hold tests: a row is used with all of its tests or refused. For example
 
     {"id": "double", "prompt": "Write a function double(x) that returns 2x.",
      "tests": [{"input": [2], "output": 4}], "entry_point": "double",

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation")
 """Parts of a set that its rows may name."""
 RECORDS, STATEMENTS = "problems", "statements"
 """What TFDS calls splits: whole rows, and the same without tests, which may be many megabytes.
-The parts of a set in the sense of `SPLITS` are told by its entries."""
+Which of `SPLITS` a problem belongs to, its entry says."""
 
 ROWS_OF_FILE = 1024
 CHARACTERS_TOGETHER = 10_000_000
@@ -32,8 +32,8 @@ CHARACTERS_TOGETHER = 10_000_000
 class CodeProblems(FileReaderBuilder):
     """LiveCodeBench rows in the order of their content; info.metadata has what is known of them.
 
-    The version is that of what is stored, which the readers of rows decide, too: a new one has
-    every set built anew.
+    The version covers the stored form and the readers of rows: a new version has every set built
+    again.
     """
 
     VERSION = tfds.core.Version("4.0.0")
@@ -59,23 +59,26 @@ class CodeProblems(FileReaderBuilder):
 
         TFDS's own generators would keep all rows in memory, and need TensorFlow beyond 1 GB.
         """
+        checked = self._rows
+        if checked is None:
+            raise ValueError("a builder without rows only opens a set")
         info = self._info()  # of the folder as it is called now
         writer = tfds.core.SequentialWriter(info, ROWS_OF_FILE, file_format="array_record")
         writer.initialize_splits([RECORDS, STATEMENTS])
-        for rows in _gathered(self._rows):
+        for rows in _gathered(checked):
             writer.add_examples({RECORDS: rows, STATEMENTS: list(map(without_tests, rows))})
         writer.close_all()
         self.info.set_splits(info.splits)
-        rows = self._rows
-        self.info.metadata.update(
-            entries=rows.entries,
-            skipped=rows.stored(rows.skipped),
-            warnings=rows.stored(rows.warnings),
+        metadata: Any = self.info.metadata
+        metadata.update(
+            entries=checked.entries,
+            skipped=checked.stored(checked.skipped),
+            warnings=checked.stored(checked.warnings),
         )
 
 
 def _gathered(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
-    """Rows in lists, as TFDS writes its account of the set anew with each list."""
+    """Rows in lists, since TFDS writes its description of the set again for each list."""
     several, size = [], 0
     for row in rows:
         several.append(row)
@@ -88,11 +91,11 @@ def _gathered(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
 
 
 class CheckedRows:
-    """The rows to store, one after the other; what is known of them gathers in `entries`.
+    """The rows to store, one after the other.
 
-    An entry holds the values of an `Entry`. `skipped` holds the faults of rows left out, `warnings`
-    what people should know of rows that are not. Without `skip_bad`, all rows are read and then
-    refused together if one of them is bad.
+    Iteration fills `entries` with the values of an `Entry` for each row, `skipped` with the faults
+    of invalid rows, and `warnings` with those about valid ones. Without `skip_bad`, all rows are
+    read and then refused together if one of them is invalid.
     """
 
     def __init__(self, content: Content, skip_bad: bool):
@@ -124,8 +127,8 @@ class CheckedRows:
         if not self.entries:
             reason = "no problems; add one row per line"
             if self.skipped:
-                first = lines_of(self.skipped)[0]
-                reason = f"{len(self.skipped)} rows and none that can be used; the first: {first}"
+                first = lines_of(self.skipped)[0].rstrip(".")
+                reason = f"{len(self.skipped)} rows, none of them valid; the first: {first}"
             raise UserError(f"{self._content.name} holds {reason}.")
 
     def stored(self, faults: Iterable[RowFault]) -> list[list[str]]:

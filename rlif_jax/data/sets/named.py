@@ -25,8 +25,7 @@ DATASETS: Mapping[str, Path] = {"starter": Path(__file__).parent / "starter" / "
 class ProblemSource:
     """Random access to the problems of a set, in the order of its files.
 
-    `name` names it in messages; `skipped` holds a line for each kind of fault of the rows that were
-    left out.
+    `name` names it in messages; `skipped` holds a line for each kind of fault of skipped rows.
     """
 
     def __init__(
@@ -70,12 +69,12 @@ def problem_source(
 
     Names are `starter`, `humaneval`, `humanevalplus@FILE`, `mbppplus@FILE`, `livecodebench` with
     what `livecodebench.parse_name` knows, and `jsonl:PATH`, or a path that ends in .jsonl or
-    .jsonl.gz. Files may be compressed. Of a set whose rows name a split, only the problems of
-    `role` are there; of others all, in either role.
+    .jsonl.gz. Files may be compressed. A set whose rows name a split gives only the problems of
+    `role`; any other set gives all in either role.
 
-    `notice` is told before a large file is built, once of what people should know of its rows, and,
-    with `skip_bad`, of the rows that are left out because they cannot be used, those with equal
-    faults in one line. Without `skip_bad` a set with such rows is refused.
+    `notice` is called before a large file is built, for warnings about its rows, and, with
+    `skip_bad`, for the invalid rows that are skipped, those with equal faults in one line. Without
+    `skip_bad` a set with invalid rows is refused.
 
     Raises UserError for an unknown name or role, a file that is missing or cannot be read, a bad
     row, a repeated id, a set or role without problems, and a cache that cannot be written.
@@ -92,7 +91,7 @@ def problem_source(
             for line in lines_of(part.warnings):
                 notice(f"warning: {line}")
         if skipped:
-            notice(f"{len(faults)} rows of {name} cannot be used and are left out:")
+            notice(f"{len(faults)} rows of {name} are invalid and skipped:")
         for line in skipped:
             notice(line)
     return ProblemSource(
@@ -163,7 +162,7 @@ def _picked(
     role: str,
     window: Window | None,
 ) -> list[tuple[int, int]]:
-    """Those of the picks that are in the role and in the window."""
+    """The picks of the role and the window."""
     entries = [parts[part].entries[record] for part, record in picks]
     splits = {entry.split for entry in entries} - {""}
     if splits and role not in splits:

@@ -13,7 +13,7 @@ from rlif_jax.problem import Problem
 from rlif_jax.storage.user_cache import cache_folder
 
 LARGE_BYTES = 100e6
-"""Of content that takes so long to build that people are told."""
+"""Content of this size takes long enough to build to be announced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class BuiltSet:
-    """Problems by index, in the order of the content; the faults of rows left out; and warnings."""
+    """Problems by index, in the order of the content; the faults of skipped rows; and warnings."""
 
     records: Sequence[Mapping[str, bytes]]
     statements: Sequence[Mapping[str, bytes]]
@@ -61,13 +61,14 @@ def _texts(record: Mapping[str, bytes]) -> dict[str, str]:
 def built_set(
     content: Content, skip_bad: bool = False, notice: Callable[[str], Any] | None = None
 ) -> BuiltSet:
-    """The set of this content, built if it is not; any number of processes may do so at once.
+    """The set of this content, built if it is missing; several processes may build it at once.
 
-    Every row is checked before the set is there at all. It lies under `cache_folder()`, in a folder
-    named after the digest of the content. With `skip_bad`, rows that cannot be used are left out;
-    their faults are kept beside the records. Without, UserError is raised for them, also where the
-    set was built without them. It is raised, too, when there are no problems and when the cache
-    cannot be written.
+    Every row is checked before the set appears, in a folder of `cache_folder()` named after the
+    content's digest. With `skip_bad`, invalid rows are skipped and their faults kept beside the
+    records.
+
+    Raises UserError for invalid rows without `skip_bad`, even where the set was built by skipping
+    them, for a set without problems, and for a cache that cannot be written.
     """
     folder = cache_folder() / "datasets" / f"{content.stem}-{content.digest[:16]}"
     try:
@@ -82,13 +83,15 @@ def built_set(
             f"Cannot keep the problems of {content.name} in {folder}: {error}. Free some space, or "
             "point the environment variable RLIF_CACHE to a folder that can be written."
         ) from error
-    kept = builder.info.metadata
+    opened: Any = builder  # TFDS's own types are unions of all that its datasets may be
+    kept = opened.info.metadata
     skipped, warnings = (
         tuple(RowFault(*map(content.with_name, fault)) for fault in kept[name])
         for name in ("skipped", "warnings")
     )
     if skipped and not skip_bad:
         raise refusal(skipped, content.name)
-    entries = tuple(Entry(*values, content.with_name(place)) for *values, place in kept["entries"])
-    records, statements = map(builder.as_data_source, (RECORDS, STATEMENTS))
+    stored = (Entry(*values) for values in kept["entries"])
+    entries = tuple(dataclasses.replace(e, place=content.with_name(e.place)) for e in stored)
+    records, statements = map(opened.as_data_source, (RECORDS, STATEMENTS))
     return BuiltSet(records, statements, entries, skipped, warnings)

@@ -289,7 +289,7 @@ def test_arguments_arrive_as_they_are_meant(judge):
         ({"atol": float("nan")}, "field atol is nan"),
         (
             {"canonical_solution": ""},
-            "field canonical_solution, which tells their results, is miss",
+            "field canonical_solution, which gives their results, is miss",
         ),
         ({"base_input": [], "plus_input": []}, "it has no tests"),
         (

@@ -151,7 +151,7 @@ def test_tests_that_make_objects_are_refused(test, helper):
         problem_from_any(row, "f line 2")
     assert str(refusal.value) == (
         f"f line 2 (id 'most-common'): its test calls {helper} of the field prompt, which needs "
-        "the class ListNode; objects of a class are no plain data and cannot be passed to a "
+        "the class ListNode; objects of a class are not plain data and cannot be passed to a "
         "program in another process, so remove the row."
     )
 
