@@ -53,7 +53,7 @@ class Arguments:
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    """JSONL file of problems in any form that rlif_jax.data.formats.detect describes."""
+    """JSONL file of problems: your own (rlif_jax.data.formats.own) or those of a published set."""
     against: tuple[str, ...] = ()
     """Problem sets to look for overlap with: livecodebench_v5, humaneval, FILE.jsonl and so on."""
     run_solutions: bool = True

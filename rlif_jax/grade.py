@@ -21,7 +21,7 @@ from rlif_jax.config import Execution, own_limits
 from rlif_jax.config.validate import validate_arguments
 from rlif_jax.console.interrupt import Interrupted, StopRequest
 from rlif_jax.console.meter import Meter
-from rlif_jax.data.formats.rows import LONGEST_TIME_LIMIT_S
+from rlif_jax.data.formats.fields import LONGEST_TIME_LIMIT_S
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge, SandboxError, described
 from rlif_jax.grading.graded_file import GradedFile, graded_row, skipped_row

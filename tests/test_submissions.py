@@ -7,12 +7,10 @@ import pytest
 from support.tokenizers_of_kinds import byte_fallback, byte_level
 from tokenizers import normalizers
 
-from rlif_jax import config
+from rlif_jax import config, judgeable
 from rlif_jax.console.interrupt import Interrupted
 from rlif_jax.data.prompts import EncodedPrompt, encode_text
 from rlif_jax.errors import UserError
-from rlif_jax.execution import judgeable
-from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test, Verdict
 from rlif_jax.submissions import Submissions
@@ -78,7 +76,7 @@ def doubles(*tests: str) -> Problem:
 
 def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch):
     parsed = []
-    monkeypatch.setattr(judgeable, "load_json", lambda text: parsed.append(text) or load_json(text))
+    monkeypatch.setattr(judgeable, "json_error", lambda text: parsed.append(text))
     problems = [doubles("1"), doubles("1", "1.0", "true")]
     tokenizer = byte_level()
     texts = ["```\ndef f(n): return 2 * n\n```", "```\nf = str\n```", "none", "```\nf = abs\n```"]
@@ -96,7 +94,7 @@ def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch)
 
 def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
-        with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 has '\['"):
+        with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 of .* has '\['"):
             Submissions([doubles("1"), doubles("1", "[")], [EMPTY] * 2, 4, byte_level(), judge)
         Submissions([doubles("[")], [EMPTY], 4, byte_level(), None)  # nothing is run
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlif_jax.data.faults import RowFault, form, grouped
-from rlif_jax.data.formats.detect import problem_from_any, warning_of
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import parse_line, read_lines
+from rlif_jax.data.formats.detect import problem_from_any, read_row
+from rlif_jax.data.formats.lines import parse_line, read_lines
 from rlif_jax.data.overlap import overlaps
-from rlif_jax.data.sets.stored import SPLITS
+from rlif_jax.data.sets.builder import SPLITS
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Outcome, Problem, Verdict
 
 _MISSING = re.compile(r"line \d+ of the test, .*raised NameError: name '(\w+)' is not defined$")
@@ -147,7 +147,7 @@ def check_rows(
         value: Any = None
         try:
             value = row.read()
-            problem = problem_from_any(value, row.where)
+            problem, warning = read_row(value, row.where)
             split = places.checked_split(value.get("split"), row)
         except UserError as error:
             fault = RowFault.of(error, row.where, value)
@@ -157,8 +157,8 @@ def check_rows(
             faults += new
             if not any(fault.kind == "repeated id" for fault in new):
                 contents.add(row.line, problem, split)
-                if text := warning_of(value):
-                    contents.warnings.append(Fault(row.line, problem.id, "warning", text))
+                if warning:
+                    contents.warnings.append(Fault(row.line, problem.id, "warning", warning))
         done(len(faults))
     return faults, contents
 

@@ -17,12 +17,13 @@ from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution.asserted import run_asserted
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, decide_asserted
-from rlif_jax.execution.judgeable import check_problem, preamble, whole_program
 from rlif_jax.execution.loader import Job
 from rlif_jax.execution.process import TimeLeft
 from rlif_jax.execution.program import Program, Run
 from rlif_jax.execution.slot import Slot
+from rlif_jax.execution.source import preamble, whole_program
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
+from rlif_jax.judgeable import check_judgeable
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
 __all__ = ["Judge", "SandboxError", "described"]
@@ -85,7 +86,7 @@ class Judge:
         Parsing its tests takes time, which a caller may spend before it has programs to submit.
         """
         if self._checked.get(id(problem)) is not problem:
-            check_problem(problem)
+            check_judgeable(problem, f"Problem {problem.id!r} cannot be judged", parse=False)
             self._checked[id(problem)] = problem
 
     def submit(self, problem: Problem, code: str | None) -> Future[Outcome]:

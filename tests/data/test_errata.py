@@ -11,7 +11,7 @@ from rich.console import Console
 from rlif_jax.config import Config, Data, Eval
 from rlif_jax.console.progress import Progress
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
-from rlif_jax.data.formats.rows import problem_from_row
+from rlif_jax.data.formats.livecodebench import problem_from_row
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import DEFAULT_OPTIONS, encode_prompt
 from rlif_jax.data.selection import errata_filter, select
