@@ -21,7 +21,8 @@ from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge
-from rlif_jax.problem import Outcome, Problem
+from rlif_jax.grading.judged_row import judged_row
+from rlif_jax.problem import Problem
 from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Sampling, Usage
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
@@ -158,10 +159,11 @@ def make_evaluation(
                     {
                         "problem": row // n,
                         "sample": row % n,
-                        "id": held_out.statements[row // n].id,
+                        **judged_row(
+                            held_out.statements[row // n].id, submissions.codes[row], outcome
+                        ),
                         "completion": submissions.texts[row],
                         "code": submissions.codes[row],
-                        **_judgement(outcome),
                         "length": len(one.tokens),
                         "truncated": one.truncated,
                     },
@@ -192,12 +194,3 @@ def make_evaluation(
         return time.monotonic() - begun
 
     return evaluate
-
-
-def _judgement(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "passed": outcome.passed,
-        "verdict": outcome.verdict.value,
-        "tests": [verdict.value for verdict in outcome.results],
-        "tests_total": outcome.tests_total,
-    }

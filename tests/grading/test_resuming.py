@@ -99,6 +99,15 @@ def test_another_file_is_refused_and_kept(tmp_path, change):
     assert path.read_bytes() == content
 
 
+def test_a_file_that_an_older_version_began_is_completed(tmp_path):
+    """It called the verdicts of the tests `results` only; its rows stay as they are."""
+    path = tmp_path / "graded.jsonl"
+    older = {name: value for name, value in ROWS[0].items() if name != "tests"}
+    path.write_text(json.dumps(older) + "\n")
+    assert resumed(path) == (1, 3)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [older, *ROWS[1:]]
+
+
 def test_a_second_run_grades_only_what_is_missing(grading):
     codes = [ECHO, "print(2)", None, ECHO]
     grading.write([GOOD], [{"id": "good", "code": code} for code in codes])
@@ -215,8 +224,8 @@ def test_one_run_at_a_time(tmp_path):
     GradedFile(path).__exit__(None, None, None)
 
 
-def test_a_full_disk_leaves_a_file_to_go_on_from(tmp_path):
-    """The limit on file sizes stands for the disk: it too cuts a row in the middle."""
+def test_a_full_disk_leaves_whole_rows(tmp_path):
+    """The limit on file sizes stands for the disk: it too takes a part of a row."""
     path = tmp_path / "graded.jsonl"
     line = len(json.dumps(ROWS[0])) + 1
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -229,7 +238,7 @@ def test_a_full_disk_leaves_a_file_to_go_on_from(tmp_path):
                 file.write(ROWS[1])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.stat().st_size == line + 7
+    assert path.stat().st_size == line
     assert resumed(path) == (1, 3)
 
 
