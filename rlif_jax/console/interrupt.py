@@ -2,9 +2,11 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
+
+from rlif_jax.console.notice import Notice
 
 
 class Interrupted(Exception):
@@ -32,7 +34,7 @@ class StopRequest:
     thread.
     """
 
-    def __init__(self, notice: Callable[[str], None]):
+    def __init__(self, notice: Notice):
         self._notice = notice
         self._asked = False
         self._before: dict[int, object] = {}
