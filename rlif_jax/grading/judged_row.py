@@ -62,4 +62,4 @@ def in_common_names(row: Mapping[str, Any]) -> dict[str, Any]:
         found["tests_run"] = len(tests)
     if "code" in row:
         found["program"] = program_digest(row["code"])
-    return found | row
+    return dict(row) | {name: value for name, value in found.items() if name not in row}
