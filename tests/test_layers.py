@@ -10,7 +10,17 @@ from support import ROOT
 PACKAGE = ROOT / "rlif_jax"
 
 LAYERS = (
-    {"errors", "problem", "config", "batch", "groups", "sharding", "storage", "console"},
+    {
+        "errors",
+        "problem",
+        "config",
+        "batch",
+        "groups",
+        "sharding",
+        "distributed",
+        "storage",
+        "console",
+    },
     {"kernels", "execution", "data", "rewards", "loss"},
     {"model"},
     {"weights", "scoring", "sampler", "metrics", "run", "grading"},

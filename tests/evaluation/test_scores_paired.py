@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from rlif_jax.errors import UserError
-from rlif_jax.evaluation.scores import Estimate, Results, compare
+from rlif_jax.evaluation.scores import Estimate, PerSample, compare
 from rlif_jax.evaluation.scores.paired import FLIPS, sign_flip_p_values
 
 PLATFORMS = ("leetcode", "atcoder", None)
@@ -163,7 +163,7 @@ def test_the_table_and_json():
 
 def test_the_longest_length():
     data = broken(1, "length", [(1 << 31) - 1, 0, 0, 0])
-    assert Results.from_json(data, "a").length[1].tolist() == [(1 << 31) - 1, 0, 0, 0]
+    assert PerSample.from_json(data, "a").length[1].tolist() == [(1 << 31) - 1, 0, 0, 0]
 
 
 def broken(row, key, value):

@@ -12,8 +12,8 @@ GROUPINGS = ("platform", "difficulty")
 
 
 @dataclass(frozen=True)
-class Results:
-    """Per-sample results of P problems: arrays [P, n], `groups` one value a problem."""
+class PerSample:
+    """What each sample of P problems came to: arrays [P, n], `groups` one value a problem."""
 
     ids: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
