@@ -19,11 +19,11 @@ import numpy as np
 import tyro
 
 from rlif_jax.console.meter import Phases
+from rlif_jax.console.notice import Notice
 from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.weights.export import stored_bytes, write_hf_folder, write_orbax_folder
-from rlif_jax.weights.parameters import Notice
 from rlif_jax.weights.safetensors import DTYPES
 from rlif_jax.weights.source import OpenModel, open_model
 

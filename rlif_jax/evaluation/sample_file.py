@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from rlif_jax.data.formats.rows import shorten
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.grading.judged_row import in_common_names
 from rlif_jax.storage.jsonl import JsonlFile, json_line
 from rlif_jax.storage.whole_file import write_whole
@@ -91,7 +90,7 @@ class SampleFile:
             known = all(type(i) is int for i in place) and place not in self.rows
             known = known and self._needed <= row.keys()
             if not (known and 0 <= place[0] < problems and 0 <= place[1] < samples):
-                raise self._foreign(f"line {number} is not one of its samples: {shorten(row)}")
+                raise self._foreign(f"line {number} is not one of its samples: {shown(row)}")
             self.rows[place] = in_common_names(row)
         self._file.truncate(sum(map(len, lines)))
 
@@ -107,7 +106,7 @@ class SampleFile:
     def _check_about(self, found: Mapping[str, Any]) -> None:
         names = [*self._about, *(name for name in found if name not in self._about)]
         differing = [
-            f"{name} is {shorten(self._about.get(name))} and was {shorten(found.get(name))}"
+            f"{name} is {shown(self._about.get(name))} and was {shown(found.get(name))}"
             for name in names
             if self._about.get(name) != found.get(name)
         ]

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from rlif_jax.data.formats.rows import shorten
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.grading.inputs import Completion
 from rlif_jax.grading.judged_row import in_common_names, judged_row, program_digest
 from rlif_jax.problem import Outcome, Verdict
@@ -93,7 +92,7 @@ class GradedFile:
                 raise UserError(
                     f"--out {self._path} line {total} is not the result of completion {total} "
                     f"(id {completion.id!r}) as it would be graded now, but "
-                    f"{shorten(line.decode(errors='replace'))}. Nothing was changed; name "
+                    f"{shown(line.decode(errors='replace'))}. Nothing was changed; name "
                     "another file, or remove this one to grade everything again."
                 )
         if not cut_short and next(lines, b""):
