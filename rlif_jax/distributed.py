@@ -66,4 +66,5 @@ def ending_together(count: int) -> Iterator[None]:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(error.code if isinstance(error, SystemExit) else 1)
+        status = error.code if isinstance(error, SystemExit) else 1
+        os._exit(status if isinstance(status, int) else 1)
