@@ -28,9 +28,8 @@ from rlif_jax.grading.solutions import check_solutions
 
 @dataclass(frozen=True)
 class Arguments:
-    """Find every fault in a file of problems: rows that cannot be read, ids and statements that
-    come twice, tests that a problem's own solution fails, and problems that are, or are like, those
-    of a set to evaluate on.
+    """Find every fault in a file of problems: rows that cannot be read, repeated ids and
+    statements, tests that a problem's own solution fails, and overlap with evaluation sets.
 
     Exit status: 0 no fault, 1 faults, 2 the file could not be checked.
     """
@@ -90,7 +89,7 @@ def check(args: Arguments, screen: Screen) -> Report:
 
 
 def _counting(meter: Meter, stop: StopRequest, state: str) -> Callable[..., None]:
-    """What is called for each row: it counts, and ends the check when that was asked for."""
+    """A callback for each row: it counts, and ends the check when a stop was asked for."""
 
     def count(*values: int) -> None:
         stop.check()

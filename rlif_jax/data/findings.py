@@ -54,7 +54,7 @@ class Contents:
     tests: Counter[int] = field(default_factory=Counter)
     values: dict[str, Counter[str]] = field(default_factory=dict)
     warnings: list[Fault] = field(default_factory=list)
-    """What is to be known of rows that can be used, of the kind "warning"; these are no faults."""
+    """What people should know of rows that can be used, of the kind "warning"; no faults."""
 
     def add(self, line: int, problem: Problem, split: str | None) -> None:
         """Count the problem of a line."""
@@ -66,7 +66,7 @@ class Contents:
             self.values.setdefault(name, Counter())[str(value or "")] += 1
 
     def summary(self) -> dict[str, Any]:
-        """All of it for JSON; `tests_per_problem` is None where there is no problem."""
+        """All of it for JSON; without problems `tests_per_problem` is None."""
         counts = sorted(self.tests.elements())
         tests = None
         if counts:
@@ -88,7 +88,7 @@ class Row:
     data: bytes
 
     def read(self) -> Any:
-        """The JSON value; UserError when it is none."""
+        """The JSON value; UserError when the line is not JSON."""
         return parse_line(self.data, self.where)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -94,7 +94,8 @@ def held_out(
     prompts = [posed[statement.id] for statement in statements]
     known = [[source.entry(i).digest for i in picks], [prompt.tokens for prompt in prompts]]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
-    return HeldOut(name, Subset(source, picks, _KEPT_PROBLEMS), statements, prompts, digest)
+    problems = cast(Sequence[Problem], Subset(source, picks, _KEPT_PROBLEMS))
+    return HeldOut(name, problems, statements, prompts, digest)
 
 
 def make_evaluation(
@@ -156,6 +157,7 @@ def make_evaluation(
         def keep_judged(wait_s: float | None = None) -> None:
             for row, outcome in submissions.judged(wait_s):
                 one = drawn.pop(row)
+                assert one.stats is not None  # the engine was asked for them
                 keep(
                     {
                         "problem": row // n,

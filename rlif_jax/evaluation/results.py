@@ -186,7 +186,7 @@ def compare_files(names: Sequence[str], common: bool) -> list[str]:
     if len(names) != 2:
         raise UserError(f"--compare takes two results, not {len(names)}.")
     first, second = map(_read_result, names)
-    return scores.compare(first, second, names=tuple(names), common=common).lines()
+    return scores.compare(first, second, names=(names[0], names[1]), common=common).lines()
 
 
 def _read_result(name: str) -> Any:

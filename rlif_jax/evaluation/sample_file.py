@@ -23,9 +23,9 @@ Place = tuple[int, int]
 class SampleFile:
     """A JSONL file of samples, new or begun by an earlier run; a context manager.
 
-    `about` is what decides the samples: a file of others is refused, as is one whose rows lack a
-    `needed` field. `rows` holds what the file has. A last line that an interruption cut short is
-    removed.
+    `about` decides the samples: a file with another one is refused, as is one whose rows lack a
+    `needed` field. `rows` holds the samples in the file, those of older versions with the names
+    of `judged_row`. A last line that an interruption cut short is removed.
 
     Raises UserError when it cannot be written, is in use, or belongs to other samples.
     """
@@ -86,7 +86,7 @@ class SampleFile:
             return
         self._check_about(rows[0])
         for number, row in enumerate(rows[1:], start=2):
-            place = row.get("problem"), row.get("sample")
+            place: Any = row.get("problem"), row.get("sample")
             known = all(type(i) is int for i in place) and place not in self.rows
             known = known and self._needed <= row.keys()
             if not (known and 0 <= place[0] < problems and 0 <= place[1] < samples):

@@ -127,8 +127,10 @@ def judged_solutions(
 
     judged = judged_in_order(judge, workers, entries(), check_stop)
     for (line, statement, error), outcome in judged:
-        passed = outcome is not None and outcome.passed
-        yield None if passed else FailedSolution(line, statement, error or outcome)
+        found = outcome or error
+        assert found is not None  # a problem is judged, or cannot be
+        passed = isinstance(found, Outcome) and found.passed
+        yield None if passed else FailedSolution(line, statement, found)
 
 
 def failure(outcome: Outcome, problem: Problem, close: bool = False) -> str:

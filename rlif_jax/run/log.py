@@ -1,7 +1,7 @@
 """The run folder: config.json, metrics.jsonl, rollouts/ and tensorboard/.
 
 Every record is written whole or not at all, so a run that is killed or fills the disk leaves files
-that can be read and resumed. Checkpoints are written elsewhere (`checkpoint.py`).
+from which it can resume. Checkpoints are written elsewhere (`checkpoint.py`).
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
 
 from rlif_jax.errors import UserError

@@ -19,7 +19,7 @@ from rlif_jax.evaluation.scores.summary import decimals, default_ks, members_of,
 from rlif_jax.evaluation.scores.table import aligned, labelled
 
 FLIPS = 10_000
-"""Sign patterns of the permutation test; so many or fewer are enumerated, and p is exact."""
+"""Random sign patterns of the permutation test; up to this many are enumerated: p is exact."""
 
 _CHUNK_ENTRIES = 2_000_000
 _TIE = 1e-9  # of the mean difference: what rounding makes of equal sums
