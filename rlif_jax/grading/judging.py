@@ -1,4 +1,4 @@
-"""Programs of a stream on their way through the judge, with results in the stream's order."""
+"""A stream of programs through the judge, with results in the stream's order."""
 
 import threading
 from collections import deque
@@ -27,8 +27,8 @@ def judged_in_order(
 ) -> Iterator[tuple[Item, Outcome | None]]:
     """Yield the item and the outcome of each entry (item, problem, program), in their order.
 
-    An entry without a problem is not judged and has no outcome. Entries are read as the judge, with
-    so many `workers`, has room for them. `check_stop` is called now and then; where it raises
+    An entry without a problem is not judged and has no outcome. Entries are read as the judge, which
+    has `workers`, can take them. `check_stop` is called now and then; where it raises
     `Interrupted`, what is finished is yielded first.
 
     Raises SandboxError when the judge fails, after the outcomes before; UserError for a problem

@@ -43,9 +43,9 @@ def whole_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class JsonlFile:
-    """A JSONL file to append to, created where there is none; a context manager.
+    """A JSONL file to append to, new or not; a context manager.
 
-    With `lock` no second process can open it so. With `sync` each row is on the disk when `append`
+    With `lock` no second process can lock it. With `sync` each row is on the disk when `append`
     returns, else with the operating system.
 
     Raises OSError as `open` does, and BlockingIOError where another process has locked the file.
