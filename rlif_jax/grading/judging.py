@@ -27,9 +27,9 @@ def judged_in_order(
 ) -> Iterator[tuple[Item, Outcome | None]]:
     """Yield the item and the outcome of each entry (item, problem, program), in their order.
 
-    An entry without a problem is not judged and has no outcome. Entries are read as the judge, which
-    has `workers`, can take them. `check_stop` is called now and then; where it raises
-    `Interrupted`, what is finished is yielded first.
+    An entry without a problem is not judged and has no outcome. Entries are read as the `workers`
+    of the judge take them. `check_stop` is called now and then; where it raises `Interrupted`, what
+    is finished is yielded first.
 
     Raises SandboxError when the judge fails, after the outcomes before; UserError for a problem
     that cannot be judged.
