@@ -25,7 +25,7 @@ from rlif_jax.errors import exit_on_user_error
 from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes
-from rlif_jax.rewards import known_rewards, needs_all_tests, needs_execution
+from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Watch
 from rlif_jax.run.log import RunLog
@@ -61,9 +61,8 @@ def train(cfg: Config) -> None:
         # ---- judge: whether programs can be run safely is known before memory is filled
         tested, judge = needs_execution(cfg.reward) or cfg.execution.monitor, None
         if tested or cfg.eval.every:
-            all_tests = cfg.execution.run_all_tests or needs_all_tests(cfg.reward)
-            judge = stack.enter_context(Judge(cfg.execution, all_tests))
-            progress.note(f"programs are isolated: {described(judge.isolation)}")
+            judge = stack.enter_context(Judge(cfg.execution, runs_all_tests(cfg)))
+            progress.note(f"programs are sandboxed: {described(judge.isolation)}")
 
         # ---- model and data: found and checked before memory is filled
         progress.phase(f"opening {cfg.model.source}")

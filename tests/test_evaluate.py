@@ -1,4 +1,4 @@
-"""Evaluation: what it writes, going on after a kill, several processes, repeatability, refusals."""
+"""Evaluation: what it writes, resuming after a kill, several processes, repeatability, refusals."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from support.two_processes import free_address
 from rlif_jax.config import Execution, Mesh
 from rlif_jax.data.prompts import DEFAULT_OPTIONS
 from rlif_jax.errors import UserError
-from rlif_jax.evaluate import Arguments, Processes, evaluate, main
+from rlif_jax.evaluate import evaluate, main
+from rlif_jax.evaluation.arguments import Arguments, Processes
 from rlif_jax.evaluation.drawing import held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.execution.pool import Judge
@@ -214,7 +215,7 @@ def whole(long, tmp_path_factory):
     return [(folder / name).read_bytes() for name in FILES]
 
 
-def test_killed_and_gone_on_it_leaves_the_same_bytes(long, tmp_path, whole):
+def test_killed_and_resumed_it_leaves_the_same_bytes(long, tmp_path, whole):
     """SIGKILL, then SIGTERM, at any point; no finished sample is drawn again."""
     folder = tmp_path / "killed"
     samples = folder / "result.samples.jsonl"
@@ -228,11 +229,11 @@ def test_killed_and_gone_on_it_leaves_the_same_bytes(long, tmp_path, whole):
     wait_for_lines(samples, len(left) + 5, process)
     process.send_signal(signal.SIGTERM)
     output = finished(process, 130)
-    assert "stopped; the same command goes on from result.samples.jsonl" in output
+    assert "stopped; run the same command to resume from result.samples.jsonl" in output
     between = samples.read_bytes().splitlines()
     assert between[: len(left) - 1] == left[: len(left) - 1]
     output = finished(start(long, folder))
-    assert f"going on after {len(between) - 1}" in output
+    assert f"resuming after {len(between) - 1}" in output
     assert [(folder / name).read_bytes() for name in FILES] == whole
 
 
@@ -314,7 +315,7 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["--compare", "result.json", "none.json"])
         assert stop.value.code == 2
-        assert "none.json is not a result that can be read" in capsys.readouterr().err
+        assert "none.json cannot be read as a result" in capsys.readouterr().err
 
 
 def test_what_a_mesh_keeps_whole_is_said(arguments, capsys):
@@ -333,11 +334,11 @@ def test_a_model_whose_numbers_overflow_is_named(arguments, tiny_path, monkeypat
         return model
 
     monkeypatch.setattr(type(opened), "load", overflowing)
-    with pytest.raises(UserError, match=r"numbers that are none: self_certainty nan"):
+    with pytest.raises(UserError, match=r"produced NaN or infinity: self_certainty nan"):
         evaluate(replace(arguments, out="result.json"))
 
 
-def test_one_process_that_cannot_go_on_ends_all(arguments, tmp_path):
+def test_one_process_that_fails_ends_all(arguments, tmp_path):
     """A samples file of others on process 0, which the second cannot know."""
     address = free_address()
     asked = replace(arguments, out="result.json")

@@ -10,7 +10,7 @@ from support import ROOT
 PACKAGE = ROOT / "rlif_jax"
 
 LAYERS = (
-    {"errors", "problem", "judgeable", "config", "batch", "groups", "sharding"}
+    {"errors", "problem", "judgeable", "config", "batch", "groups", "sharding", "distributed"}
     | {"storage", "console"},
     {"kernels", "execution", "data", "rewards", "loss"},
     {"model"},

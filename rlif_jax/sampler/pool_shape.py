@@ -8,9 +8,8 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from rlif_jax import sharding
+from rlif_jax import distributed, sharding
 from rlif_jax.config import Pool
 from rlif_jax.config.ranges import at_least
 from rlif_jax.config.validate import range_problems
@@ -152,11 +151,7 @@ def _budget(batching: Batching) -> float:
         return batching.cache_gib * 2**30
     mesh = jax.sharding.get_mesh()
     devices = jax.local_devices() if mesh.empty else mesh.local_devices
-    free = _SHARE_OF_FREE_MEMORY * min(map(_free_bytes, devices))
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        free = float(np.min(multihost_utils.process_allgather(np.float32(free))))
+    free = distributed.least(_SHARE_OF_FREE_MEMORY * min(map(_free_bytes, devices)))
     # In eighths of a power of two: not every change of it is to compile the sampler again.
     grid = 2.0 ** (math.floor(math.log2(free)) - 3) if 0 < free < math.inf else 1.0
     return free // grid * grid if free < math.inf else free

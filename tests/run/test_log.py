@@ -16,6 +16,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Optim, Reward
 from rlif_jax.errors import UserError
+from rlif_jax.grading.judged_row import program_digest
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 from rlif_jax.run.log import RunLog, completion_records, last_step, truncate_after
 from rlif_jax.run.provenance import check_same_config, git_revision
@@ -119,6 +120,14 @@ def test_completion_records_follow_the_row_order(tmp_path):
     ]
     assert records[0] == {
         "problem": "p0",
+        "id": "p0",
+        "passed": True,
+        "verdict": "passed",
+        "tests": ["passed"],
+        "tests_run": 1,
+        "tests_total": 1,
+        "detail": "",
+        "program": program_digest("a"),
         "sample": 0,
         "prompt": "ask 0",
         "completion": "a",
@@ -126,8 +135,6 @@ def test_completion_records_follow_the_row_order(tmp_path):
         "reward": 1.0,
         "terms": {"tests_passed": 1.0},
         "advantage": 1.0,
-        "verdict": "passed",
-        "tests": ["passed"],
         "length": 3,
         "truncated": False,
     }
@@ -140,6 +147,7 @@ def test_without_outcomes_there_is_no_verdict():
     kwargs = {"reward": [0.0], "terms": {}, "advantage": [0.0], "length": [1], "truncated": [0]}
     (only,) = completion_records([problem], ["?"], ["a"], [None], outcomes=None, **kwargs)
     assert only["verdict"] is None and only["tests"] is None and only["code"] is None
+    assert only["passed"] is None and only["id"] == "p"
 
 
 class Whole:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from rlif_jax.distributed import from_first, join, least
 from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
@@ -107,11 +108,11 @@ def free_address() -> str:
 
 
 def main(address: str, rank: str, model: str, out: str) -> None:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, 2, int(rank))
+    assert join(2, int(rank), address) == (rank == "0")
     assert [d.process_index for d in jax.devices()] == [0, 0, 1, 1]
+    agreed = {"first": from_first(np.full(3, int(rank))).tolist(), "least": least(int(rank) + 2.5)}
     with open(out, "w") as file:
-        json.dump(results(open_model(model), make_mesh), file)
+        json.dump(results(open_model(model), make_mesh) | {"agreed": agreed}, file)
 
 
 if __name__ == "__main__":
