@@ -47,6 +47,17 @@ def tiny(tiny_path):
     return *nnx.split(model), tokenizer
 
 
+@pytest.fixture
+def tiny_decoder():
+    """A very small random Decoder."""
+    import jax
+    from support.tiny_gguf import TINY
+
+    from rlif_jax.model.decoder import Decoder
+
+    return Decoder.init(TINY, jax.random.key(0), scale=0.3)
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """(model, tokenizer) of the real weights, through the path that users take."""
