@@ -14,12 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rlif_jax.batch import Params
 from rlif_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
+AnyMesh = Mesh | AbstractMesh
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
 RULES_TRAIN: Rules = {
@@ -51,7 +53,7 @@ def skip_absent_tpu() -> None:
         pkgutil.iter_modules(spec_of_plugins.submodule_search_locations)
     )
     chips = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")]
-    if jax.config.jax_platforms is None and not plugins and not chips:
+    if jax.config.values["jax_platforms"] is None and not plugins and not chips:
         jax.config.update("jax_platforms", "cpu")
 
 
@@ -78,7 +80,7 @@ def spec(axes: tuple[str | None, ...], rules: Rules = RULES_TRAIN) -> PartitionS
     return PartitionSpec(*(None if axis is None else rules[axis] for axis in axes))
 
 
-def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
     """`partition` with the axes that their mesh axes do not divide replicated instead.
 
     Of a model on a mesh that `model.placement` lets through, these are key/value heads alone, which
@@ -96,7 +98,7 @@ def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else (entry or ())
 
 
-def _shortest(partition: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+def _shortest(partition: PartitionSpec, mesh: AnyMesh) -> PartitionSpec:
     """`partition` as XLA writes it: what a program has given out, it then takes back as its own."""
     entries = []
     for entry in partition:
@@ -107,8 +109,8 @@ def _shortest(partition: PartitionSpec, mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*entries)
 
 
-def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
-    """NamedShardings of an `nnx.State` whose variables carry their axis names in `axes`."""
+def param_shardings(params: Params, mesh: AnyMesh, rules: Rules = RULES_TRAIN) -> Params:
+    """A NamedSharding in place of each parameter, by the names of its axes in `axes`."""
 
     def one(variable):
         partition = _divisible(spec(variable.axes, rules), variable.get_value().shape, mesh)
@@ -118,12 +120,12 @@ def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
     return jax.tree.map(one, params, is_leaf=lambda v: hasattr(v, "axes"))
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Rows over data and fsdp; every other axis replicated."""
     return NamedSharding(mesh, spec(("batch",)))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 

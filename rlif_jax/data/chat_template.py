@@ -9,10 +9,10 @@ differ between two runs are Jinja's two sources of random text; templates with t
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jinja2
 
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 
 TEMPLATE_TIME: Mapping[str, str] = {
@@ -42,7 +42,7 @@ _CLOCK = (
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], thinking: bool | None = None
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], thinking: bool | None = None
 ) -> tuple[str, bool]:
     """The messages in the tokenizer's chat template, up to where the assistant's answer starts.
 

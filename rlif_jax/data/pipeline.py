@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, cast
 
 import grain
 import numpy as np
@@ -74,7 +74,7 @@ class Mixture:
         self.digest = digest
 
 
-class _Turns:
+class _Turns(grain.transforms.DatasetSelectionMap):
     """Whose turn it is at each place of a mixture, and which element of that source it takes.
 
     Of the first k elements source i has k * weight_i / sum(weights), to within fewer elements than
@@ -168,7 +168,8 @@ def _stream(shares: Sequence[Share], seed: int, epochs: int | None) -> grain.Map
     # spread them.
     seeds = np.random.SeedSequence(seed).generate_state(len(shares))
     streams = [
-        grain.MapDataset.source(share.source)
+        # Grain's protocol names the argument of __getitem__, which a list does not.
+        grain.MapDataset.source(cast(Sequence[Problem], share.source))
         .shuffle(seed=int(shuffle_seed))
         .repeat(_AS_GOOD_AS_ENDLESS // len(share.source) + 1 if epochs is None else epochs)
         for share, shuffle_seed in zip(shares, seeds, strict=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from rlif_jax.config.schema import PromptStyle, Thinking
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.extract import THINK, THINK_END
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS, livecodebench_messages
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -80,7 +81,7 @@ def prompt_messages(
 
 
 def render_prompt(
-    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
 ) -> str:
     """The text that poses the problem, special tokens included, up to where the answer starts.
 
@@ -113,7 +114,7 @@ class EncodedPrompt:
 
 
 def pose(
-    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
 ) -> EncodedPrompt:
     """`render_prompt`, which writes all special tokens, with its ids: the tokenizer adds none.
 
@@ -124,13 +125,13 @@ def pose(
     return EncodedPrompt(text, encode_text(tokenizer, text))
 
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a prompt's whole text."""
     return [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
 
 
 def encode_prompt(
-    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
 ) -> list[int]:
     """The token ids of `pose` alone."""
     return pose(tokenizer, problem, options).tokens
@@ -144,7 +145,9 @@ def opens_thinking(prompt: str) -> bool:
     return prompt.rstrip().endswith(THINK)
 
 
-def _rendered_chat(tokenizer: Any, problem: Problem, options: PromptOptions) -> tuple[str, bool]:
+def _rendered_chat(
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions
+) -> tuple[str, bool]:
     """The text under the tokenizer's chat template, and whether that has switched the thinking."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
@@ -156,11 +159,11 @@ def _rendered_chat(tokenizer: Any, problem: Problem, options: PromptOptions) -> 
     return render_chat(tokenizer, prompt_messages(problem, options), thinking)
 
 
-def _has_token(tokenizer: Any, token: str) -> bool:
+def _has_token(tokenizer: Tokenizer, token: str) -> bool:
     return tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id)
 
 
-def _with_thinking(tokenizer: Any, text: str, thinking: Thinking) -> str:
+def _with_thinking(tokenizer: Tokenizer, text: str, thinking: Thinking) -> str:
     """`text` ending in an open `<think>` (on) or in an empty thought (off), whatever it ended in.
 
     An empty thought is Qwen3's own way not to think.

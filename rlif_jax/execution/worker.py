@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rlif_jax.execution.sandbox.libc import PR_SET_DUMPABLE, prctl
 
@@ -99,8 +100,9 @@ class Worker:
         Raises ZygoteLost when the zygote does not get so far.
         """
         if self._isolation is None:
-            self._isolation = self.receive("isolation", time.monotonic() + START_S)
-            if self._isolation.pop("reads_judge", ""):
+            report: dict[str, str] = self.receive("isolation", time.monotonic() + START_S)
+            self._isolation = report
+            if report.pop("reads_judge", ""):
                 _hide_memory()
         return self._isolation
 
@@ -112,7 +114,7 @@ class Worker:
             running = message["do"] == "end"
             raise ZygoteLost(f"the zygote ended: {self.complaint()}", running) from error
 
-    def receive(self, key: str, deadline: float) -> str | int | float | bool:
+    def receive(self, key: str, deadline: float) -> Any:
         """Wait for a message with `key` and return what it says; others are noted or passed over.
 
         Raises ZygoteLost when the zygote ends or falls silent, SandboxError when it could not start

@@ -5,6 +5,7 @@ with depth. Parameters are those that `config.param_specs` declares.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import constrain
 
 Array = jax.Array
+Kept = TypeVar("Kept")
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -115,8 +117,10 @@ class Decoder(nnx.Module):
         rope = rope_angles(jnp.broadcast_to(jnp.arange(T), (B, T)), self.cfg)
         x_BTD = self._embedded(tokens_BT)
         mask_BT = jnp.ones((B, T), bool)
-        x_BTD, kv = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, T, 0, keep_kv=True)
-        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), *kv
+        x_BTD, (k_LBTKA, v_LBTKA) = _layers(
+            self.cfg, x_BTD, self._stacked(), rope, mask_BT, T, 0, keep=lambda k, v: (k, v)
+        )
+        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), k_LBTKA, v_LBTKA
 
     def decode(
         self, token_B: Array, cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array
@@ -204,17 +208,17 @@ def _layers(
     mask_BT: Array,
     P: int,
     g: int,
-    keep_kv: bool = False,
-) -> tuple[Array, tuple[Array, Array] | None]:
+    keep: Callable[[Array, Array], Kept] = lambda k_BTKA, v_BTKA: None,
+) -> tuple[Array, Kept]:
     """All layers over whole rows of a prompt with P columns and g completions.
 
-    With `keep_kv` also keys and values [L, B, T, K, A] of every layer.
+    The second value is what `keep` returns of each layer's keys and values, stacked [L, ...].
     """
 
     def layer(x_BTD, w):
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
         out_BTHA = shared_prompt_attention(q_BTHA, k_BTKA, v_BTKA, mask_BT, P, g)
-        return _finish(cfg, x_BTD, out_BTHA, w), (k_BTKA, v_BTKA) if keep_kv else None
+        return _finish(cfg, x_BTD, out_BTHA, w), keep(k_BTKA, v_BTKA)
 
     if cfg.remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)

@@ -20,9 +20,9 @@ def frequencies(cfg: ModelConfig) -> np.ndarray:
     exponent = np.arange(0, cfg.head_dim, 2, dtype=np.float32) / np.float32(cfg.head_dim)
     base = (1 / np.float64(cfg.rope_theta) ** exponent).astype(np.float32)
     scaling = cfg.rope_scaling
-    match None if scaling is None else scaling.kind:
-        case None:
-            return base
+    if scaling is None:
+        return base
+    match scaling.kind:
         case "linear":
             return base / np.float32(scaling.factor)
         case "llama3":

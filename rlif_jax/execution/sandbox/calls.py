@@ -105,7 +105,7 @@ def exception_name(error: Exception, own: dict) -> str:
     return "Exception"
 
 
-def message_of(error: Exception) -> str:
+def message_of(error: BaseException) -> str:
     """Return what an exception says, "" when it cannot."""
     try:
         return str(error)[:300]

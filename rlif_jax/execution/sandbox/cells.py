@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import time
+from collections.abc import Callable
 
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.libc import (
@@ -38,7 +39,7 @@ _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 class Cell:
     """What both kinds have."""
 
-    refuse_processes = None
+    refuse_processes: Callable[[], int] | None = None
     """Call it for a process that may have none below it; None where no call can be refused."""
 
 

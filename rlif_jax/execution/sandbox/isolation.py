@@ -8,7 +8,7 @@ loader cannot be read (they are undumpable), nor signalled (they are first proce
 namespaces, or a filter refuses). Sources: capabilities(7), pid_namespaces(7), prctl(2).
 """
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]  # typeshed has no stub of it
 import contextlib
 import os
 

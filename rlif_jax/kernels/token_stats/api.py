@@ -22,10 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from rlif_jax import sharding
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Array, TokenStats
 from rlif_jax.kernels.precision import head_einsum
-
-Array = jax.Array
 
 CHUNK = 512  # vocabulary columns that a device handles at a time
 
