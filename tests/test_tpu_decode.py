@@ -30,6 +30,8 @@ from rlif_jax.sampler.decode import (
 from rlif_jax.sampler.pool_shape import Batching, PoolShape, pool_shape
 from rlif_jax.sampler.sync import make_sync
 
+pytestmark = pytest.mark.slow
+
 CHIP = 16 * 2**30  # bytes of a v5e
 TILE_ROWS = 16  # of a page that the write of a token loads and stores
 

@@ -46,7 +46,7 @@ def render_chat(
 ) -> tuple[str, bool]:
     """The messages in the tokenizer's chat template, up to where the assistant's answer starts.
 
-    The second value says whether the template has heeded `thinking`, which None leaves to it.
+    The second value says whether the template reads `thinking`; None leaves it unset.
 
     Raises UserError when there is no template, when it refuses the messages, and when it draws at
     random.
@@ -54,7 +54,7 @@ def render_chat(
     name, switched = repr(tokenizer.name_or_path), {}
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            f"The tokenizer {name} has no chat template, so no messages can be put to this model; "
+            f"The tokenizer {name} has no chat template, so it cannot render messages; "
             "use an instruction-tuned model, or add a chat_template to its tokenizer files."
         )
     try:

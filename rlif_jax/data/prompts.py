@@ -138,7 +138,7 @@ def encode_prompt(
 
 
 def opens_thinking(prompt: str) -> bool:
-    """Whether a rendered prompt ends inside the thinking, which the completion then goes on with.
+    """Whether a rendered prompt ends inside the thinking, which the completion then continues.
 
     Only its end counts: an instruction may speak of the tags, and a statement may hold anything.
     """
@@ -152,7 +152,7 @@ def _rendered_chat(
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             f"The tokenizer {tokenizer.name_or_path!r} has no chat template, so problems cannot be "
-            "put to this model; use an instruction-tuned model, add a chat_template to its "
+            "posed to this model; use an instruction-tuned model, add a chat_template to its "
             f"tokenizer files, or choose a prompt_style without one: {', '.join(WHOLE_TEXTS)}."
         )
     thinking = None if options.thinking == "template" else options.thinking == "on"

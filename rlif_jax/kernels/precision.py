@@ -1,10 +1,10 @@
-"""How exactly matrix products multiply: decided here for every product of the package.
+"""The precision of matrix products, decided here for the whole package.
 
 Left to themselves, accelerators round float32 operands before they multiply: TPUs to bfloat16,
 NVIDIA GPUs to TF32, which has 10 bits of mantissa. HIGHEST keeps all 24 bits of float32. On
 bfloat16 operands it costs nothing: their products are exact in float32.
 
-This file has no say about sums: `preferred_element_type` is the caller's.
+The type of the sums is not decided here: `preferred_element_type` is the caller's.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def head_einsum(subscripts: str, x: Array, y: Array) -> Array:
 
 
 def products_of(dtype: DTypeLike) -> dict[str, str]:
-    """What a run with activations of this type records about its products.
+    """The precision of products that a run with activations of this type records.
 
     Their operands, those of the head among them, are of the type of the activations.
     """

@@ -89,7 +89,7 @@ def init_cache(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _zeros(shape: tuple[int, ...], dtype: str, axes: tuple[str | None, ...]) -> Array:
-    """Zeros of which no device ever makes more than its part."""
+    """Zeros, of which each device allocates its own part only."""
     return sharding.constrain(jnp.zeros(shape, dtype), *axes)
 
 
@@ -205,6 +205,6 @@ def _pool_axes(kernel: Kernel) -> tuple[str | None, ...]:
 
 
 def _repeated(x: Array, cfg: ModelConfig) -> Array:
-    """Key/value heads, on the last axis but one, each repeated as often as the cache has it."""
+    """Key/value heads, on the last axis but one, each repeated as often as in the cache."""
     heads = cached_heads(cfg, sharding.axis_size("tensor"))
     return jnp.repeat(x, heads // x.shape[-2], axis=-2)

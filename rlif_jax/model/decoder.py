@@ -91,13 +91,13 @@ class Decoder(nnx.Module):
         """Final-normed hidden states [B, T, D] in the activation dtype.
 
         `mask_BT` is false on padding, which is never attended (default: no padding); `position_BT`
-        counts real tokens of a row from 0 (default: as the mask has it). With `samples` = g a row
-        is a prompt of `prompt` columns followed by g completions of equal width, each of which sees
-        the prompt and itself, so that a prompt is computed once for all its completions; positions
-        then have to be given.
+        counts real tokens of a row from 0 (default: by the mask). With `samples` = g a row is a
+        prompt of `prompt` columns followed by g completions of equal width, each of which sees the
+        prompt and itself, so that a prompt is computed once for all its completions; `position_BT`
+        is then required.
         """
         if position_BT is None and samples:
-            raise ValueError("rows of several completions need their positions")
+            raise ValueError("position_BT is required for rows of several completions")
         if mask_BT is None:
             mask_BT = jnp.ones(tokens_BT.shape, bool)
         if position_BT is None:
@@ -111,7 +111,7 @@ class Decoder(nnx.Module):
     def prefill(self, tokens_BT: Array) -> tuple[Array, Array, Array]:
         """Hidden states [B, T, D] of prompts, and their keys and values [L, B, T, K, A].
 
-        A prompt stands at the left of its row; what follows it there changes nothing before it.
+        A prompt starts at the left of its row; the columns behind it do not affect it.
         """
         B, T = tokens_BT.shape
         rope = rope_angles(jnp.broadcast_to(jnp.arange(T), (B, T)), self.cfg)
@@ -128,7 +128,7 @@ class Decoder(nnx.Module):
         """Hidden states [B, D] of one more token a slot, and the cache with these tokens.
 
         The token goes behind the `length_B` tokens in the pages that `table_BJ` names, which must
-        reach that far; its position is `length_B`. Slots that are not live leave no trace.
+        reach that far; its position is `length_B`. Slots that are not live change no page in use.
         """
         rope = rope_angles(length_B[:, None], self.cfg)
         x_B1D = self._embedded(token_B[:, None])

@@ -315,6 +315,7 @@ def test_bars_on_a_terminal(fetch):
     assert b"100%" in shown and b"downloading hf:" not in shown
 
 
+@pytest.mark.slow
 def test_a_run_records_its_commit_and_goes_on_from_it(tiny_path, tmp_path):
     """Train from the Hub for a step, then go on: the second start asks for the recorded commit."""
     folder = convert(Arguments(str(tiny_path), str(tmp_path / "model")))
