@@ -142,6 +142,7 @@ def test_sampling(mesh, model):
         assert slots.x.sharding.shard_shape(slots.x.shape) == (B // 8, CFG.embed)
 
 
+@pytest.mark.slow
 def test_scoring_holds_one_layer_s_attention_and_no_logits(mesh, model):
     """Of one of two pieces, a row on each device: the scores, and their exponentials in part.
 
@@ -189,6 +190,7 @@ def test_float32_is_multiplied_as_float32(mesh):
     assert not rounded, rounded
 
 
+@pytest.mark.slow
 def test_update_fits_beside_its_state(mesh, model):
     """Attention's backward pass over one layer of one piece: 2.52 times its scores, see above."""
     graphdef, params = model

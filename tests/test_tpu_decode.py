@@ -25,6 +25,8 @@ from rlif_jax.sampler.decode import Admission, empty_slots
 from rlif_jax.sampler.pool_shape import PoolShape, pool_shape
 from rlif_jax.step import make_stages
 
+pytestmark = pytest.mark.slow
+
 CHIP = 16 * 2**30  # bytes of a v5e
 TILE_ROWS = 16  # of a page that the write of a token loads and stores
 

@@ -219,10 +219,8 @@ def _canonical_decimal(token: str) -> str:
         return f"{sign}inf"
     if number.is_zero():
         return "0"
-    _, digits, exponent = number.as_tuple()
-    written = "".join(map(str, digits))
-    significant = written.rstrip("0")
-    return f"{sign}{significant}e{exponent + len(written) - len(significant)}"
+    significant = "".join(map(str, number.as_tuple().digits)).rstrip("0")
+    return f"{sign}{significant}e{number.adjusted() + 1 - len(significant)}"
 
 
 def _canonical_value(value: Any) -> Iterator[str]:

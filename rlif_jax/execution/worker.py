@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rlif_jax.execution.sandbox.libc import PR_SET_DUMPABLE, prctl
 
@@ -99,8 +100,9 @@ class Worker:
         Raises ZygoteLost when the zygote ends before it.
         """
         if self._isolation is None:
-            self._isolation = self.receive("isolation", time.monotonic() + START_S)
-            if self._isolation.pop("reads_judge", ""):
+            report: dict[str, str] = self.receive("isolation", time.monotonic() + START_S)
+            self._isolation = report
+            if report.pop("reads_judge", ""):
                 _hide_memory()
         return self._isolation
 
@@ -112,7 +114,7 @@ class Worker:
             running = message["do"] == "end"
             raise ZygoteLost(f"the sandbox process ended: {self.stderr_tail()}", running) from error
 
-    def receive(self, key: str, deadline: float) -> str | int | float | bool:
+    def receive(self, key: str, deadline: float) -> Any:
         """Wait for a message with `key` and return its value; handle the others.
 
         Raises ZygoteLost when the zygote ends or does not answer, SandboxError when it could not

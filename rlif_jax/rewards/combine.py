@@ -78,8 +78,8 @@ def _checked(name: str, value_B: Array, rows: int) -> Array:
     value_B = jnp.asarray(value_B)
     if value_B.shape != (rows,):
         raise UserError(
-            f"Reward term {name!r} has shape {value_B.shape}, and there are {rows} rows: return "
-            "one number per row, for example the masked mean over tokens."
+            f"Reward term {name!r} has shape {value_B.shape}, but the batch has {rows} rows: "
+            "return one number per row, for example the masked mean over tokens."
         )
     value_B = value_B.astype(jnp.float32)
     bad = np.flatnonzero(~np.isfinite(np.asarray(value_B)))

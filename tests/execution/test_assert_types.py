@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.execution.judging import EXECUTION, assert_problem
-from test_assert_attacks import says
+from support.execution.runner_channel import says
 
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict

@@ -4,9 +4,9 @@ import os
 import time
 
 import pytest
-from support.execution.confinement import run_at
+from support.execution.confinement import run_at, workplace
 from support.execution.judging import EXECUTION, assert_problem, function_problem, stdin_problem
-from test_isolation import row, workplace
+from support.execution.official import row
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge

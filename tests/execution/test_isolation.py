@@ -1,16 +1,13 @@
 """The judge on machines that allow more or less of a sandbox, and what a program can reach."""
 
-import contextlib
-import json
 import os
 import platform
-import tempfile
 from pathlib import Path
 
 import pytest
-from support.execution.confinement import LEVELS, ROOT, run_at
+from support.execution.confinement import LEVELS, ROOT, run_at, workplace
 from support.execution.judging import stdin_problem
-from support.execution.official import read_rows
+from support.execution.official import read_rows, row
 from support.execution.probes import PROBES
 
 from rlif_jax import config
@@ -26,12 +23,6 @@ ATTACKS = {
 }
 # They only ask whether something is possible, print the right answer and harm nobody.
 HARMLESS = {"posix_fork_children", "kill_parent_probe", "plant_module", "thread_survivor"}
-
-
-def row(name: str, inputs: list[str], outputs: list[str], entry_point: str | None = None) -> dict:
-    """A problem as `official.problem_of` reads it."""
-    sample = {"inputs": inputs, "outputs": outputs, "fn_name": entry_point}
-    return {"id": name, "input_output": json.dumps(sample), "time_limit_s": 6}
 
 
 ASKED = [
@@ -60,18 +51,6 @@ EXCESS = {  # of children, in CPU time or memory, while the program itself does 
 EXCEEDING = [[n, {**asked, "time_limit_s": 1}, c, False] for n, (asked, c, _) in EXCESS.items()]
 PROBED = [[name, row(name, [""], ["end"]), code, True] for name, code in PROBES.items()]
 ATTACKED = [[name, attack, attack["code"], False] for name, attack in ATTACKS.items()]
-
-
-@contextlib.contextmanager
-def workplace(mode: int):
-    """A folder to work in, with a file in it, and one for temporary files; others' is `mode`."""
-    with tempfile.TemporaryDirectory(prefix="judge-levels-") as name:
-        folder = Path(name)
-        for inner in ("here", "tmp"):
-            (folder / inner).mkdir()
-        (folder / "here" / "private.txt").write_text("nobody's business")
-        folder.chmod(mode)
-        yield folder
 
 
 @pytest.fixture(scope="module")

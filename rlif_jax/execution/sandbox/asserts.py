@@ -100,11 +100,13 @@ class _Calls:
         self._say("call", question)
         self._nonce, text = next(self._requests)
         kind, _, answer = text.partition(" ")
+        raised: Exception | None = None
         try:
             first, *others = json.loads(answer)
             value, more = plain_data.decode_result(first), plain_data.decode(others)
             if kind == "raised":
-                self._raised = _exception(value, *more), [value, *more]
+                raised = _exception(value, *more)
+                self._raised = raised, [value, *more]
             elif more:
                 ((new_arguments, new_keywords),) = more
                 for old, new in zip(arguments, new_arguments, strict=True):
@@ -113,16 +115,17 @@ class _Calls:
                     _refill(old, new_keywords[key])
         except plain_data.UNREADABLE:
             self.end("refused", "the function returned a value that cannot be read")
-        if kind != "raised":
+        if raised is None:
             return value
-        raised, what = self._raised
         if isinstance(raised, ENDING):
-            self.end("raised", what)
+            self.end("raised", self._raised[1])
         raise raised
 
     def note(self) -> None:
         """Record the failed assertion that is being handled, if it is the source's first."""
         error = sys.exc_info()[1]
+        if error is None:
+            raise TypeError("no assertion has failed")
         if error is self._raised[0]:
             raise error
         self._failure = self._failure or _described(error)

@@ -105,7 +105,7 @@ def exception_name(error: Exception, own: dict) -> str:
     return "Exception"
 
 
-def message_of(error: Exception) -> str:
+def message_of(error: BaseException) -> str:
     """Return the message of an exception, "" when it has none to give."""
     try:
         return str(error)[:300]

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import time
+from collections.abc import Callable
 
 from rlif_jax.execution.sandbox import seccomp
 from rlif_jax.execution.sandbox.libc import (
@@ -38,7 +39,7 @@ _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 class Cell:
     """The base of both kinds of cell."""
 
-    forbid_forks = None
+    forbid_forks: Callable[[], int] | None = None
     """Call it in a process that may not fork; None where system calls cannot be filtered."""
 
 

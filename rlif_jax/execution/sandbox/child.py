@@ -126,7 +126,7 @@ def function_module(kind: str, prelude: dict) -> dict:
         recursion, digits = PLAIN_LIMITS
         sys.setrecursionlimit(recursion)
         sys.set_int_max_str_digits(digits)
-    return new_module("solution", prelude if kind == "functional" else vars(builtins))
+    return new_module("solution", prelude if kind == "functional" else builtins.__dict__)
 
 
 def open_streams() -> None:
@@ -147,7 +147,7 @@ def open_streams() -> None:
             newline="\n",
             line_buffering=name == "stderr",
         )
-        stream.mode = mode
+        stream.mode = mode  # pyright: ignore[reportAttributeAccessIssue]  # CPython sets it, too
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

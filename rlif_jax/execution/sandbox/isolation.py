@@ -8,7 +8,7 @@ these and the user (cells.py); elsewhere the zygote does. Zygote and loader can 
 refuses). Sources: capabilities(7), pid_namespaces(7), prctl(2).
 """
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]  # typeshed has no stub of it
 import contextlib
 import os
 

@@ -27,7 +27,7 @@ WNOHANG = os.WNOHANG
 WAITED_BYTES = 8 + 144  # a status, padding, a struct rusage
 
 
-def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
+def load(job: dict, fds: tuple[int, ...], cell, prelude: dict) -> None:
     """Compile the program, then fork processes until the judge is gone; never returns."""
     code_fd, channel_fd = fds
     channel = _socket.socket(fileno=channel_fd)

@@ -13,6 +13,7 @@ import re
 from collections import UserList
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 # What `decode` raises for a tree that `encode` did not make.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -67,7 +68,7 @@ def encode(value):
     return encode(as_number(value))
 
 
-def decode(tree):
+def decode(tree) -> Any:
     """Return the value of a JSON tree; raises one of UNREADABLE for any other tree."""
     if type(tree) in _ITSELF or type(tree) is int:
         return tree
@@ -96,7 +97,7 @@ def encode_result(value):
     return {"match": []} if type(value) is _MATCH else encode(value)
 
 
-def decode_result(tree):
+def decode_result(tree) -> Any:
     """As `decode`, for a tree of `encode_result`: each match is a new `Match`."""
     return Match() if tree == {"match": []} else decode(tree)
 

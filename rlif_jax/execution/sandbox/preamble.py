@@ -9,7 +9,7 @@ import types
 
 FILE = "preamble.py"
 NOT_COMPILED = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
-PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST, without the module
+PARSE_ONLY: int = 0x400  # ast.PyCF_ONLY_AST, without the module
 _TOP_LEVEL = re.compile(r"^[^\s#]", re.MULTILINE)
 
 

@@ -22,10 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from rlif_jax import sharding
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Array, TokenStats
 from rlif_jax.kernels.precision import head_einsum
-
-Array = jax.Array
 
 CHUNK = 512  # vocabulary columns that a device handles at a time
 
@@ -108,7 +106,7 @@ def stats_of(p: Partials, columns: int) -> TokenStats:
 
 
 def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = None) -> TokenStats:
-    """TokenStats of logits that are already in hand, as in a decoding step.
+    """TokenStats of logits that are already computed, as in a decoding step.
 
     `z_BV` [..., V] are logits divided by the temperature; `target_B` int [...], inside
     [0, vocab_size); columns from `vocab_size` on are left out. Differentiable by ordinary rules.
@@ -167,7 +165,7 @@ def token_stats_at(
 
 
 class _Tiling(NamedTuple):
-    """How V rows of the head fall into `shards` runs of `rows`, each in `count` tiles of `width`.
+    """The V rows of the head as `shards` runs of `rows`, each in `count` tiles of `width`.
 
     Arrays of a tile have an axis S over shards, which a head in one piece lacks: with an S of one,
     XLA for CPUs fuses the reductions of a tile worse (1.4 times the time).
