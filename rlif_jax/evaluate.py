@@ -36,6 +36,7 @@ from rlif_jax.sampler.filters import Filters
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
+from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.weights.source import OpenModel, open_model
 
 
@@ -55,7 +56,7 @@ class Job:
     def about(self) -> dict[str, Any]:
         """What decides the samples: a samples file with another one is of another evaluation."""
         elsewhere = {"execution", "keep_errata", "skip_bad", "max_problems", "max_prompt_tokens"}
-        without_effect = {"out", "lcb_out", "compare", "common", "processes", "k"}
+        without_effect = {"out", "lcb_out", "compare", "common", "processes", "k", "compile_cache"}
         ignored = elsewhere | without_effect
         settings = {k: v for k, v in asdict(self.args).items() if k not in ignored}
         limits = {
@@ -83,6 +84,8 @@ def evaluate(args: Arguments) -> Result | None:
     skip_absent_tpu()
     first = args.processes.index == 0
     say = print if first else (lambda text: None)
+    if args.compile_cache:
+        keep_compiled(say)
     opened = open_model(args.model)
     for line in opened.check_mesh(args.mesh):
         say(line)

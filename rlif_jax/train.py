@@ -32,14 +32,16 @@ from rlif_jax.loss.grpo_loss import group_advantages
 from rlif_jax.programs import Programs, make_programs
 from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
 from rlif_jax.run.checkpoint import Checkpoints
-from rlif_jax.run.clock import Watch
+from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import RunLog, last_step
+from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, recorded_source
 from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.filters import Filters
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.step_record import StepRecord
+from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.submissions import Submissions
 from rlif_jax.weights.source import open_model
 
@@ -66,6 +68,8 @@ def train(cfg: Config) -> None:
         progress = stack.enter_context(Progress(cfg.steps, start))
         stack.callback(checkpoints.close)
         progress.note(f"run folder {cfg.folder}")
+        if cfg.compile_cache:
+            keep_compiled(progress.note)
 
         # ---- judge: whether programs can be run safely is known before memory is filled
         tested, judge = runs_tests(cfg), None
@@ -138,6 +142,8 @@ def train(cfg: Config) -> None:
 
         eval_key = jax.random.fold_in(key, 0)
         evaluate = evaluation(cfg, graphdef, programs, tokenizer, unseen, eval_key, judge, notice)
+        traced = cfg.profile.traced
+        trace = stack.enter_context(StepTrace(cfg.folder / "profile", traced, progress.note))
 
         # ---- the loop; `unrecorded` are the metrics of a step that only its evaluation lacks
         try:
@@ -145,9 +151,9 @@ def train(cfg: Config) -> None:
                 log.metrics(0, before)
                 for line in evaluation_lines(before):
                     progress.note(f"before training: {line}")
-            watch, judge_of_samples = Watch(unrecorded), judge if tested else None
+            watch, judge_of_samples = Clock(unrecorded), judge if tested else None
             run_step = functools.partial(train_step, cfg, programs, reference, watch, notice)
-            for step in range(start if unrecorded else start + 1, cfg.steps + 1):
+            for step in trace.steps(range(start if unrecorded else start + 1, cfg.steps + 1)):
                 if not unrecorded:
                     with watch("data"):
                         stop.check()
@@ -192,7 +198,7 @@ def train_step(
     cfg: Config,
     programs: Programs,
     reference: Any,
-    watch: Watch,
+    watch: Clock,
     notice: Callable[..., None],
     state: TrainState,
     prompts: Sequence[EncodedPrompt],

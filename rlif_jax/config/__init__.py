@@ -10,6 +10,7 @@ from rlif_jax.config.schema import (
     Mesh,
     Model,
     Optim,
+    Profile,
     Reward,
     Sampling,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Mesh",
     "Model",
     "Optim",
+    "Profile",
     "Reward",
     "Sampling",
 ]

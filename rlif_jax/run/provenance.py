@@ -12,7 +12,10 @@ from typing import Any
 import rlif_jax
 from rlif_jax.errors import UserError
 
-MAY_CHANGE = ("steps", "resume", "run_dir", "name", "checkpoint", "execution.workers")
+MAY_CHANGE = (
+    *("steps", "resume", "run_dir", "name", "compile_cache"),
+    *("checkpoint", "profile", "execution.workers"),
+)
 """Config fields and sections that a resumed run may change: none alters the numbers of a step."""
 
 
