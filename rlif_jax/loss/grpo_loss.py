@@ -6,6 +6,7 @@ the whole mini-batch, so that losses, gradients and metrics of pieces add up to 
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -63,6 +64,7 @@ def loss_denominator(mask_BC: Array, loss: Loss, max_new_tokens: int) -> Denomin
     return Denominator(loss=jnp.asarray(divisor, jnp.float32), tokens=tokens)
 
 
+@jax.named_scope("loss")
 def policy_loss(
     logprob_BC: Array,
     entropy_BC: Array,
