@@ -9,6 +9,7 @@ import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -30,7 +31,8 @@ def keep_compiled(note: Callable[[str], None] = print) -> None:
     JAX_ENABLE_COMPILATION_CACHE=false, or in `jax.config`. Where the folder cannot be written,
     `note` is told and everything is compiled anew.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config  # whose fields are made at run time
+    if settings.jax_compilation_cache_dir or not settings.jax_enable_compilation_cache:
         return
     folder = compiled_folder()
     try:
@@ -40,9 +42,9 @@ def keep_compiled(note: Callable[[str], None] = print) -> None:
     except OSError as error:
         note(f"compiled stages are not kept: {error}. Set RLIF_CACHE to a folder you may write to")
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    if jax.config.jax_compilation_cache_max_size == UNBOUNDED:
-        jax.config.update("jax_compilation_cache_max_size", LARGEST_BYTES)
+    settings.update("jax_compilation_cache_dir", str(folder))
+    if settings.jax_compilation_cache_max_size == UNBOUNDED:
+        settings.update("jax_compilation_cache_max_size", LARGEST_BYTES)
 
 
 def compiled_folder(cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
