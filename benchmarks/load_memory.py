@@ -1,6 +1,6 @@
 """Time, memory and bytes read when a model is loaded onto a mesh, whole or by two processes.
 
-    python benchmarks/load_memory.py [--layers 20 --folder FOLDER --repeats 3]
+    python -m benchmarks.load_memory [--layers 20 --folder FOLDER --repeats 3]
 
 Writes a Qwen2 of a billion random bfloat16 parameters in several safetensors files to a temporary
 folder (in FOLDER, if given), then loads it as float32 parameters on a mesh of fsdp 4 and tensor 2,

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +37,8 @@ DEFAULT_WINDOW = 5
 # Okabe and Ito's palette, told apart with every common colour blindness; yellow is left out as too
 # pale on white. The dashes repeat the distinction for print without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-DASHES = ("-", "--", "-.", ":")
+Dashes = Literal["-", "--", "-.", ":"]
+DASHES: tuple[Dashes, ...] = ("-", "--", "-.", ":")
 
 
 def read_series(run: Path) -> Series:
@@ -141,7 +143,7 @@ def _draw_panel(panel: Axes, key: str, runs: Mapping[str, Series], window: int) 
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _style(number: int) -> tuple[str, str]:
+def _style(number: int) -> tuple[str, Dashes]:
     """Colour and dashes of a run."""
     return COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
 
