@@ -15,7 +15,7 @@ class StepTrace:
     """Traces the steps `traced` of a run into `folder`. A context manager.
 
     Phases appear in the trace by run/clock.py, parts of the stages by `jax.named_scope`. `note` is
-    told where the trace lies and how to open it, or why it could not be written: the run goes on
+    told where the trace is and how to open it, or why it cannot be written: the run continues
     without it. A run that ends within the steps leaves the trace of those it finished.
     """
 
@@ -70,7 +70,7 @@ class StepTrace:
             self._failed(error)
             return
         self._note(
-            f"the trace of profile.steps lies in {self._folder}. Open it with XProf (pip install "
+            f"the trace of profile.steps is in {self._folder}. Open it with XProf (pip install "
             f"xprof; xprof --port 8791 {self._folder}), or open its .trace.json.gz at "
             "https://ui.perfetto.dev"
         )
