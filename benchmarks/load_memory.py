@@ -141,7 +141,7 @@ def start(folder: Path, processes: int, number: int, port: int) -> subprocess.Po
     flag = f"--xla_force_host_platform_device_count={8 // processes}"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
     share = ["--share", f"localhost:{port}" if processes > 1 else "", str(processes), str(number)]
-    command = [sys.executable, __file__, "--folder", str(folder), *share]
+    command = [sys.executable, "-m", "benchmarks.load_memory", "--folder", str(folder), *share]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
