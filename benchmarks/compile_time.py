@@ -1,6 +1,6 @@
 """How compile time grows with depth: the decoder at 2 and at 28 layers, at SmolLM2's widths.
 
-    python benchmarks/compile_time.py [--layers 2 28 --rows 16 --columns 256 --repeats 3]
+    python -m benchmarks.compile_time [--layers 2 28 --rows 16 --columns 256 --repeats 3]
 
 Each figure is a fresh trace, lowering and compilation for these shapes, without weights and without
 JAX's persistent cache, after one that is not timed and starts the compiler. `forward` goes to the

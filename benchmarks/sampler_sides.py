@@ -1,6 +1,6 @@
 """Our sides of benchmarks/sampler.py, each in a process of its own; see sampler_peers.py.
 
-    python benchmarks/sampler_sides.py {ours|bare} FOLDER [--cache-dtype bfloat16]
+    python -m benchmarks.sampler_sides {ours|bare} FOLDER [--cache-dtype bfloat16]
 
 `ours` is `rlif_jax.sampler`, `bare` the yardstick of sampler_dense.py; FOLDER is a Hugging Face
 folder with the model. JSON lines: {"ready": VERSIONS, "imported": when the imports were done, by
@@ -33,9 +33,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from sampler_dense import make_bare
-from sampler_peers import memory
 
+from benchmarks.sampler_dense import make_bare
+from benchmarks.sampler_peers import memory
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Loss, Sampling
 from rlif_jax.model.cache import init_cache

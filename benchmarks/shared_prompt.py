@@ -1,6 +1,6 @@
 """Scoring and updating with each prompt computed once for its group, beside once for every sample.
 
-    python benchmarks/shared_prompt.py [--prompts 4] [--samples 8] [--new-tokens 64]
+    python -m benchmarks.shared_prompt [--prompts 4] [--samples 8] [--new-tokens 64]
 
 Random tokens through the real model, so that every row has full length. Prints one JSON line a
 figure: median seconds, spread and, for the shared layout, its ratio to the separate one of the same

@@ -34,6 +34,7 @@ from rlif_jax.sampler.filters import Filters
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
+from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.weights.source import OpenModel, open_model
 
 
@@ -50,6 +51,8 @@ def evaluate(args: Arguments) -> Result | None:
     first = join(args.processes.count, args.processes.index, args.processes.coordinator)
     skip_absent_tpu()
     screen = Screen(silent=not first)
+    if args.compile_cache:
+        keep_compiled(screen.note)
 
     # ---- model and problems: found and checked before memory is filled
     opened = open_model(args.model)

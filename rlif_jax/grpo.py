@@ -188,8 +188,9 @@ def make_update(
 
     def update(state: TrainState, batch: TrainBatch):
         grads, metrics = gradient(state.params, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
         return dataclasses.replace(state, params=params, opt_state=opt_state), metrics
 

@@ -23,7 +23,7 @@ from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
-from rlif_jax.run.clock import Watch
+from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import completion_records
 from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching
@@ -161,7 +161,7 @@ def train_step(
     prompts: Sequence[EncodedPrompt],
     key: jax.Array,
     submissions: Submissions,
-    clock: Watch,
+    clock: Clock,
     notice: Callable[..., None],
 ) -> tuple[TrainState, StepRecord]:
     """Prompts in; the next state, and on the host the record of the step, out.

@@ -27,12 +27,14 @@ from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
-from rlif_jax.run.clock import Watch
+from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import RunLog
+from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, recorded_source, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.step import make_stages, train_step
+from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.submissions import Submissions
 from rlif_jax.weights.source import open_model
 
@@ -57,6 +59,8 @@ def train(cfg: Config) -> None:
         progress = stack.enter_context(Progress(cfg.steps, start))
         stack.callback(checkpoints.close)
         progress.note(f"run folder {cfg.folder}")
+        if cfg.compile_cache:
+            keep_compiled(progress.note)
 
         # ---- judge: whether programs can be run safely is known before memory is filled
         tested, judge = needs_execution(cfg.reward) or cfg.execution.monitor, None
@@ -125,16 +129,18 @@ def train(cfg: Config) -> None:
         evaluate = make_evaluate(
             cfg, graphdef, tokenizer, stages.sync, unseen, eval_key, judge, notice
         )
+        trace = StepTrace(cfg.folder / "profile", cfg.profile.traced, progress.note)
+        stack.enter_context(trace)
 
         # ---- loop; `unrecorded` are the metrics of a step that lacks only its evaluation
-        clock = Watch(unrecorded)
+        clock = Clock(unrecorded)
         try:
             if start == 0 and (before := evaluate(0, state.params)):
                 log.metrics(0, before)
                 for line in evaluation_lines(before):
                     progress.note(f"before training: {line}")
                 clock.lap()  # no part of the first step
-            for step in range(start if unrecorded else start + 1, cfg.steps + 1):
+            for step in trace.steps(range(start if unrecorded else start + 1, cfg.steps + 1)):
                 if not unrecorded:
                     with clock("data"):
                         stop.check()

@@ -20,7 +20,7 @@ from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.planning.ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
-from rlif_jax.planning.hlo import bytes_per_step, collectives_in_loops, dearest
+from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops, dearest
 from rlif_jax.sampler.decode import Admission, empty_slots
 from rlif_jax.sampler.pool_shape import PoolShape, pool_shape
 from rlif_jax.step import make_stages

@@ -243,6 +243,23 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Traces by JAX's profiler."""
+
+    steps: str = ""
+    """Trace these training steps, FROM:TO with both included, into the run folder's profile/;
+    empty: none."""
+
+    @property
+    def traced(self) -> range:
+        """The steps; ValueError where `steps` is not FROM:TO."""
+        if not self.steps:
+            return range(0)
+        first, last = self.steps.split(":")
+        return range(int(first), int(last) + 1)
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -256,6 +273,9 @@ class Config:
     """Root of all randomness."""
     resume: bool = True
     """Resume from the newest checkpoint of the run folder if there is one."""
+    compile_cache: bool = True
+    """Keep compiled stages in the user's cache folder,
+    so that the next start need not compile."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     sampling: Sampling = field(default_factory=Sampling)
@@ -266,6 +286,7 @@ class Config:
     execution: Execution = field(default_factory=Execution)
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    profile: Profile = field(default_factory=Profile)
 
     @property
     def samples_per_row(self) -> int:

@@ -38,6 +38,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     problems = [*wrong, *range_problems(config)]
     if not wrong:
         problems += [*_sizes(config), *_rules(config), *_reward_terms(config, known_rewards)]
+        problems += _profile(config)
     if problems:
         raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 
@@ -276,3 +277,19 @@ def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:
             f"reward.reward_temperature={c.reward.reward_temperature} needs "
             "reward.stats_from=scorer: the sampler sees only sampling.temperature"
         )
+
+
+def _profile(c: Config) -> Iterator[str]:
+    """Whether the steps to trace are steps of the run."""
+    try:
+        traced = c.profile.traced
+    except ValueError:
+        yield f"profile.steps={c.profile.steps!r} is not FROM:TO; name two steps, as in 3:5"
+        return
+    if c.profile.steps and not (traced and traced[0] >= 1):
+        yield (
+            f"profile.steps={c.profile.steps} names no step; FROM must be at least 1 and TO at "
+            "least FROM"
+        )
+    elif traced and traced[-1] > c.steps:
+        yield f"profile.steps={c.profile.steps} ends after the run, which has steps={c.steps}"

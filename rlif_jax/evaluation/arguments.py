@@ -71,6 +71,9 @@ class Arguments(SamplingOptions, EvalOptions, ProblemOptions, Precision, Subject
     common: bool = False
     """Compare only the problems that both results have,
     where their sets differ."""
+    compile_cache: bool = True
+    """Keep compiled stages in the user's cache folder,
+    so that the next start need not compile."""
     mesh: Mesh = field(default_factory=Mesh)
     processes: Processes = field(default_factory=Processes)
     execution: Execution = field(default_factory=own_limits)

@@ -10,7 +10,7 @@ from rlif_jax.evaluation.drawing import HeldOut
 from rlif_jax.weights.source import OpenModel
 
 _IN_OTHER_KEYS = {"execution", "keep_errata", "skip_bad", "max_problems", "max_prompt_tokens"}
-_WITHOUT_EFFECT = {"out", "lcb_out", "compare", "common", "processes", "k"}
+_WITHOUT_EFFECT = {"out", "lcb_out", "compare", "common", "processes", "k", "compile_cache"}
 _OF_THE_MACHINE = {"workers", "monitor"}
 
 

@@ -115,6 +115,7 @@ def ends_of(cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array) 
     )
 
 
+@jax.named_scope("attention")
 def extend(
     cache: PagedCache,
     layer: Array,

@@ -162,11 +162,13 @@ class Decoder(nnx.Module):
         x_BTD = self(tokens_BT, position_BT, mask_BT).astype(jnp.float32)
         return head_einsum("BTD,VD->BTV", x_BTD, self.head_VD[: self.cfg.vocab_size])
 
+    @jax.named_scope("embedding")
     def _embedded(self, tokens_BT: Array) -> Array:
         x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(self.cfg.dtype)
         return constrain(x_BTD, "batch", "length", "hidden")
 
 
+@jax.named_scope("attention")
 def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Array, Array, Array]:
     """Rotated queries [B, T, H, A], rotated keys and values [B, T, K, A] of one layer."""
     x_BTD = rms_norm(x_BTD, w["attn_norm"], cfg.rms_eps)
@@ -189,15 +191,17 @@ def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Arr
 def _finish(cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array]) -> Array:
     """The residual stream after a layer's output projection and gated feed-forward block."""
     dtype = x_BTD.dtype
-    # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both for it.
-    x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
-    x_BTD = constrain(x_BTD, "batch", "length", "hidden")
-    y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
-    gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
-    up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
-    hidden_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
-    x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
-    return constrain(x_BTD, "batch", "length", "hidden")
+    with jax.named_scope("attention"):
+        # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
+        x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
+        x_BTD = constrain(x_BTD, "batch", "length", "hidden")
+    with jax.named_scope("mlp"):
+        y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
+        gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
+        up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
+        hidden_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
+        x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
+        return constrain(x_BTD, "batch", "length", "hidden")
 
 
 def _layers(

@@ -17,7 +17,10 @@ from rlif_jax.errors import UserError
 from rlif_jax.kernels.precision import products_of
 from rlif_jax.weights.source import OpenModel
 
-MAY_CHANGE = ("steps", "resume", "run_dir", "name", "checkpoint", "execution.workers")
+MAY_CHANGE = (
+    *("steps", "resume", "run_dir", "name", "compile_cache"),
+    *("checkpoint", "profile", "execution.workers"),
+)
 """Config fields and sections that a resumed run may change: none alters the numbers of a step."""
 
 

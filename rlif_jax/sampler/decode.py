@@ -221,7 +221,8 @@ def _placed(slots: Slots) -> Slots:
 def _draw(model, s: Slots, temperature: float, filters: Filters, with_stats: bool):
     """Each slot's next token, int32 [B], and its TokenStats [B]."""
     head_VD = model.head_VD.astype(s.x.dtype)
-    logits_BV = head_einsum("BD,VD->BV", s.x, head_VD)
+    with jax.named_scope("head"):
+        logits_BV = head_einsum("BD,VD->BV", s.x, head_VD)
     key_B = jax.random.wrap_key_data(s.key, impl=KEY_KIND)
     return choose(
         logits_BV,

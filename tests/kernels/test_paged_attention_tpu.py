@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.paged_attention import tpu as paged
-from rlif_jax.planning.hlo import bytes_per_step, collectives_in_loops
+from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops
 from rlif_jax.sharding import MESH_AXES
 
 A = 128

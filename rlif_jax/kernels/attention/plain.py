@@ -30,6 +30,7 @@ def attention(q_BTHA: Array, k_BKSA: Array, v_BKSA: Array, mask_BTS: Array) -> A
     return out_BTKRA.reshape(B, T, H, A)
 
 
+@jax.named_scope("attention")
 def shared_prompt_attention(
     q_BTHA: Array, k_BTKA: Array, v_BTKA: Array, mask_BT: Array, prompt: int, samples: int
 ) -> Array:

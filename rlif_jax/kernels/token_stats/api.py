@@ -105,6 +105,7 @@ def stats_of(p: Partials, columns: int) -> TokenStats:
     )
 
 
+@jax.named_scope("token_stats")
 def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = None) -> TokenStats:
     """TokenStats of logits that are already computed, as in a decoding step.
 
@@ -117,6 +118,7 @@ def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = Non
     return stats_of(partials_of(z_BV.astype(jnp.float32), target_B, valid), vocab_size)
 
 
+@jax.named_scope("token_stats")
 def token_stats(
     x_TD: Array,
     head_VD: Array,
@@ -146,6 +148,7 @@ def token_stats(
     return _token_stats(x_TD, head_VD, target_T, jnp.asarray(temperature, jnp.float32), tiling)
 
 
+@jax.named_scope("token_stats")
 def token_stats_at(
     x_TD: Array,
     head_VD: Array,
