@@ -24,7 +24,7 @@ from rlif_jax.distributed import ending_together, from_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.arguments import Arguments, check
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
-from rlif_jax.evaluation.identity import identity, plain
+from rlif_jax.evaluation.identity import identity, plain, settings
 from rlif_jax.evaluation.results import FIELDS, Result, compare_files, rewards, samples_path
 from rlif_jax.evaluation.sample_file import Place, SampleFile
 from rlif_jax.execution.pool import Judge, SandboxError, described
@@ -82,7 +82,8 @@ def evaluate(args: Arguments) -> Result | None:
         if first and args.out:
             about = identity(args, opened, problems)
             path = samples_path(args.out)
-            file = SampleFile(path, about, len(problems.problems), args.n, FIELDS)
+            defaults = settings(Arguments())
+            file = SampleFile(path, about, len(problems.problems), args.n, FIELDS, defaults)
             stack.enter_context(file)
         rows = file.rows if file else {}
         done = agreed(set(rows), len(problems.problems), args.n)

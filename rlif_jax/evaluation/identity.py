@@ -16,18 +16,21 @@ _OF_THE_MACHINE = {"workers", "monitor"}
 
 def identity(args: Arguments, opened: OpenModel, held_out: HeldOut) -> dict[str, Any]:
     """The arguments, model and problems that samples depend on; with others they are other ones."""
-    settings, limits = asdict(args), asdict(args.execution)
-    for name in _IN_OTHER_KEYS | _WITHOUT_EFFECT:
-        del settings[name]
-    for name in _OF_THE_MACHINE:
-        del limits[name]
-    return plain(settings) | {
+    return settings(args) | {
         "model": opened.source,
         "revision": opened.revision,
         "problems": len(held_out.problems),
         "digest": held_out.digest,
-        "execution": plain(limits),
     }
+
+
+def settings(args: Arguments) -> dict[str, Any]:
+    """The arguments that samples depend on, as JSON holds them."""
+    fields, limits = asdict(args), asdict(args.execution)
+    ignored = _IN_OTHER_KEYS | _WITHOUT_EFFECT
+    kept = {name: value for name, value in fields.items() if name not in ignored}
+    limits = {name: value for name, value in limits.items() if name not in _OF_THE_MACHINE}
+    return plain(kept | {"execution": limits})
 
 
 def plain(fields: Any) -> Any:

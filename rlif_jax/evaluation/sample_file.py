@@ -24,8 +24,9 @@ class SampleFile:
     """A JSONL file of samples, new or begun by an earlier run; a context manager.
 
     `about` decides the samples: a file with another one is refused, as is one whose rows lack a
-    `needed` field. `rows` holds the samples in the file, those of older versions with the names
-    of `judged_row`. A last line that an interruption cut short is removed.
+    `needed` field. What the `about` of an older version lacks counts as in `defaults`. `rows` holds
+    the samples in the file, those of older versions with the names of `judged_row`. A last line
+    that an interruption cut short is removed.
 
     Raises UserError when it cannot be written, is in use, or belongs to other samples.
     """
@@ -37,10 +38,12 @@ class SampleFile:
         problems: int,
         samples: int,
         needed: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
     ):
         self._path = path
         self._needed = {"problem", "sample", *needed}
         self._about = json.loads(json.dumps(about))
+        self._defaults = json.loads(json.dumps(defaults or {}))
         self.rows: dict[Place, dict[str, Any]] = {}
         try:
             with disk_errors(path):
@@ -84,7 +87,7 @@ class SampleFile:
                 self._file.truncate(0)
                 self._file.append(self._about)
             return
-        self._check_about(rows[0])
+        self._check_about(_filled(rows[0], self._defaults))
         for number, row in enumerate(rows[1:], start=2):
             place: Any = row.get("problem"), row.get("sample")
             known = all(type(i) is int for i in place) and place not in self.rows
@@ -118,6 +121,16 @@ class SampleFile:
             f"{self._path} holds the samples of another evaluation: {why}. Choose another --out, "
             "or remove the file to sample again."
         )
+
+
+def _filled(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, in it and in the objects in it, with the defaults of what is not there."""
+    nested = {
+        name: _filled(value, defaults[name])
+        for name, value in found.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**defaults, **found, **nested}
 
 
 @contextlib.contextmanager
