@@ -92,13 +92,10 @@ def train(cfg: Config) -> None:
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
         stack.enter_context(jax.set_mesh(mesh))
 
-        def loading(_: str, done: int, total: int) -> None:
-            progress.phase("loading the parameters", 100 * done // total, 100)
-
         # A resumed run has its parameters in the checkpoint; the source's are the KL anchor.
         how = (cfg.model.dtype, cfg.model.remat, mesh)
         needed = cfg.loss.kl_coef or not start
-        model = opened.load(*how, loading) if needed else opened.shapes(*how)
+        model = opened.load(*how, progress.phase) if needed else opened.shapes(*how)
         graphdef, params = nnx.split(model)
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
 

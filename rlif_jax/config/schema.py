@@ -166,8 +166,8 @@ class Optim:
     """Decay of the second moment."""
     eps: Annotated[float, positive()] = 1e-8
     """Added to the root of the second moment."""
-    clip_norm: Annotated[float, positive()] = 1.0
-    """Gradients of a larger global norm are scaled down to it."""
+    clip_norm: Annotated[float, positive(infinite=True)] = 1.0
+    """Gradients of a larger global norm are scaled down to it; inf: never."""
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,11 @@ class Progress:
     def phase(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Show what happens now, as in phase("sampling", 37, 64); a `Notice`.
 
-        Where nobody watches, counts are not shown.
+        Where nobody watches, counts are not shown; those of bytes are shown in percent.
         """
-        self._phase = text if done is None else f"{text} {done}/{total}"
+        self._phase = text
+        if done is not None and total:
+            self._phase += f" {done}/{total}" if total < 1_000_000 else f" {done / total:.0%}"
         starting = self.time_left is None
         if self._live is None and starting and text != self._phase_printed:
             self._phase_printed = text

@@ -4,6 +4,7 @@ The parameters are an item of their own, by their declared names, so that a chec
 source as well.
 """
 
+import dataclasses
 import errno
 import functools
 from pathlib import Path
@@ -88,7 +89,7 @@ class Checkpoints:
             jax.tree.structure(state.opt_state), jax.tree.leaves(rest["opt_state"])
         )
         params = filled(state.params, restored[FOLDER])
-        state = state.replace(step=rest["step"], params=params, opt_state=opt_state)
+        state = dataclasses.replace(state, step=rest["step"], params=params, opt_state=opt_state)
         return state, jax.random.wrap_key_data(rest["key"]), restored["data"]
 
     def close(self) -> None:

@@ -8,13 +8,10 @@ not hang on the order of a sort. Without a filter nothing is sorted and no mask 
 import jax
 import jax.numpy as jnp
 
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Array, TokenStats
 from rlif_jax.config import Filters
 from rlif_jax.kernels.token_stats.api import stats_from_logits
 from rlif_jax.sampler.draw import draw
-
-Array = jax.Array
-
 
 NO_FILTERS = Filters()
 
@@ -57,9 +54,9 @@ def choose(
     These describe the distribution before the filters, so that they mean the same with and without;
     None without `with_stats`.
     """
-    z_BV = logits_BV.astype(jnp.float32) / (temperature or 1.0)
-    columns = z_BV.shape[1]
-    reachable = columns if reachable is None else reachable
+    z_BV = jnp.asarray(logits_BV, jnp.float32) / (temperature or 1.0)
+    columns: int = z_BV.shape[1]
+    reachable = reachable or columns
     drawable_BV = z_BV
     if reachable < columns:  # no token id names the other rows
         drawable_BV = jnp.where(jnp.arange(columns) < reachable, z_BV, -jnp.inf)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -157,8 +157,8 @@ def _budget(batching: Batching) -> float:
     return free // grid * grid if free < math.inf else free
 
 
-def _free_bytes(device: jax.Device) -> float:
-    """Memory of a device that nobody uses; a CPU's is shared by its virtual devices."""
+def _free_bytes(device: Any) -> float:
+    """Free memory of a jax.Device; a CPU's is shared by its virtual devices."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]

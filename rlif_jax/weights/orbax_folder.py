@@ -60,14 +60,14 @@ class OrbaxWeights:
         specs = param_specs(self._cfg)
         total = 4 * sum(int(np.prod(spec.shape)) for spec in specs.values())
         if notice is not None:
-            notice("loading", 0, total)
+            notice("loading the parameters", 0, total)
         shapes = {
             name: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=shardings[name])
             for name, spec in specs.items()
         }
         restored = self._restore(shapes)
         if notice is not None:
-            notice("loading", total, total)
+            notice("loading the parameters", total, total)
         return restored
 
     def whole(self, name: str, dtype: np.dtype) -> np.ndarray:

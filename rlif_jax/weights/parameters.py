@@ -115,7 +115,7 @@ class ReadInParts(abc.ABC):
             arrays[name] = self._sharded(name, spec.shape, shardings[name])
             done += sizes[name]
             if notice is not None:
-                notice("loading", done, sum(sizes.values()))
+                notice("loading the parameters", done, sum(sizes.values()))
         self._wait(0)
         return arrays
 

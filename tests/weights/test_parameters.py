@@ -106,7 +106,7 @@ def test_progress_is_told_in_bytes(folder):
     told = []
     opened = open_model(str(folder))
     opened.load(notice=lambda *args: told.append(args))
-    assert told[-1][0] == "loading" and told[-1][1] == told[-1][2] > 0
+    assert told[-1][0] == "loading the parameters" and told[-1][1] == told[-1][2] > 0
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 

@@ -112,8 +112,8 @@ def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = Non
     `z_BV` [..., V] are logits divided by the temperature; `target_B` int [...], inside
     [0, vocab_size); columns from `vocab_size` on are left out. Differentiable by ordinary rules.
     """
-    columns = z_BV.shape[-1]
-    vocab_size = columns if vocab_size is None else vocab_size
+    columns: int = z_BV.shape[-1]
+    vocab_size = vocab_size or columns
     valid = None if vocab_size == columns else jnp.arange(columns) < vocab_size
     return stats_of(partials_of(z_BV.astype(jnp.float32), target_B, valid), vocab_size)
 
@@ -142,8 +142,8 @@ def token_stats(
     Gradients flow to `x_TD` and `head_VD` from `logprob` and `entropy`: d logprob/dz = onehot - p,
     dH/dz = -p (ln p + H). `self_certainty`, `top1`, `top2` and the temperature carry none.
     """
-    vocab_size = head_VD.shape[0] if vocab_size is None else vocab_size
-    tiling = _tiling(head_VD.shape[0], vocab_size, chunk)
+    V: int = head_VD.shape[0] if vocab_size is None else vocab_size
+    tiling = _tiling(head_VD.shape[0], V, chunk)
     x_TD = sharding.constrain(x_TD, *_axes_of(x_TD))
     return _token_stats(x_TD, head_VD, target_T, jnp.asarray(temperature, jnp.float32), tiling)
 
@@ -159,12 +159,12 @@ def token_stats_at(
     chunk: int = CHUNK,
 ) -> tuple[TokenStats, ...]:
     """`token_stats` at each of several temperatures from the same logits, without gradients."""
-    vocab_size = head_VD.shape[0] if vocab_size is None else vocab_size
-    tiling = _tiling(head_VD.shape[0], vocab_size, chunk)
+    V: int = head_VD.shape[0] if vocab_size is None else vocab_size
+    tiling = _tiling(head_VD.shape[0], V, chunk)
     x_TD, head_VD = lax.stop_gradient((x_TD, head_VD))
     x_TD = sharding.constrain(x_TD, *_axes_of(x_TD))
     partials = _partials(x_TD, head_VD, target_T, temperatures, tiling)
-    return tuple(stats_of(p, vocab_size) for p in partials)
+    return tuple(stats_of(p, V) for p in partials)
 
 
 class _Tiling(NamedTuple):
