@@ -79,6 +79,7 @@ def train(cfg: Config) -> None:
         sets = ", ".join(name for name, _ in cfg.data.mix) or cfg.data.name
         progress.phase(f"preparing the {sets} problems")
         options, tokenizer = PromptOptions.of(cfg.data), opened.tokenizer
+        G, eos_ids = cfg.sampling.samples_per_prompt, opened.cfg.eos_ids
         unseen = held_out_problems(cfg, tokenizer, progress.note)
         mixture = training_problems(
             cfg.data,
@@ -144,13 +145,7 @@ def train(cfg: Config) -> None:
                         problems = next(data)
                         prompts = [pose(tokenizer, problem, options) for problem in problems]
                     submissions = Submissions(
-                        problems,
-                        prompts,
-                        cfg.sampling.samples_per_prompt,
-                        tokenizer,
-                        judge if tested else None,
-                        notice,
-                        opened.cfg.eos_ids,
+                        problems, prompts, G, tokenizer, judge if tested else None, notice, eos_ids
                     )
                     step_key = jax.random.fold_in(key, step)
                     state, record = train_step(
