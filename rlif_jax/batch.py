@@ -11,14 +11,15 @@ left and completions on the right, so the first completion token sits at column 
 the hidden state that predicts completion token t is column P + t - 1.
 """
 
-from typing import Any
-
 import jax
-from flax import struct
+import numpy as np
+import optax
+from flax import nnx, struct
 
 from rlif_jax.problem import Outcome
 
-Array = jax.Array
+Array = jax.Array | np.ndarray  # on the devices, or on the host before a stage takes it
+Params = nnx.State  # parameters by name, without the module that they belong to
 
 
 @struct.dataclass
@@ -49,14 +50,12 @@ class TokenStats:
 class Rollout:
     """Sampled completions of N prompts with G samples each, row = n * G + g.
 
-    `prompt_tokens`, `prompt_mask` [B, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to
-    and including the first end-of-sequence token; `stats` [B, C] as seen by the sampler;
-    `truncated` bool [B], no end-of-sequence token within C; `length` int32 [B], true entries of
-    `mask`.
+    `prompts` [N, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to and including the first
+    end-of-sequence token; `stats` [B, C] as seen by the sampler; `truncated` bool [B], no
+    end-of-sequence token within C; `length` int32 [B], true entries of `mask`.
     """
 
-    prompt_tokens: Array
-    prompt_mask: Array
+    prompts: Prompts
     tokens: Array
     mask: Array
     stats: TokenStats
@@ -118,5 +117,5 @@ class TrainState:
     """Arrays of the training run; `step` int32 [] counts training steps."""
 
     step: Array
-    params: Any
-    opt_state: Any
+    params: Params
+    opt_state: optax.OptState

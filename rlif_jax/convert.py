@@ -17,13 +17,13 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlif_jax.console.meter import Phases
+from rlif_jax.console.notice import Notice
+from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.weights.export import stored_bytes, write_hf_folder, write_orbax_folder
-from rlif_jax.weights.parameters import Notice
 from rlif_jax.weights.safetensors import DTYPES
 from rlif_jax.weights.source import OpenModel, open_model
 
@@ -63,7 +63,7 @@ def convert(args: Arguments, check: Callable[[], None] = lambda: None) -> Path:
     print(f"writing {size / 1e9:.2f} GB to {args.out}", flush=True)
     partial = out.with_name(f"{_partial(out)}{os.getpid()}")
     try:
-        with _progress() as notice:
+        with Phases(Screen()) as notice:
             if args.format == "orbax":
                 _write_orbax(opened, partial, dtype, notice)
             else:
@@ -138,27 +138,6 @@ def _check_room(out: Path, size: int) -> None:
             f"{out.parent} has {free / 1e9:.1f} GB free and {size / 1e9:.1f} GB are to be written; "
             "free some space, or choose another disk with --out"
         )
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Notice]:
-    """A bar on a terminal, else a line every ten seconds."""
-    console, last = Console(stderr=True), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-    bar = Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
-    with bar:
-        task = bar.add_task("opening")
-
-        def notice(text: str, done: int, total: int) -> None:
-            nonlocal last
-            bar.update(task, description=text, completed=done, total=total)
-            if not console.is_terminal and time.monotonic() - last > 10:
-                last = time.monotonic()
-                print(f"{text}: {100 * done / total:.0f}%", flush=True)
-
-        yield notice
 
 
 @contextlib.contextmanager

@@ -14,12 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rlif_jax.batch import Params
 from rlif_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
+AnyMesh = Mesh | AbstractMesh
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
 RULES_TRAIN: Rules = {
@@ -43,15 +45,15 @@ RULES_DECODE: Rules = {**RULES_TRAIN, "embed": None}
 def skip_absent_tpu() -> None:
     """Keep JAX from starting libtpu where it is installed but there is no TPU.
 
-    It would look for a metadata server for over a minute and print warnings. Only where nothing but
-    the CPU can be meant: no JAX_PLATFORMS, no TPU device node, no plugin for another accelerator.
+    libtpu would look for a metadata server for over a minute and print warnings. JAX is kept to the
+    CPU where nothing else is there: no JAX_PLATFORMS, no TPU device node, no accelerator's plugin.
     """
     spec_of_plugins = importlib.util.find_spec("jax_plugins")
     plugins = spec_of_plugins and any(
         pkgutil.iter_modules(spec_of_plugins.submodule_search_locations)
     )
     chips = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")]
-    if jax.config.jax_platforms is None and not plugins and not chips:
+    if jax.config.values["jax_platforms"] is None and not plugins and not chips:
         jax.config.update("jax_platforms", "cpu")
 
 
@@ -66,8 +68,9 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     if count > len(devices):
         raise UserError(
             f"mesh.data={data} * mesh.fsdp={fsdp} * mesh.tensor={tensor} asks for {count} devices, "
-            f"and there are {len(devices)} ({devices[0].platform}). Lower one of them; on a CPU, "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={count} makes virtual devices."
+            f"but this machine has {len(devices)} ({devices[0].platform}). Lower one of "
+            f"them; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={count} creates "
+            "virtual devices."
         )
     grid = np.asarray(devices[:count]).reshape(data, fsdp, tensor)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
@@ -78,11 +81,11 @@ def spec(axes: tuple[str | None, ...], rules: Rules = RULES_TRAIN) -> PartitionS
     return PartitionSpec(*(None if axis is None else rules[axis] for axis in axes))
 
 
-def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def _divisible(partition: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
     """`partition` with the axes that their mesh axes do not divide replicated instead.
 
     Of a model on a mesh that `model.placement` lets through, these are key/value heads alone, which
-    it reports; the rows of a batch that somebody computes by hand may be others.
+    it reports; a batch that a caller builds itself may have other such axes.
     """
     entries = []
     for size, entry in zip(shape, partition, strict=True):
@@ -96,8 +99,8 @@ def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else (entry or ())
 
 
-def _shortest(partition: PartitionSpec, mesh: Mesh) -> PartitionSpec:
-    """`partition` as XLA writes it: what a program has given out, it then takes back as its own."""
+def _shortest(partition: PartitionSpec, mesh: AnyMesh) -> PartitionSpec:
+    """`partition` as XLA writes it, so that a stage takes its own outputs as they are."""
     entries = []
     for entry in partition:
         names = tuple(name for name in _mesh_axes(entry) if mesh.shape[name] > 1)
@@ -107,23 +110,23 @@ def _shortest(partition: PartitionSpec, mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*entries)
 
 
-def param_shardings(params: Any, mesh: Mesh, rules: Rules = RULES_TRAIN) -> Any:
-    """NamedShardings of an `nnx.State` whose variables carry their axis names in `axes`."""
+def param_shardings(params: Params, mesh: AnyMesh, rules: Rules = RULES_TRAIN) -> Params:
+    """A NamedSharding in place of each parameter, by the names of its axes in `axes`."""
 
     def one(variable):
         partition = _divisible(spec(variable.axes, rules), variable.get_value().shape, mesh)
-        # As XLA writes it, or every program would compile again for the parameters of an update.
+        # As XLA writes it, or every stage would compile again for the parameters of an update.
         return variable.replace(NamedSharding(mesh, _shortest(partition, mesh)))
 
     return jax.tree.map(one, params, is_leaf=lambda v: hasattr(v, "axes"))
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Rows over data and fsdp; every other axis replicated."""
     return NamedSharding(mesh, spec(("batch",)))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -144,9 +147,9 @@ def axis_size(name: str) -> int:
 
 
 def parts_of(axis: str, size: int = 0, rules: Rules = RULES_TRAIN) -> int:
-    """Into how many parts an axis of this name falls on the mesh of `jax.set_mesh`.
+    """The number of parts into which the mesh of `jax.set_mesh` splits an axis of this name.
 
-    One where they do not divide its `size`: it is replicated then.
+    It is 1 where the parts do not divide the axis's `size`: the axis is replicated then.
     """
     parts = math.prod(axis_size(name) for name in _mesh_axes(rules[axis]))
     return 1 if size % parts else parts

@@ -7,32 +7,37 @@ import tempfile
 
 import hypothesis
 import pytest
-from support.tiny import write_tiny_gguf
 
-# All of this is read when JAX is first imported, which no import above does.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu compiles here; there is no TPU to ask
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # by two test runs at the same time
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what their controller sets
+    # All of this is read when JAX is first imported, which no import above does. Compiling takes
+    # most of the time, so LLVM optimises less; XLA's own passes are the same.
+    os.environ["XLA_FLAGS"] = (
+        "--xla_backend_optimization_level=1 "
+        + os.environ.get("XLA_FLAGS", "")
+        + " --xla_force_host_platform_device_count=8"
+    )
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu compiles here; there is no TPU to ask
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # by several processes at a time
 
-# Many tests compile the same programs: they share what XLA made of them, for this session only.
-_compiled = tempfile.mkdtemp(prefix="rlif_tests_xla_")
-atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    # Many tests compile the same stages: they share what XLA made of them, for this session only.
+    _compiled = tempfile.mkdtemp(prefix="rlif_tests_xla_")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 # A shared machine makes single examples slow at times, which says nothing about the code.
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
-pytest_plugins = ["support.problem_rows"]
+pytest_plugins = ["support.problem_rows", "support.small_runs"]
 
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory):
     """A very small model as a .gguf file."""
+    from support.tiny import write_tiny_gguf
+
     return write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf")
 
 
@@ -45,6 +50,17 @@ def tiny(tiny_path):
 
     model, tokenizer = load_model(str(tiny_path))
     return *nnx.split(model), tokenizer
+
+
+@pytest.fixture
+def tiny_decoder():
+    """A very small random Decoder."""
+    import jax
+    from support.tiny_gguf import TINY
+
+    from rlif_jax.model.decoder import Decoder
+
+    return Decoder.init(TINY, jax.random.key(0), scale=0.3)
 
 
 @pytest.fixture(scope="session")

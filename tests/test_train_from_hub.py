@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from support import ROOT
 from support.servers import HubServer
 from support.tiny import write_problems
@@ -14,6 +15,7 @@ from rlif_jax.convert import Arguments, convert
 REPO = "org/tiny-model"
 
 
+@pytest.mark.slow
 def test_a_run_records_its_commit_and_resumes_from_it(tiny_path, tmp_path):
     """Train from the Hub for a step, then resume: the second start asks for the recorded commit."""
     folder = convert(Arguments(str(tiny_path), str(tmp_path / "model")))

@@ -12,6 +12,8 @@ from support.two_processes import PROMPTS, C, G, free_address, results
 
 from rlif_jax.weights.source import open_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def one(tiny_path):
@@ -57,6 +59,10 @@ def two(tiny_path, tmp_path_factory):
 def test_both_processes_see_the_same(two):
     """Rollouts, streamed rows and generated samples: every number of them, in the same order."""
     assert two[0] == two[1]
+
+
+def test_processes_agree_on_what_the_first_has_and_on_the_least(two):
+    assert [each["agreed"] for each in two] == 2 * [{"first": [0, 0, 0], "least": 2.5}]
 
 
 @pytest.mark.parametrize("axis", ["data", "fsdp"])

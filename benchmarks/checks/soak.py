@@ -1,6 +1,6 @@
 """A long run of mixed programs through the judge: is any misjudged, is anything left behind?
 
-    python benchmarks/checks/soak.py [--programs 20000] [--seed 0] [--workers 2]
+    python -m benchmarks.checks.soak [--programs 20000] [--seed 0] [--workers 2]
 
 Right, wrong, crashing, slow and hanging programs, memory bombs, output floods, fork bombs, programs
 that write files wherever they can, and the attacks of tests/execution/cases (attacks.jsonl and
@@ -24,11 +24,9 @@ from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from host_state import belongings, descendants, machine, resident_kib
-from soak_mix import MARK, PLANTED, Item, mix
-
-from rlif_jax.config import schema as config
+from benchmarks.checks.soak_mix import MARK, PLANTED, Item, mix
+from benchmarks.host_state import belongings, descendants, machine, resident_kib
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 
 PR_SET_CHILD_SUBREAPER = 36

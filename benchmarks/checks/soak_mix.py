@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from judge import workload
-
+from benchmarks.judge import workload
 from rlif_jax.data.formats.own import problem_from_own
 from rlif_jax.grading.inputs import problem_from_sample
 from rlif_jax.problem import Problem, Test, Verdict

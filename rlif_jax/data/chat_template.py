@@ -9,10 +9,10 @@ differ between two runs are Jinja's two sources of random text; templates with t
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jinja2
 
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 
 TEMPLATE_TIME: Mapping[str, str] = {
@@ -42,11 +42,11 @@ _CLOCK = (
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], thinking: bool | None = None
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], thinking: bool | None = None
 ) -> tuple[str, bool]:
     """The messages in the tokenizer's chat template, up to where the assistant's answer starts.
 
-    The second value says whether the template has heeded `thinking`, which None leaves to it.
+    The second value says whether the template reads `thinking`; None leaves it unset.
 
     Raises UserError when there is no template, when it refuses the messages, and when it draws at
     random.
@@ -54,7 +54,7 @@ def render_chat(
     name, switched = repr(tokenizer.name_or_path), {}
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            f"The tokenizer {name} has no chat template, so no messages can be put to this model; "
+            f"The tokenizer {name} has no chat template, so it cannot render messages; "
             "use an instruction-tuned model, or add a chat_template to its tokenizer files."
         )
     try:

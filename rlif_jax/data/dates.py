@@ -18,7 +18,7 @@ def parse_window(text: str) -> Window:
     if not dots or not (first_text or last_text):
         raise UserError(
             f"{shown(text)} is not a window of dates; write FROM..TO with days as "
-            "2024-08-01..2025-02-01, or leave one of them out."
+            "2024-08-01..2025-02-01, or leave one of the days out."
         )
     first, last = _day(first_text, text), _day(last_text, text)
     if first is not None and last is not None and first > last:

@@ -135,7 +135,7 @@ def _closes(rest: str, fence_alone_follows: bool) -> bool:
 
 def _opening(line: str) -> _Block | None:
     """The block that a line outside of blocks opens."""
-    marks = _MARKS.match(line)[0]
+    marks = (_MARKS.match(line) or [""])[0]
     _, mark, inner = marks.rpartition(">")
     inner = inner.removeprefix(" ") if mark else inner
     found = _FENCE.fullmatch(line, len(marks))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, cast
 
 import grain
 import numpy as np
@@ -18,7 +18,7 @@ _AS_GOOD_AS_ENDLESS = 2**50
 
 
 class Source(Protocol):
-    """Problems by index; a list of problems is one, too."""
+    """Problems by index, such as a list of problems."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +74,7 @@ class Mixture:
         self.digest = digest
 
 
-class _Turns:
+class _Turns(grain.transforms.DatasetSelectionMap):
     """Whose turn it is at each place of a mixture, and which element of that source it takes.
 
     Of the first k elements source i has k * weight_i / sum(weights), to within fewer elements than
@@ -93,7 +93,7 @@ class _Turns:
 
     def __getitem__(self, place: int) -> tuple[int, int]:
         # Of m elements left to a source of weight w and those behind it, of weight v together,
-        # it takes m less floor(m * v / (w + v)): so many of the first `place` and of one more.
+        # it takes m less floor(m * v / (w + v)): of the first `place` elements, and of one more.
         before, after, total = place, place + 1, sum(self._weights)
         for turn, weight in enumerate(self._weights[:-1]):
             behind = total - weight
@@ -139,14 +139,14 @@ def problem_batches(
     if batch_size < 1:
         raise UserError(f"A batch must hold at least one problem, not {batch_size}.")
     if epochs is not None and epochs < 1:
-        raise UserError(f"A run takes at least one epoch, not {epochs}; None goes on forever.")
+        raise UserError(f"A run takes at least one epoch, not {epochs}; None repeats forever.")
     if epochs is not None and len(shares) > 1:
         raise UserError(
             f"A mixture of {len(shares)} problem sets has no common epoch, so epochs={epochs} "
             "cannot be counted; leave epochs at None, or read a single one."
         )
     if seed < 0:
-        raise UserError(f"The seed must not be negative, and {seed} is.")
+        raise UserError(f"The seed must not be negative, but is {seed}.")
     if not 0 <= process_index < process_count:
         raise UserError(
             f"Process index {process_index} is not among {process_count} processes, which count "
@@ -168,7 +168,8 @@ def _stream(shares: Sequence[Share], seed: int, epochs: int | None) -> grain.Map
     # spread them.
     seeds = np.random.SeedSequence(seed).generate_state(len(shares))
     streams = [
-        grain.MapDataset.source(share.source)
+        # Grain's protocol names the argument of __getitem__, which a list does not.
+        grain.MapDataset.source(cast(Sequence[Problem], share.source))
         .shuffle(seed=int(shuffle_seed))
         .repeat(_AS_GOOD_AS_ENDLESS // len(share.source) + 1 if epochs is None else epochs)
         for share, shuffle_seed in zip(shares, seeds, strict=True)

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 from rlif_jax.batch import Prompts
-from rlif_jax.config.schema import PromptStyle, Thinking
+from rlif_jax.config import PromptOptions, Thinking
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.extract import THINK, THINK_END
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS, livecodebench_messages
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -20,33 +20,6 @@ _STDIN_REQUEST = (
     "in one ```python block."
 )
 _FUNCTION_REQUEST = "Complete this function and put it in one ```python block:"
-
-
-class _PromptFields(Protocol):
-    """What config.Data and the arguments of an evaluation have in common."""
-
-    @property
-    def prompt_style(self) -> PromptStyle: ...
-
-    @property
-    def system_prompt(self) -> str: ...
-
-    @property
-    def thinking(self) -> Thinking: ...
-
-
-@dataclass(frozen=True)
-class PromptOptions:
-    """How a problem is put to a model; `config.Data` says what each value means."""
-
-    style: PromptStyle = "chat"
-    system_prompt: str = ""
-    thinking: Thinking = "template"
-
-    @classmethod
-    def of(cls, fields: _PromptFields) -> "PromptOptions":
-        """The options among the fields of a configuration's `data`, or of an evaluation."""
-        return cls(fields.prompt_style, fields.system_prompt, fields.thinking)
 
 
 DEFAULT_OPTIONS = PromptOptions()
@@ -63,10 +36,12 @@ def prompt_messages(
 
     Raises UserError for a style that has no messages.
     """
-    if options.style == "livecodebench":
+    if options.prompt_style == "livecodebench":
         return livecodebench_messages(problem, options.system_prompt)
-    if options.style != "chat":
-        raise UserError(f"prompt_style={options.style} is not made of chat messages; use chat.")
+    if options.prompt_style != "chat":
+        raise UserError(
+            f"prompt_style={options.prompt_style} is not made of chat messages; use chat."
+        )
     if problem.entry_point is None:
         request = _STDIN_REQUEST
     elif problem.starter_code.strip():
@@ -80,7 +55,7 @@ def prompt_messages(
 
 
 def render_prompt(
-    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
 ) -> str:
     """The text that poses the problem, special tokens included, up to where the answer starts.
 
@@ -88,13 +63,13 @@ def render_prompt(
     template refuses the messages, when it lacks a special token that the style writes out, and
     when thinking cannot be switched.
     """
-    if whole := WHOLE_TEXTS.get(options.style):
+    if whole := WHOLE_TEXTS.get(options.prompt_style):
         lacking = [token for token in whole.special_tokens if not _has_token(tokenizer, token)]
         if lacking:
             raise UserError(
-                f"prompt_style={options.style} writes {', '.join(lacking)}, which the tokenizer "
-                f"{tokenizer.name_or_path!r} does not have; choose prompt_style=livecodebench, "
-                "which uses the model's own chat template."
+                f"prompt_style={options.prompt_style} writes {', '.join(lacking)}, which the "
+                f"tokenizer {tokenizer.name_or_path!r} does not have; choose "
+                "prompt_style=livecodebench, which uses the model's own chat template."
             )
         text, switched = whole.text(problem, options.system_prompt), False
     else:
@@ -113,7 +88,7 @@ class EncodedPrompt:
 
 
 def pose(
-    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
 ) -> EncodedPrompt:
     """`render_prompt`, which writes all special tokens, with its ids: the tokenizer adds none.
 
@@ -124,43 +99,45 @@ def pose(
     return EncodedPrompt(text, encode_text(tokenizer, text))
 
 
-def encode_text(tokenizer: Any, text: str) -> list[int]:
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a prompt's whole text."""
     return [int(i) for i in tokenizer(text, add_special_tokens=False).input_ids]
 
 
 def encode_prompt(
-    tokenizer: Any, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions = DEFAULT_OPTIONS
 ) -> list[int]:
     """The token ids of `pose` alone."""
     return pose(tokenizer, problem, options).tokens
 
 
 def opens_thinking(prompt: str) -> bool:
-    """Whether a rendered prompt ends inside the thinking, which the completion then goes on with.
+    """Whether a rendered prompt ends inside the thinking, which the completion then continues.
 
     Only its end counts: an instruction may speak of the tags, and a statement may hold anything.
     """
     return prompt.rstrip().endswith(THINK)
 
 
-def _rendered_chat(tokenizer: Any, problem: Problem, options: PromptOptions) -> tuple[str, bool]:
+def _rendered_chat(
+    tokenizer: Tokenizer, problem: Problem, options: PromptOptions
+) -> tuple[str, bool]:
     """The text under the tokenizer's chat template, and whether that has switched the thinking."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             f"The tokenizer {tokenizer.name_or_path!r} has no chat template, so problems cannot be "
-            "put to this model; use an instruction-tuned model, add a chat_template to its "
+            "posed to this model; use an instruction-tuned model, add a chat_template to its "
             f"tokenizer files, or choose a prompt_style without one: {', '.join(WHOLE_TEXTS)}."
         )
     thinking = None if options.thinking == "template" else options.thinking == "on"
     return render_chat(tokenizer, prompt_messages(problem, options), thinking)
 
 
-def _has_token(tokenizer: Any, token: str) -> bool:
+def _has_token(tokenizer: Tokenizer, token: str) -> bool:
     return tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id)
 
 
-def _with_thinking(tokenizer: Any, text: str, thinking: Thinking) -> str:
+def _with_thinking(tokenizer: Tokenizer, text: str, thinking: Thinking) -> str:
     """`text` ending in an open `<think>` (on) or in an empty thought (off), whatever it ended in.
 
     An empty thought is Qwen3's own way not to think.

@@ -63,7 +63,7 @@ def date_filter(dates: str, option: str = "data.dates") -> Filter:
 
 
 def least_tests_filter(least: int, option: str = "data.min_tests") -> Filter:
-    """Keeps problems with at least so many tests."""
+    """Keeps problems with at least `least` tests."""
     return Filter(
         f"with fewer tests than {option}={least}",
         lambda problem: len(problem.tests) >= least,
@@ -81,7 +81,7 @@ def errata_filter(option: str = "--data.keep-errata") -> Filter:
 def length_filter(
     encode: Callable[[Problem], Sequence[int]], most: int, option: str = "data.max_prompt_tokens"
 ) -> Filter:
-    """Keeps problems whose prompt has at most so many tokens."""
+    """Keeps problems whose prompt has at most `most` tokens."""
     return Filter(
         f"with a prompt of more than {option}={most} tokens",
         lambda problem: len(encode(problem)) <= most,

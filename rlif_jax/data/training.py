@@ -8,7 +8,8 @@ from typing import Any
 
 import grain
 
-from rlif_jax.config.schema import Data
+from rlif_jax.config import Data
+from rlif_jax.console.notice import Notice
 from rlif_jax.data.overlap import Overlap, overlaps
 from rlif_jax.data.pipeline import Mixture, Share
 from rlif_jax.data.selection import (
@@ -59,7 +60,7 @@ def training_problems(
     data: Data,
     encode: Callable[[Problem], Sequence[int]],
     held_out: Sequence[Problem],
-    notice: Callable[[str], None],
+    notice: Notice,
 ) -> Mixture:
     """The problems to train on: those of data.mix, or of data.name, that pass the filters.
 
@@ -98,17 +99,17 @@ def training_problems(
 
 
 def position_of(batches: Batches, mixture: Mixture) -> dict[str, Any]:
-    """Where the stream of these problems stands, as JSON can hold it."""
+    """The position in the stream of these problems, as JSON."""
     return {"problems": mixture.digest, "state": batches.get_state()}
 
 
 def go_on(batches: Batches, mixture: Mixture, position: Mapping[str, Any]) -> None:
-    """Go to a place of an earlier run; UserError when that was in other problems."""
+    """Resume at the position of an earlier run; UserError when it was in other problems."""
     if position.get("problems") != mixture.digest:
         raise UserError(
             "the problems to train on are not those that the run began with: a file of problems or "
-            "of grades was changed, and the run's place among them means nothing now. Put the file "
-            "back, or start another run with --run-dir."
+            "of grades was changed, so the run cannot resume at its place among them. Restore the "
+            "file, or start another run with --run-dir."
         )
     batches.set_state(position["state"])
 
@@ -117,7 +118,7 @@ def refuse_overlap(
     train: Iterable[Problem],
     held_out: Sequence[Problem],
     allowed: bool,
-    notice: Callable[[str], None],
+    notice: Notice,
 ) -> None:
     """Raise UserError when problems to train on are, or are like, some held out for evaluation.
 
@@ -133,9 +134,9 @@ def refuse_overlap(
     pairs = "; ".join(map(_pair, found[:3]))
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
     raise UserError(
-        f"{what}, whose scores would then tell nothing: {pairs}{more}. Evaluate on another set by "
-        "eval.data, leave the problems out, by data.dates for instance, or use them all the same "
-        "by --data.allow-overlap."
+        f"{what}, so evaluation would be meaningless: {pairs}{more}. Evaluate on another set with "
+        "eval.data, leave these problems out (with data.dates, for example), or pass "
+        "--data.allow-overlap to use them anyway."
     )
 
 

@@ -1,0 +1,1 @@
+"""Operations with a plain reference and faster paths: a folder an operation."""

@@ -1,29 +1,30 @@
-"""How exactly matrix products multiply: decided here for every product of the package.
+"""The precision of matrix products, decided here for the whole package.
 
 Left to themselves, accelerators round float32 operands before they multiply: TPUs to bfloat16,
 NVIDIA GPUs to TF32, which has 10 bits of mantissa. HIGHEST keeps all 24 bits of float32. On
 bfloat16 operands it costs nothing: their products are exact in float32.
 
-This file has no say about sums: `preferred_element_type` is the caller's.
+The type of the sums is not decided here: `preferred_element_type` is the caller's.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.lax import Precision
+from jax.typing import DTypeLike
 
-Array = jax.Array
+from rlif_jax.batch import Array
 
 
-def matmul_precision(*dtypes: Any) -> Precision:
+def matmul_precision(*dtypes: DTypeLike) -> Precision:
     """HIGHEST where an operand is float32 or wider; of narrower types the products are exact."""
     widest = max(jnp.finfo(dtype).bits for dtype in dtypes)
     return Precision.HIGHEST if widest >= 32 else Precision.DEFAULT
 
 
-def einsum(subscripts: str, x: Array, y: Array, preferred_element_type: Any = None) -> Array:
+def einsum(
+    subscripts: str, x: Array, y: Array, preferred_element_type: DTypeLike | None = None
+) -> Array:
     """`jnp.einsum` of two arrays at the precision of their types, gradients included."""
     return jnp.einsum(
         subscripts,
@@ -46,8 +47,8 @@ def head_einsum(subscripts: str, x: Array, y: Array) -> Array:
     )
 
 
-def products_of(dtype: Any) -> dict[str, str]:
-    """What a run with activations of this type records about its products.
+def products_of(dtype: DTypeLike) -> dict[str, str]:
+    """The precision of products that a run with activations of this type records.
 
     Their operands, those of the head among them, are of the type of the activations.
     """

@@ -1,0 +1,1 @@
+"""One decoder for Llama, Qwen2 and Qwen3, and its key/value cache."""

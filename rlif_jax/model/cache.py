@@ -1,5 +1,6 @@
 """The key/value cache: pages of a pool, shared by all sequences of a device."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rlif_jax import sharding
+from rlif_jax.batch import Array
 from rlif_jax.kernels.paged_attention.api import (
     Kernel,
     choose_kernel,
@@ -21,8 +23,6 @@ from rlif_jax.kernels.paged_attention.api import (
     write_token,
 )
 from rlif_jax.model.config import ModelConfig
-
-Array = jax.Array
 
 
 @struct.dataclass
@@ -89,7 +89,7 @@ def init_cache(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _zeros(shape: tuple[int, ...], dtype: str, axes: tuple[str | None, ...]) -> Array:
-    """Zeros of which no device ever makes more than its part."""
+    """Zeros, of which each device allocates its own part only."""
     return sharding.constrain(jnp.zeros(shape, dtype), *axes)
 
 
@@ -115,6 +115,7 @@ def ends_of(cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array) 
     )
 
 
+@jax.named_scope("attention")
 def extend(
     cache: PagedCache,
     layer: Array,
@@ -195,7 +196,7 @@ def _on_pools(cache: PagedCache, f: Callable, axes: tuple, args: tuple, more_axe
     pool = _pool_axes(cache.kernel)
     run = sharding.on_shards(f, (pool, pool, *axes), (pool, pool, *more_axes))
     k, v, *more = run(cache.k, cache.v, *args)
-    return cache.replace(k=k, v=v), *more
+    return dataclasses.replace(cache, k=k, v=v), *more
 
 
 def _pool_axes(kernel: Kernel) -> tuple[str | None, ...]:
@@ -205,6 +206,6 @@ def _pool_axes(kernel: Kernel) -> tuple[str | None, ...]:
 
 
 def _repeated(x: Array, cfg: ModelConfig) -> Array:
-    """Key/value heads, on the last axis but one, each repeated as often as the cache has it."""
+    """Key/value heads, on the last axis but one, each repeated as often as in the cache."""
     heads = cached_heads(cfg, sharding.axis_size("tensor"))
     return jnp.repeat(x, heads // x.shape[-2], axis=-2)

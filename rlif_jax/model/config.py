@@ -17,7 +17,7 @@ _FLOAT32 = np.finfo(np.float32)
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies were changed to reach a longer context than was trained first.
+    """How rotary frequencies are scaled to reach a longer context than that of pre-training.
 
     `linear` divides all by `factor`; `llama3` divides the low ones and blends in between;
     `yarn` (arXiv 2309.00071) blends between both over a range of rotations, and multiplies cosine
@@ -98,7 +98,7 @@ class ParamSpec(NamedTuple):
 
 
 def usable(value: Any, kind: type) -> bool:
-    """Whether a value of a file is a positive number: an int below 2^31, or any that float32 holds.
+    """Whether a value from a file is a positive number: an int below 2^31, or a normal float32.
 
     `kind` is int or float; an int may stand for a float, a bool for neither.
     """

@@ -5,6 +5,7 @@ with depth. Parameters are those that `config.param_specs` declares.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import constrain
 
 Array = jax.Array
+Kept = TypeVar("Kept")
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -89,13 +91,13 @@ class Decoder(nnx.Module):
         """Final-normed hidden states [B, T, D] in the activation dtype.
 
         `mask_BT` is false on padding, which is never attended (default: no padding); `position_BT`
-        counts real tokens of a row from 0 (default: as the mask has it). With `samples` = g a row
-        is a prompt of `prompt` columns followed by g completions of equal width, each of which sees
-        the prompt and itself, so that a prompt is computed once for all its completions; positions
-        then have to be given.
+        counts real tokens of a row from 0 (default: by the mask). With `samples` = g a row is a
+        prompt of `prompt` columns followed by g completions of equal width, each of which sees the
+        prompt and itself, so that a prompt is computed once for all its completions; `position_BT`
+        is then required.
         """
         if position_BT is None and samples:
-            raise ValueError("rows of several completions need their positions")
+            raise ValueError("position_BT is required for rows of several completions")
         if mask_BT is None:
             mask_BT = jnp.ones(tokens_BT.shape, bool)
         if position_BT is None:
@@ -109,14 +111,16 @@ class Decoder(nnx.Module):
     def prefill(self, tokens_BT: Array) -> tuple[Array, Array, Array]:
         """Hidden states [B, T, D] of prompts, and their keys and values [L, B, T, K, A].
 
-        A prompt stands at the left of its row; what follows it there changes nothing before it.
+        A prompt starts at the left of its row; the columns behind it do not affect it.
         """
         B, T = tokens_BT.shape
         rope = rope_angles(jnp.broadcast_to(jnp.arange(T), (B, T)), self.cfg)
         x_BTD = self._embedded(tokens_BT)
         mask_BT = jnp.ones((B, T), bool)
-        x_BTD, kv = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, T, 0, keep_kv=True)
-        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), *kv
+        x_BTD, (k_LBTKA, v_LBTKA) = _layers(
+            self.cfg, x_BTD, self._stacked(), rope, mask_BT, T, 0, keep=lambda k, v: (k, v)
+        )
+        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), k_LBTKA, v_LBTKA
 
     def decode(
         self, token_B: Array, cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array
@@ -124,7 +128,7 @@ class Decoder(nnx.Module):
         """Hidden states [B, D] of one more token a slot, and the cache with these tokens.
 
         The token goes behind the `length_B` tokens in the pages that `table_BJ` names, which must
-        reach that far; its position is `length_B`. Slots that are not live leave no trace.
+        reach that far; its position is `length_B`. Slots that are not live change no page in use.
         """
         rope = rope_angles(length_B[:, None], self.cfg)
         x_B1D = self._embedded(token_B[:, None])
@@ -158,11 +162,13 @@ class Decoder(nnx.Module):
         x_BTD = self(tokens_BT, position_BT, mask_BT).astype(jnp.float32)
         return head_einsum("BTD,VD->BTV", x_BTD, self.head_VD[: self.cfg.vocab_size])
 
+    @jax.named_scope("embedding")
     def _embedded(self, tokens_BT: Array) -> Array:
         x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(self.cfg.dtype)
         return constrain(x_BTD, "batch", "length", "hidden")
 
 
+@jax.named_scope("attention")
 def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Array, Array, Array]:
     """Rotated queries [B, T, H, A], rotated keys and values [B, T, K, A] of one layer."""
     x_BTD = rms_norm(x_BTD, w["attn_norm"], cfg.rms_eps)
@@ -185,15 +191,17 @@ def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Arr
 def _finish(cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array]) -> Array:
     """The residual stream after a layer's output projection and gated feed-forward block."""
     dtype = x_BTD.dtype
-    # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both for it.
-    x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
-    x_BTD = constrain(x_BTD, "batch", "length", "hidden")
-    y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
-    gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
-    up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
-    hidden_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
-    x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
-    return constrain(x_BTD, "batch", "length", "hidden")
+    with jax.named_scope("attention"):
+        # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
+        x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
+        x_BTD = constrain(x_BTD, "batch", "length", "hidden")
+    with jax.named_scope("mlp"):
+        y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
+        gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
+        up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
+        hidden_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
+        x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
+        return constrain(x_BTD, "batch", "length", "hidden")
 
 
 def _layers(
@@ -204,17 +212,17 @@ def _layers(
     mask_BT: Array,
     P: int,
     g: int,
-    keep_kv: bool = False,
-) -> tuple[Array, tuple[Array, Array] | None]:
+    keep: Callable[[Array, Array], Kept] = lambda k_BTKA, v_BTKA: None,
+) -> tuple[Array, Kept]:
     """All layers over whole rows of a prompt with P columns and g completions.
 
-    With `keep_kv` also keys and values [L, B, T, K, A] of every layer.
+    The second value is what `keep` returns of each layer's keys and values, stacked [L, ...].
     """
 
     def layer(x_BTD, w):
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
         out_BTHA = shared_prompt_attention(q_BTHA, k_BTKA, v_BTKA, mask_BT, P, g)
-        return _finish(cfg, x_BTD, out_BTHA, w), (k_BTKA, v_BTKA) if keep_kv else None
+        return _finish(cfg, x_BTD, out_BTHA, w), keep(k_BTKA, v_BTKA)
 
     if cfg.remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)

@@ -14,7 +14,7 @@ from rlif_jax.model.config import ModelConfig, param_specs
 
 
 def check_mesh(cfg: ModelConfig, fsdp: int, tensor: int) -> list[str]:
-    """What a mesh of so many devices along its axes keeps whole on each, and what that costs.
+    """Sentences about what each device of this mesh holds whole, and what that costs.
 
     Raises:
         UserError: all axes of the model that the mesh does not divide, and the sizes that would.

@@ -1,6 +1,6 @@
-"""Rotary positions (arXiv 2104.09864) and the ways to stretch them.
+"""Rotary positions (arXiv 2104.09864) and the rules that scale their frequencies.
 
-A pair of channels i of a head turns by position * frequency_i. The stretched frequencies are those
+A pair of channels i of a head turns by position * frequency_i. The scaled frequencies are those
 of transformers' modeling_rope_utils, computed once per model in NumPy.
 """
 
@@ -20,9 +20,9 @@ def frequencies(cfg: ModelConfig) -> np.ndarray:
     exponent = np.arange(0, cfg.head_dim, 2, dtype=np.float32) / np.float32(cfg.head_dim)
     base = (1 / np.float64(cfg.rope_theta) ** exponent).astype(np.float32)
     scaling = cfg.rope_scaling
-    match None if scaling is None else scaling.kind:
-        case None:
-            return base
+    if scaling is None:
+        return base
+    match scaling.kind:
         case "linear":
             return base / np.float32(scaling.factor)
         case "llama3":
@@ -35,7 +35,7 @@ def frequencies(cfg: ModelConfig) -> np.ndarray:
 
 
 def _llama3(base: np.ndarray, s: RopeScaling) -> np.ndarray:
-    """Llama 3.1's rule: short waves stay, long ones are divided, those between are blended."""
+    """Llama 3.1's rule: short wavelengths stay, long ones are divided, others are blended."""
     wavelength = 2 * np.pi / base.astype(np.float64)
     turns = s.original_positions / wavelength
     blend = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
@@ -47,7 +47,7 @@ def _yarn(base: np.ndarray, s: RopeScaling, cfg: ModelConfig) -> np.ndarray:
     """YaRN's rule: divided where a channel turns less than beta_slow times in the first context."""
 
     def channel(turns: float) -> float:
-        """The (fractional) pair of channels that turns so often within `original_positions`."""
+        """The (fractional) pair of channels that turns `turns` times in `original_positions`."""
         ratio = s.original_positions / (turns * 2 * math.pi)
         return cfg.head_dim * math.log(ratio) / (2 * math.log(cfg.rope_theta))
 

@@ -1,0 +1,1 @@
+"""Figures of runs, from what their folders record."""

@@ -3,7 +3,7 @@
 Two programs are equal when they gave equal answers on every input of the problem, so that a class
 of equal programs votes together. Expected outputs play no part: verdicts are not looked at, only
 `Outcome.answers`. A program votes when it answered every input; one that crashed, ran into a limit,
-did not compile or is missing votes for nothing. Source: TTRL, arXiv 2504.16084, whose majority
+did not compile or is missing does not vote. Source: TTRL, arXiv 2504.16084, whose majority
 answer to a question becomes here the majority behaviour on a problem's inputs.
 """
 
@@ -25,7 +25,7 @@ def majority_vote(ev: Evidence) -> Array:
 
     Of several largest classes each counts. A single program can therefore be the majority: when no
     two agree, every row that votes has 1, and an advantage normalised within the group is left with
-    the difference between answering and not. A group in which nobody votes has 0 throughout.
+    the difference between answering and not. A group without any vote has 0 throughout.
     """
     size_NG = _class_sizes(ev)
     largest_N1 = size_NG.max(axis=1, keepdims=True)

@@ -13,15 +13,15 @@ _BY_NAME: dict[str, RewardFunction] = {}
 
 
 def reward(needs: Needs, all_tests: bool = False) -> Callable[[RewardFunction], RewardFunction]:
-    """Make a function known as a reward under its own name, and say what it reads.
+    """Register a function as a reward under its own name, and declare what it reads.
 
     `needs` "stats": `ev.stats`, a certainty term; "exec": `ev.outcomes`, so programs have to run;
-    "none": neither. `all_tests` tells that outcomes of tests after the first failing one are read,
-    too, so that the judge goes on to the last.
+    "none": neither. `all_tests` declares that outcomes after the first failing test are read as
+    well, so that the judge runs all tests.
 
     Raises:
-        UserError: `needs` is none of these, `all_tests` is set without needs="exec", or another
-            function has the name.
+        UserError: `needs` is invalid, `all_tests` is set without needs="exec", or another function
+            has the name.
     """
     if needs not in get_args(Needs):
         raise UserError(
@@ -30,8 +30,8 @@ def reward(needs: Needs, all_tests: bool = False) -> Callable[[RewardFunction], 
         )
     if all_tests and needs != "exec":
         raise UserError(
-            f"@reward(needs={needs!r}, all_tests=True) reads all tests and does not run any: write "
-            'needs="exec", or leave all_tests out.'
+            f'@reward(needs={needs!r}, all_tests=True) is invalid, since only needs="exec" runs '
+            'tests: write needs="exec", or leave all_tests out.'
         )
 
     def register(fn: RewardFunction) -> RewardFunction:
@@ -58,7 +58,7 @@ def find_reward(name: str) -> RewardFunction:
     """The reward of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: the name is unknown.
     """
     if name not in _BY_NAME:
         raise UserError(

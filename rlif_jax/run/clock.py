@@ -1,8 +1,10 @@
-"""Where the seconds of a run went, step by step."""
+"""Where the seconds of a run went, step by step, in metrics.jsonl and in a profiler's trace."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+
+import jax
 
 PHASES = (
     *("data", "sync", "sample", "score", "execute", "reward", "update", "record"),
@@ -10,7 +12,7 @@ PHASES = (
 )
 
 
-class Watch:
+class Clock:
     """Wall-clock seconds by phase. Every second belongs to one phase, and "other" has the rest.
 
     `data` reads problems and builds prompts; `sync` lays parameters out for sampling; `execute`
@@ -19,26 +21,28 @@ class Watch:
     writes the rollouts. A step's lap begins where the last one's ended, so that `save` and what
     writes metrics.jsonl count towards the step that follows.
 
-    `recorded` is a record of an interrupted lap, which this one continues. `clock` gives seconds.
+    Each phase is an event of its name in a trace of JAX's profiler. `recorded` is a record of an
+    interrupted lap, which this one continues; `now` gives the time in seconds.
     """
 
     def __init__(
-        self, recorded: Mapping[str, float] = {}, clock: Callable[[], float] = time.perf_counter
+        self, recorded: Mapping[str, float] = {}, now: Callable[[], float] = time.perf_counter
     ):
         self._seconds = {phase: recorded.get(f"time/{phase}", 0.0) for phase in PHASES}
-        self._clock, self._phase, self._since = clock, "other", clock()
+        self._now, self._phase, self._since = now, "other", now()
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Count the time inside towards `phase`, and not towards the phase around it."""
         outer = self._enter(phase)
         try:
-            yield
+            with jax.profiler.TraceAnnotation(phase):
+                yield
         finally:
             self._enter(outer)
 
     def _enter(self, phase: str) -> str:
-        now, before = self._clock(), self._phase
+        now, before = self._now(), self._phase
         self._seconds[before] += now - self._since
         self._since, self._phase = now, phase
         return before

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rlif_jax.console.notice import Notice
 from rlif_jax.model.config import ModelConfig, param_specs
 from rlif_jax.weights import orbax_folder as orbax_weights
 from rlif_jax.weights.layout import file_shape, hf_names
-from rlif_jax.weights.parameters import Notice, cast
+from rlif_jax.weights.parameters import cast
 from rlif_jax.weights.safetensors import NewTensor, shard, write_file, write_index
 from rlif_jax.weights.source import OpenModel
 

@@ -14,10 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig, param_specs
 from rlif_jax.weights.layout import to_file
-from rlif_jax.weights.parameters import Notice
 
 FOLDER = "params"
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
+from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.decoder import Decoder
@@ -26,8 +27,6 @@ FLOAT32 = np.dtype(np.float32)
 COMPARED_BYTES = 64 << 20  # of a head, and of the embedding it should repeat, at a time
 IN_FLIGHT_BYTES = 256 << 20  # of parts on their way to devices while the next is read
 STRIP = 16  # float32 numbers in a cache line of 64 bytes
-Notice = Callable[[str, int, int], None]
-"""Told a phase, the bytes done and the bytes in all."""
 
 
 class Weights(Protocol):

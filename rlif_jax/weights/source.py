@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rlif_jax.config.schema import Mesh as MeshSizes
+from rlif_jax.config import Mesh as MeshSizes
+from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
 from rlif_jax.model.decoder import Decoder
@@ -32,7 +33,6 @@ from rlif_jax.weights.hf_config import hf_config, read_hf_config
 from rlif_jax.weights.hub_model import fetch_model
 from rlif_jax.weights.parameters import (
     FLOAT32,
-    Notice,
     SafetensorsWeights,
     Weights,
     shardings_of,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlif_jax.config.schema import Data
+from rlif_jax.config import Data
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.sets.named import ProblemSource, problem_source
 from rlif_jax.data.training import (
@@ -192,12 +192,12 @@ def test_an_overlap_is_refused(write_set):
     with pytest.raises(UserError) as refused:
         chosen(Data(name=name), HELD_OUT)
     assert str(refused.value) == (
-        "4 problems to train on are, or are like, problems held out for evaluation, whose scores "
-        "would then tell nothing: 'same_id' and 'same_id' have the same id; "
+        "4 problems to train on are, or are like, problems held out for evaluation, "
+        "so evaluation would be meaningless: 'same_id' and 'same_id' have the same id; "
         "'a' and 'x' have the same text; "
         "'b' and 'y' share the words 'count the ways to tile a board of n rows with dominoes of'; "
-        "and 1 more. Evaluate on another set by eval.data, leave the problems out, by "
-        "data.dates for instance, or use them all the same by --data.allow-overlap."
+        "and 1 more. Evaluate on another set with eval.data, leave these problems out (with "
+        "data.dates, for example), or pass --data.allow-overlap to use them anyway."
     )
 
 

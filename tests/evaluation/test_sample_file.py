@@ -63,6 +63,26 @@ def test_one_without_samples_takes_other_arguments(tmp_path):
     assert lines(path) == [ABOUT | {"n": 3}]
 
 
+def test_what_an_older_version_did_not_say_counts_as_the_default(tmp_path):
+    path = tmp_path / "s.jsonl"
+    older = ABOUT | {"limits": {"a": 1}}
+    now = ABOUT | {"limits": {"a": 1, "b": 2}, "new": 3}
+    path.write_text("\n".join(map(json.dumps, (older, ROWS[0]))) + "\n")
+    before = path.read_bytes()
+    for defaults, message in (
+        ({"limits": {"a": 0, "b": 2}, "new": 0}, "new is 3 and was 0"),
+        ({"limits": {"a": 0, "b": 0}, "new": 3}, "'b': 2} and was {'a': 1, 'b': 0}"),
+        ({}, "new is 3 and was None"),
+    ):
+        with pytest.raises(UserError, match=message):
+            SampleFile(path, now, 3, 2, defaults=defaults)
+        assert path.read_bytes() == before
+    with SampleFile(path, now, 3, 2, defaults={"limits": {"a": 0, "b": 2}, "new": 3}) as file:
+        assert file.rows == {(0, 0): ROWS[0]}
+        file.finish()
+    assert lines(path) == [now, ROWS[0]]
+
+
 def test_a_lone_surrogate_comes_back(tmp_path):
     written(tmp_path / "s.jsonl", [ROWS[0] | {"completion": "a\ud800é"}])
     with opened(tmp_path / "s.jsonl") as file:

@@ -5,13 +5,14 @@ import os
 import time
 
 import pytest
-from support.execution.confinement import LEVELS, run_at
+from support.execution.confinement import LEVELS, run_at, workplace
 from support.execution.host import below, descriptors, settles
 from support.execution.judging import assert_problem
-from test_isolation import row, workplace
-from test_own_attacks import search_for
+from support.execution.memory_search import search_for
+from support.execution.official import row
+from support.execution.runner_channel import CHANNEL, says
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 
@@ -32,23 +33,8 @@ SECRET = assert_problem(
 RIGHT = "def f(n): return {1: 'walnut-8213', 2: [60317, 'otter'], 3: 0.25, 4: (True, {7})}[n]"
 NEARLY = RIGHT.replace("otter", "others")
 
-# What helps an attacker to write to the judge as the runner does.
-CHANNEL = (
-    "import os, sys, json, time, threading\n"
-    "def nonce():\n"
-    "    frame = sys._getframe()\n"
-    "    while frame:\n"
-    "        if 'nonce' in frame.f_locals: return frame.f_locals['nonce']\n"
-    "        frame = frame.f_back\n"
-    "def say(data): os.write(3, data if isinstance(data, bytes) else data.encode())\n"
-)
 YES = "    def __eq__(self, other): return True\n    __hash__ = None\n"
 BADLY = {WRONG, CRASHED}
-
-
-def says(claim: str) -> str:
-    """A function that writes an answer of its own, before the runner can."""
-    return f"{CHANNEL}def f(x):\n    say(f'{{nonce()}} {claim}\\n')\n    time.sleep(0.2)\n"
 
 
 ATTACKS = {

@@ -13,7 +13,7 @@ from support.execution.host import below, settles
 from support.execution.judging import stdin_problem
 from support.execution.official import problem_of, read_rows
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 
@@ -126,11 +126,12 @@ def test_attack(judge, place, name):
         "__import__('socket').socket()",
         "open(f'/proc/{os.getppid()}/mem', 'rb')",
         "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
-        f"open('/proc/{os.getpid()}/environ', 'rb').read()",
-        f"os.kill({os.getpid()}, 0)",
+        "open('/proc/{judge}/environ', 'rb').read()",
+        "os.kill({judge}, 0)",
     ],
 )
 def test_out_of_reach(judge, reach):
+    reach = reach.replace("{judge}", str(os.getpid()))
     code = f"import os\ntry:\n    {reach}\nexcept OSError:\n    print('refused')"
     outcome = judge.submit(stdin_problem(("", "refused")), code).result(timeout=120)
     assert outcome.passed, outcome.detail

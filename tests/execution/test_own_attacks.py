@@ -7,16 +7,16 @@ import os
 import pytest
 from support.execution.host import at_rest, below, descriptors, settles
 from support.execution.judging import function_problem, stdin_problem
+from support.execution.memory_search import MARKS, search_for
 from support.execution.own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
 from support.execution.own_harm import HARM
 from support.execution.own_messages import MESSAGES
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 
 PR_SET_CHILD_SUBREAPER = 36
 ATTACKS = CHANNEL | {f"message_in_{name}": attack for name, attack in MESSAGES.items()} | HARM
-MARKS = ("Quagga", "Okapi", "Numbat")  # in the text, the input and the output of a program
 DOUBLE = function_problem("f", ("[1]", "[1, 1]"), ('"a"', '"aa"'))
 
 
@@ -59,31 +59,6 @@ def test_own_attack(judge, name):
     at_rest(judge)
     assert settles(lambda: len(below(os.getpid())) == processes), below(os.getpid())
     assert descriptors() <= opened
-
-
-SEARCH = """
-import re
-marks = re.compile(b'|'.join(m[:1] + m[1:] for m in ({words})))
-found = set()
-with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
-    for line in maps:
-        low, high = (int(x, 16) for x in line.split()[0].split('-'))
-        if line.split()[1][0] != 'r' or high - low > 1 << 26: continue
-        try:
-            memory.seek(low)
-            found.update(marks.findall(memory.read(high - low)))
-        except (OSError, ValueError, OverflowError): pass
-print(*sorted(x.decode() for x in found))
-"""
-
-
-def search_for(text: str) -> str:
-    """A program that prints which words beginning with a mark it finds in its memory.
-
-    The marks are spelled as character classes, so that the program does not find itself.
-    """
-    words = ", ".join(f"b'[{mark[0]}]{mark[1:]}[0-9]+'" for mark in (*MARKS, text))
-    return SEARCH.format(words=words)
 
 
 @pytest.mark.parametrize("kind", ["stdin", "functional", "again"])

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.paged_attention import tpu as paged
-from rlif_jax.planning.hlo import bytes_per_step, collectives_in_loops
+from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops
 from rlif_jax.sharding import MESH_AXES
 
 A = 128
@@ -108,7 +108,7 @@ def test_a_cache_that_does_not_fit_is_refused():
     wide_pages, _ = pools(np.random.default_rng(0), 1, 3, 16, 256)
     with pytest.raises(UserError, match="1 heads 256 wide for 2 query heads of width 128"):
         paged.paged_attention_tpu(q_BHA, wide_pages, wide_pages, table_BJ, length_B, 0)
-    with pytest.raises(UserError, match="plain path"):
+    with pytest.raises(UserError, match="plain kernel"):
         paged.write_token_tpu(
             k_pages, v_pages, q_BHA[:, :1], q_BHA[:, :1], length_B, jnp.zeros(1, jnp.int32)
         )

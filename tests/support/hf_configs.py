@@ -1,6 +1,7 @@
 """The config.json of the smallest models that are read, and where saved ones are."""
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ LEAST = {
 }
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-ABSENT = object()
+
+
+class Absent(Enum):
+    """In place of a value: the field is left out."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
 
 
 def minimal(family: str = "llama", **changed) -> dict[str, Any]:

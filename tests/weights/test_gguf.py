@@ -35,14 +35,14 @@ def same_weights(one: Decoder, two: Decoder) -> None:
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
-def test_float32_round_trip_undoes_the_row_permutation(path, tiny, arch):
-    write_gguf(path, gguf_tensors(tiny, arch), arch=arch)
+def test_float32_round_trip_undoes_the_row_permutation(path, tiny_decoder, arch):
+    write_gguf(path, gguf_tensors(tiny_decoder, arch), arch=arch)
     model = read(path)
     assert dataclasses.replace(model.cfg, rms_eps=TINY.rms_eps) == dataclasses.replace(
         TINY, family=arch, eos_ids=(1, 2)
     )
     assert abs(model.cfg.rms_eps - TINY.rms_eps) < 1e-10
-    same_weights(model, tiny)
+    same_weights(model, tiny_decoder)
 
 
 def test_biases_norms_and_head_make_the_flags(path):
@@ -76,23 +76,23 @@ def test_biases_norms_and_head_make_the_flags(path):
         (Kind.Q4_1, 1 / 15 + 1e-3),
     ],
 )
-def test_quantised_types_are_read_within_their_step(path, tiny, kind, bound):
+def test_quantised_types_are_read_within_their_step(path, tiny_decoder, kind, bound):
     """The error of a block of 32 is at most half a quantisation step of its largest magnitude.
 
     Q4_1 has 15 steps from minimum to maximum, so its half step is at most 1/15 of the magnitude.
     """
-    tensors = gguf_tensors(tiny)
+    tensors = gguf_tensors(tiny_decoder)
     matrices = {name: kind for name, value in tensors.items() if value.ndim == 2}
     write_gguf(path, tensors, kinds=matrices)
     got = read(path)
-    exact, read_back = np.asarray(tiny.head_VD), np.asarray(got.head_VD)
+    exact, read_back = np.asarray(tiny_decoder.head_VD), np.asarray(got.head_VD)
     error = np.abs(exact - read_back).max(axis=1)[: TINY.vocab_size]
     assert (error <= bound * np.abs(exact).max(axis=1)[: TINY.vocab_size]).all()
     assert error.max() > 0
     for name in ("q", "k", "v", "o", "gate", "up", "down"):
-        exact, read_back = (np.asarray(getattr(m.layers, name)[...]) for m in (tiny, got))
+        exact, read_back = (np.asarray(getattr(m.layers, name)[...]) for m in (tiny_decoder, got))
         assert np.abs(exact - read_back).max() <= bound * np.abs(exact).max()
-    np.testing.assert_array_equal(tiny.layers.attn_norm[...], got.layers.attn_norm[...])
+    np.testing.assert_array_equal(tiny_decoder.layers.attn_norm[...], got.layers.attn_norm[...])
 
 
 def q4_1_block(scale, minimum, nibbles):
@@ -102,8 +102,8 @@ def q4_1_block(scale, minimum, nibbles):
     return np.concatenate([head, nibbles[:16] | (nibbles[16:] << 4)])
 
 
-def test_q4_1_by_hand(path, tiny):
-    tensors = gguf_tensors(tiny)
+def test_q4_1_by_hand(path, tiny_decoder):
+    tensors = gguf_tensors(tiny_decoder)
     write_gguf(path, tensors, kinds={"token_embd.weight": Kind.Q4_1})
     blocks = [q4_1_block(0.5, -1.0, (np.arange(32) + row) % 16) for row in range(TINY.vocab_size)]
     reader = open_gguf(path)
@@ -115,14 +115,14 @@ def test_q4_1_by_hand(path, tiny):
     np.testing.assert_array_equal(read(path).embed[: TINY.vocab_size], want)
 
 
-def test_other_quantisations_are_refused_by_name(path, tiny):
-    write_gguf(path, gguf_tensors(tiny), kinds={"blk.1.ffn_up.weight": Kind.Q5_0})
+def test_other_quantisations_are_refused_by_name(path, tiny_decoder):
+    write_gguf(path, gguf_tensors(tiny_decoder), kinds={"blk.1.ffn_up.weight": Kind.Q5_0})
     with pytest.raises(UserError, match=r"blk\.1\.ffn_up\.weight is stored as 'Q5_0', which is"):
         read(path)
 
 
-def test_missing_unused_and_misshaped_tensors_are_all_named(path, tiny):
-    tensors = gguf_tensors(tiny)
+def test_missing_unused_and_misshaped_tensors_are_all_named(path, tiny_decoder):
+    tensors = gguf_tensors(tiny_decoder)
     del tensors["blk.0.ffn_gate.weight"]
     tensors["blk.0.rope.weight"] = np.ones(4, np.float32)
     tensors["blk.1.attn_v.weight"] = np.ones((16, 64), np.float32)
@@ -135,17 +135,17 @@ def test_missing_unused_and_misshaped_tensors_are_all_named(path, tiny):
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.5, 0.999])
-def test_cut_files_are_refused(path, tiny, share):
-    write_gguf(path, gguf_tensors(tiny))
+def test_cut_files_are_refused(path, tiny_decoder, share):
+    write_gguf(path, gguf_tensors(tiny_decoder))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(UserError, match="tiny"):
         load_model(str(path))
 
 
-def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny):
+def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny_decoder):
     """Any single damaged byte of the metadata: never another exception."""
-    write_gguf(path, gguf_tensors(tiny))
+    write_gguf(path, gguf_tensors(tiny_decoder))
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for at in [0, 4, 8, 16, *rng.integers(24, 3000, 120)]:
@@ -172,8 +172,8 @@ def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny):
         ({"cfg": dataclasses.replace(TINY, layers=3)}, r"blk\.2\.attn_norm\.weight is missing"),
     ],
 )
-def test_unsupported_metadata_is_named(path, tiny, written, named):
-    write_gguf(path, gguf_tensors(tiny), **written)
+def test_unsupported_metadata_is_named(path, tiny_decoder, written, named):
+    write_gguf(path, gguf_tensors(tiny_decoder), **written)
     with pytest.raises(UserError, match=named):
         read(path)
 
@@ -184,10 +184,10 @@ def test_not_a_gguf_file(path):
         open_gguf(path)
 
 
-def test_loaded_model_computes_what_was_written(path, tiny):
-    write_gguf(path, gguf_tensors(tiny))
+def test_loaded_model_computes_what_was_written(path, tiny_decoder):
+    write_gguf(path, gguf_tensors(tiny_decoder))
     model, tokenizer = load_model(str(path))
     ids = np.array([tokenizer("ab a b<|im_end|>").input_ids])
     mask = np.ones(ids.shape, bool)
     logits = model.logits(ids, positions(mask), mask)
-    np.testing.assert_allclose(logits, tiny.logits(ids, positions(mask), mask), rtol=1e-5)
+    np.testing.assert_allclose(logits, tiny_decoder.logits(ids, positions(mask), mask), rtol=1e-5)

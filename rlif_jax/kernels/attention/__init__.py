@@ -1,0 +1,1 @@
+"""Attention over whole rows of prompts and completions."""

@@ -30,6 +30,7 @@ def attention(q_BTHA: Array, k_BKSA: Array, v_BKSA: Array, mask_BTS: Array) -> A
     return out_BTKRA.reshape(B, T, H, A)
 
 
+@jax.named_scope("attention")
 def shared_prompt_attention(
     q_BTHA: Array, k_BTKA: Array, v_BTKA: Array, mask_BT: Array, prompt: int, samples: int
 ) -> Array:
@@ -37,8 +38,8 @@ def shared_prompt_attention(
 
     The first `prompt` = P columns are the prompt, the rest `samples` = g completions of C columns
     each. A prompt token sees the prompt up to itself, a completion token the whole prompt and its
-    own completion up to itself; keys where `mask_BT` is false are seen by none. With `samples` 0
-    this is ordinary causal attention.
+    own completion up to itself; keys where `mask_BT` is false are masked for all queries. With
+    `samples` 0 this is ordinary causal attention.
     """
     P, g = prompt, samples
     B, T, H, A = q_BTHA.shape

@@ -1,13 +1,13 @@
 """Attention of one query a slot over keys and values that lie in pages of a pool.
 
 Letters beyond `batch.py`'s: B slots, S pages of the pool, J pages of a slot. The pool holds the
-pages of all layers, layer after layer; page p of a layer is at `first_page + p`. Token i of a slot
-is row i % page of page `table_BJ[b, i // page]`. Page 0 of a layer is the null page: nobody reads
-it, and slots that have nothing to say write there.
+pages of all layers, one layer after another; page p of a layer is at `first_page + p`. Token i of a
+slot is row i % page of page `table_BJ[b, i // page]`. Page 0 of a layer is the null page: it is
+never read, and slots that are not live write there.
 
 Three kernels share this contract. `plain` runs anywhere and is the reference for the others; its
-pools are keys [S, K, A, page] and values [S, K, page, A]: a page is one piece of memory, and both
-products read it in the order in which it lies. `tpu` and `gpu` are JAX's own Pallas kernels, whose
+pools are keys [S, K, A, page] and values [S, K, page, A]: a page is contiguous in memory, and both
+products read it in that order. `tpu` and `gpu` are JAX's own Pallas kernels, whose
 pools are [K, S, page, A]. Everything here sees local arrays: on a mesh it is called inside
 `sharding.on_shards`.
 """
@@ -71,7 +71,7 @@ def pool_dtype(kernel: Kernel, dtype: str) -> jnp.dtype:
 
 
 def _numbers(stored: Array) -> Array:
-    """What the entries of a pool stand for."""
+    """The numbers that the entries of a pool encode."""
     return lax.bitcast_convert_type(stored, jnp.bfloat16) if stored.dtype == jnp.uint16 else stored
 
 
@@ -93,7 +93,7 @@ def pool_shapes(
 
 
 def page_axis(kernel: Kernel) -> int:
-    """Where the pool of a kernel has its pages."""
+    """The axis of a kernel's pool that counts pages."""
     return 0 if kernel == "plain" else 1
 
 

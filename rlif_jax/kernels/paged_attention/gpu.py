@@ -2,7 +2,7 @@
 
 `jax.experimental.pallas.ops.gpu.paged_attention` takes the pool of pages as it lies, reads the
 pages that the table names up to each slot's length, and splits a slot's pages over several thread
-blocks, whose softmaxes it merges. Here the table is brought to the form that it wants.
+blocks, whose softmaxes it merges. Here the table is brought into the form that the kernel requires.
 
 Everything here sees local arrays: on a mesh it is called inside `jax.shard_map`.
 """
@@ -57,7 +57,7 @@ def paged_attention_gpu(
             does not use may be loaded too, and are masked: they must name a page (0, say).
         length_B: int32 [B], tokens of a slot, the one just written among them, at most J * page.
         first_page: int32 scalar, may be traced: the layer's first page in the pool.
-        interpret: run the kernel's program as plain JAX, on any platform.
+        interpret: run the kernel as plain JAX, on any platform.
 
     Returns:
         [B, H, A] in the dtype of `q_BHA`: softmax(q . k / sqrt(A)) . v, the softmax in float32;
@@ -65,15 +65,15 @@ def paged_attention_gpu(
         bfloat16 before they are merged; with a float32 cache nothing is rounded.
 
     Raises:
-        UserError: `gpu_kernel_fits` says no.
+        UserError: `gpu_kernel_fits` is false.
     """
     (_, H, A), (K, _, page, _), (_, J) = q_BHA.shape, k_pages.shape, table_BJ.shape
     if not gpu_kernel_fits(H, K, A, page, k_pages.dtype):
         raise UserError(
-            "The GPU's paged attention takes pages of 1 to 128 tokens and heads 16 to 256 wide, "
-            f"powers of two both, and at most {2 * _BLOCK_BYTES} bytes of one head a page; this is "
-            f"a {k_pages.dtype} cache of pages of {page} tokens, {H} query and {K} kv heads of "
-            f"width {A}. Use the plain path for it."
+            "Paged attention on a GPU supports pages of 1 to 128 tokens and heads of width 16 to "
+            f"256, both powers of two, with at most {2 * _BLOCK_BYTES} bytes of one head per page. "
+            f"This {k_pages.dtype} cache has pages of {page} tokens, {H} query heads and {K} "
+            f"key/value heads of width {A}. Use the plain kernel for it."
         )
     pages_per_block = max(1, _BLOCK_BYTES // (page * A * k_pages.dtype.itemsize))
     # Whole blocks, the same number in every split: the table is filled up with the null page.

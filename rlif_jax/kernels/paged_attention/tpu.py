@@ -75,11 +75,11 @@ def _check(heads: int, head_dim: int, pages: Array, table_entries: int = 0) -> N
     fits = tpu_kernel_fits(heads, kv_heads, width, page, pages.dtype, table_entries)
     if not fits or width != tpu_head_width(head_dim):
         raise UserError(
-            f"The TPU's paged attention takes a bfloat16 cache of pages of a multiple of {_ROWS} "
-            f"tokens, its heads {_LANES} wide or a multiple of it, and at most {_TABLE_ENTRIES} "
-            f"entries of the page table; this is a {pages.dtype} cache of pages of {page} tokens, "
-            f"{kv_heads} heads {width} wide for {heads} query heads of width {head_dim}, and "
-            f"{table_entries} entries. Use the plain path for it."
+            "Paged attention on a TPU supports bfloat16 caches with pages of a multiple of "
+            f"{_ROWS} tokens, heads of a multiple of {_LANES} in width, and a page table of at "
+            f"most {_TABLE_ENTRIES} entries. This {pages.dtype} cache has pages of {page} "
+            f"tokens, {kv_heads} key/value heads of width {width} for {heads} query heads of width "
+            f"{head_dim}, and {table_entries} entries. Use the plain kernel for it."
         )
 
 
@@ -114,7 +114,7 @@ def paged_attention_tpu(
         is 0.
 
     Raises:
-        UserError: `tpu_kernel_fits` says no.
+        UserError: `tpu_kernel_fits` is false.
     """
     (_, H, A), (_, _, page, _), (_, J) = q_BHA.shape, k_pages.shape, table_BJ.shape
     pages_per_block = min(max(1, _BLOCK_TOKENS // page), J)
@@ -148,12 +148,12 @@ def write_token_tpu(
         page_B: int32 [B], pages of the pool (the layer's first page added).
         row_B: int32 [B], rows of these pages.
 
-    Slots must write to different pages, except that any number may write to pages that nobody
-    reads: a tile of 16 rows is read, changed and written back for every slot, all slots at once, so
+    Slots must write to different pages, except that any number may write to pages that are never
+    read: a tile of 16 rows is read, changed and written back for every slot, all slots at once, so
     that of two slots in one tile one would be lost.
 
     Raises:
-        UserError: `tpu_kernel_fits` says no.
+        UserError: `tpu_kernel_fits` is false.
     """
     B, K, A = k_BKA.shape
     W = tpu_head_width(A)

@@ -1,0 +1,1 @@
+"""Certainty statistics of tokens, without logits of the whole vocabulary in memory."""

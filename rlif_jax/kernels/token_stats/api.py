@@ -22,10 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from rlif_jax import sharding
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Array, TokenStats
 from rlif_jax.kernels.precision import head_einsum
-
-Array = jax.Array
 
 CHUNK = 512  # vocabulary columns that a device handles at a time
 
@@ -107,8 +105,9 @@ def stats_of(p: Partials, columns: int) -> TokenStats:
     )
 
 
+@jax.named_scope("token_stats")
 def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = None) -> TokenStats:
-    """TokenStats of logits that are already in hand, as in a decoding step.
+    """TokenStats of logits that are already computed, as in a decoding step.
 
     `z_BV` [..., V] are logits divided by the temperature; `target_B` int [...], inside
     [0, vocab_size); columns from `vocab_size` on are left out. Differentiable by ordinary rules.
@@ -119,6 +118,7 @@ def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = Non
     return stats_of(partials_of(z_BV.astype(jnp.float32), target_B, valid), vocab_size)
 
 
+@jax.named_scope("token_stats")
 def token_stats(
     x_TD: Array,
     head_VD: Array,
@@ -148,6 +148,7 @@ def token_stats(
     return _token_stats(x_TD, head_VD, target_T, jnp.asarray(temperature, jnp.float32), tiling)
 
 
+@jax.named_scope("token_stats")
 def token_stats_at(
     x_TD: Array,
     head_VD: Array,
@@ -167,7 +168,7 @@ def token_stats_at(
 
 
 class _Tiling(NamedTuple):
-    """How V rows of the head fall into `shards` runs of `rows`, each in `count` tiles of `width`.
+    """The V rows of the head as `shards` runs of `rows`, each in `count` tiles of `width`.
 
     Arrays of a tile have an axis S over shards, which a head in one piece lacks: with an S of one,
     XLA for CPUs fuses the reductions of a tile worse (1.4 times the time).

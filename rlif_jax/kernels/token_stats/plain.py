@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Array, TokenStats
 from rlif_jax.kernels.precision import head_einsum
-
-Array = jax.Array
 
 
 def token_stats(

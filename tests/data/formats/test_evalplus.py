@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.data.formats.detect import problem_from_any
 from rlif_jax.data.formats.evalplus import INPUTS_PER_TEST, evalplus_tests
 from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem

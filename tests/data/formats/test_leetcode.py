@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlif_jax.config.schema import Execution
+from rlif_jax.config import Execution
 from rlif_jax.data.formats.detect import problem_from_any
 from rlif_jax.data.formats.leetcode import problem_from_leetcode
 from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem

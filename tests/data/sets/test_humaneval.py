@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.data.sets.humaneval import humaneval_problems
 from rlif_jax.execution.pool import Judge

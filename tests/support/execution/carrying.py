@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 from rlif_jax.execution.compare import answer_key
 from rlif_jax.problem import Outcome, Verdict
-from support.execution.carrying_holders import MODULES, Holder, attributes
-from support.execution.carrying_machine import OBSERVED, OUTSIDE
-from support.execution.carrying_process import PARENT, PROCESS
-from support.execution.carrying_settings import SETTINGS
-from support.execution.carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
-from support.execution.judging import stdin_problem
+
+from .carrying_holders import MODULES, Holder, attributes
+from .carrying_machine import OBSERVED, OUTSIDE
+from .carrying_process import PARENT, PROCESS
+from .carrying_settings import SETTINGS
+from .carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
+from .judging import stdin_problem
 
 # An answer of 1 to the later tests, which would be right, is what no honest judge can ever see.
 PROBLEM = stdin_problem(("", "0\n"), ("", "1\n"), ("", "1\n"))

@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from support.execution.carrying_ways import ENCODINGS
+from .carrying_ways import ENCODINGS
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 And what differs from one process to the next by itself, or after much has been left: `OBSERVED`.
 """
 
-from support.execution.carrying_holders import Holder, caught, table
+from .carrying_holders import Holder, caught, table
 
 FOLDERS = {
     "the folder": "'.'",

@@ -1,6 +1,6 @@
 """What the kernel keeps for a process that can hold a bit: limits, masks, numbers, descriptors."""
 
-from support.execution.carrying_holders import caught, table
+from .carrying_holders import caught, table
 
 _STATUS = "n = [l.split()[1] for l in h.open('/proc/self/status') if l.startswith('{}:')][0]\n"
 PROCESS = table(

@@ -1,6 +1,6 @@
 """Settings, registries and caches of an interpreter that can hold a bit."""
 
-from support.execution.carrying_holders import caught, table
+from .carrying_holders import caught, table
 
 SETTINGS = table(
     {

@@ -1,9 +1,10 @@
-"""Ways for a test process to make itself weaker, so that a judge in it finds less to shut in with.
+"""Ways for a test process to make itself weaker, so that its judge has less to sandbox with.
 
 They are the real thing: a process that has become an ordinary user, or that may make no namespaces,
 as in a container. Linux only; what root does here an ordinary user need not do.
 """
 
+import contextlib
 import errno
 import importlib.util
 import json
@@ -11,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rlif_jax.execution.sandbox import seccomp
@@ -28,6 +30,18 @@ ROOT = os.geteuid() == 0
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000
 _REC_PRIVATE, _REC_BIND = 16384 | 1 << 18, 4096 | 16384
 _ORDINARY = 1000
+
+
+@contextlib.contextmanager
+def workplace(mode: int):
+    """A folder to work in, with a file in it, and one for temporary files; others' is `mode`."""
+    with tempfile.TemporaryDirectory(prefix="judge-levels-") as name:
+        folder = Path(name)
+        for inner in ("here", "tmp"):
+            (folder / inner).mkdir()
+        (folder / "here" / "private.txt").write_text("nobody's business")
+        folder.chmod(mode)
+        yield folder
 
 
 def run_at(level: str, folder: Path, request: dict) -> dict:

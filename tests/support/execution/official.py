@@ -34,3 +34,9 @@ def problem_of(row: dict[str, Any]) -> Problem:
         entry_point=entry_point,
         time_limit_s=row["time_limit_s"],
     )
+
+
+def row(name: str, inputs: list[str], outputs: list[str], entry_point: str | None = None) -> dict:
+    """A problem as `official.problem_of` reads it."""
+    sample = {"inputs": inputs, "outputs": outputs, "fn_name": entry_point}
+    return {"id": name, "input_output": json.dumps(sample), "time_limit_s": 6}

@@ -1,0 +1,57 @@
+"""Stages compiled for a slice that is only described."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from rlif_jax.planning.ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return mesh_of("v5e:2x4", data=2, fsdp=2, tensor=2)
+
+
+def test_a_mesh_has_the_chips_of_the_slice(mesh):
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert {device.platform for device in mesh.devices.flat} == {"tpu"}
+    with pytest.raises(ValueError, match="cannot reshape"):
+        mesh_of("v5e:2x4", data=3)
+
+
+def test_one_sharding_or_one_for_each(mesh):
+    split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    tree = {"a": jnp.zeros((4, 3)), "b": jnp.zeros(8, jnp.bfloat16)}
+    assert {x.sharding for x in with_sharding(tree, split).values()} == {split}
+    each = with_sharding(tree, {"a": split, "b": whole})
+    assert (each["a"].sharding, each["b"].sharding) == (split, whole)
+    assert (each["b"].shape, each["b"].dtype) == ((8,), jnp.bfloat16)
+    assert local_bytes(each) == 4 * 3 * 4 // 2 + 8 * 2
+
+
+def test_stages_are_compiled_one_after_the_other(mesh, monkeypatch):
+    """As a factory builds them: `jax.jit` with donation, each given what the one before returns."""
+
+    def make():
+        return jax.jit(lambda x: x + 1, donate_argnums=0), jax.jit(lambda x: (x @ x.T).sum(0))
+
+    split = NamedSharding(mesh, P("data"))
+    with jax.set_mesh(mesh):
+        x = made(lambda: jax.lax.with_sharding_constraint(jnp.zeros((256, 512)), split))
+        assert x.sharding.is_equivalent_to(split, 2)
+        ahead = Ahead()
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "jit", ahead)
+            add, multiply = make()
+        y = add(x)
+        assert (y.shape, y.dtype) == ((256, 512), jnp.float32)
+        assert multiply(y).shape == (256,)
+    first, second = ahead.compiled
+    assert len(first.as_text()) > 0
+    # The sum is written where its argument was: it counts once, with what little XLA needs beside.
+    share = local_bytes(x)
+    assert share == 256 * 512 * 4 // 2
+    assert share <= total_bytes(first) < 1.1 * share
+    assert total_bytes(second) >= share
