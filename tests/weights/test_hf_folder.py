@@ -171,12 +171,12 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused(untied):
     write_words(untied, words(range(3, 51)))
     assert load_model(str(untied))[0].cfg.reachable == 51
     write_words(untied, words(range(3, 52)))
-    refused(untied, "ids up to 51, but the embedding only 51 rows")
+    refused(untied, "ids up to 51, but the embedding has only 51 rows")
 
 
 def test_a_tokenizer_with_a_token_added_without_a_row_is_refused(untied):
     change_json(untied / "tokenizer_config.json", pad_token="<pad>", eos_token="<eos>")
-    refused(untied, "ids up to 51, but the embedding only 51 rows", "without resizing")
+    refused(untied, "ids up to 51, but the embedding has only 51 rows", "without resizing")
 
 
 @pytest.mark.parametrize(

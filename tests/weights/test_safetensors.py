@@ -184,7 +184,7 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(tmp_path, index, named
         (["adapter_model.safetensors", "adapter_config.json"], "LoRA adapter; merge it"),
         (["pytorch_model.bin"], "PyTorch pickles; save the model again as safetensors"),
         (["consolidated.00.pth"], "PyTorch pickles"),
-        (["model-00001-of-00002.safetensors"], "model.safetensors.index.json as well"),
+        (["model-00001-of-00002.safetensors"], "fetch model.safetensors.index.json, or rename"),
     ],
 )
 def test_a_folder_without_weights_says_what_to_do(tmp_path, present, named):

@@ -89,7 +89,7 @@ def test_weights_in_a_wheel_are_loaded_from_the_cache(offline, monkeypatch, tmp_
 def test_more_tokens_than_embedding_rows_is_refused(tmp_path, tiny_decoder):
     tokens = TOKENS + [f"t{i}" for i in range(TINY.vocab_size + 1 - len(TOKENS))]
     path = write_gguf(tmp_path / "m.gguf", gguf_tensors(tiny_decoder), tokens=tokens)
-    with pytest.raises(UserError, match=r"ids up to 40, but the embedding only 40 rows"):
+    with pytest.raises(UserError, match=r"ids up to 40, but the embedding has only 40 rows"):
         load_model(str(path))
 
 

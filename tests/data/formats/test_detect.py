@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.own_rows import CALL, PAIR
 from support.own_rows import replaced as own
 
-from rlif_jax.data.formats.detect import SCHEMAS, problem_from_any
+from rlif_jax.data.formats import detect
+from rlif_jax.data.formats.detect import SCHEMAS, problem_from_any, read_row
 from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.data.formats.own import OWN_FIELDS
 from rlif_jax.errors import UserError
@@ -80,6 +81,16 @@ def test_schemas_are_told_apart(make_row):
     }
     assert {problem_from_any(row).id for row in kinds.values()} == set(kinds)
     assert problem_from_any(HUMANEVAL).tests[0].kind == "assert"
+
+
+def test_a_row_is_recognised_once_and_read_with_its_warning(make_row, monkeypatch):
+    asked, schema_of = [], detect.schema_of
+    monkeypatch.setattr(detect, "schema_of", lambda row: asked.append(row) or schema_of(row))
+    row = make_row("abc1", private_test_cases=None)
+    problem, warning = read_row(row)
+    assert (problem, len(asked)) == (problem_from_row(row), 1)
+    assert warning.startswith("field private_test_cases is missing: the problem is judged by its")
+    assert read_row(make_row("abc1"))[1] == read_row(own())[1] == ""
 
 
 def test_humaneval_row_gets_the_time_limit():
