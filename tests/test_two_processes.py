@@ -12,7 +12,6 @@ from support.two_processes import PROMPTS, C, G, free_address, results
 
 from rlif_jax.weights.source import open_model
 
-
 pytestmark = pytest.mark.slow
 
 
