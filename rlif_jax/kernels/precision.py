@@ -9,6 +9,7 @@ The type of the sums is not decided here: `preferred_element_type` is the caller
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 from jax.typing import DTypeLike
@@ -24,7 +25,7 @@ def matmul_precision(*dtypes: DTypeLike) -> Precision:
 
 def einsum(
     subscripts: str, x: Array, y: Array, preferred_element_type: DTypeLike | None = None
-) -> Array:
+) -> jax.Array:
     """`jnp.einsum` of two arrays at the precision of their types, gradients included."""
     return jnp.einsum(
         subscripts,
@@ -35,12 +36,12 @@ def einsum(
     )
 
 
-def tensordot(x: Array, y: Array, axes: int | tuple[Sequence[int], Sequence[int]]) -> Array:
+def tensordot(x: Array, y: Array, axes: int | tuple[Sequence[int], Sequence[int]]) -> jax.Array:
     """`jnp.tensordot` at the precision of the operands' types, gradients included."""
     return jnp.tensordot(x, y, axes=axes, precision=matmul_precision(x.dtype, y.dtype))
 
 
-def head_einsum(subscripts: str, x: Array, y: Array) -> Array:
+def head_einsum(subscripts: str, x: Array, y: Array) -> jax.Array:
     """A product with the head, or one of its gradients: exact products, float32 sums."""
     return jnp.einsum(
         subscripts, x, y, precision=Precision.HIGHEST, preferred_element_type=jnp.float32

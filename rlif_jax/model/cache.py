@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array
 from rlif_jax.kernels.paged_attention.api import (
     Kernel,
     choose_kernel,
@@ -23,6 +23,8 @@ from rlif_jax.kernels.paged_attention.api import (
     write_token,
 )
 from rlif_jax.model.config import ModelConfig
+
+Array = jax.Array
 
 
 @struct.dataclass
@@ -175,7 +177,12 @@ def put_prompts(
     return cache
 
 
-def copy(cache: PagedCache, from_B: Array, to_B: Array, count_N: Array) -> PagedCache:
+def copy(
+    cache: PagedCache,
+    from_B: Array | np.ndarray,
+    to_B: Array | np.ndarray,
+    count_N: Array | np.ndarray,
+) -> PagedCache:
     """Copy pages `from_B` to `to_B` in all layers: on row shard n its first `count_N[n]` ones."""
 
     def on_device(k_pool, v_pool, from_B, to_B, count_N):

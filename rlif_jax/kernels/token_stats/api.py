@@ -19,11 +19,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, TokenStats
+from rlif_jax.batch import TokenStats
 from rlif_jax.kernels.precision import head_einsum
+
+Array = jax.Array
 
 CHUNK = 512  # vocabulary columns that a device handles at a time
 
@@ -122,7 +125,7 @@ def stats_from_logits(z_BV: Array, target_B: Array, vocab_size: int | None = Non
 def token_stats(
     x_TD: Array,
     head_VD: Array,
-    target_T: Array,
+    target_T: Array | np.ndarray,
     temperature: float | Array,
     vocab_size: int | None = None,
     *,
@@ -152,7 +155,7 @@ def token_stats(
 def token_stats_at(
     x_TD: Array,
     head_VD: Array,
-    target_T: Array,
+    target_T: Array | np.ndarray,
     temperatures: tuple[float, ...],
     vocab_size: int | None = None,
     *,

@@ -2,16 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from rlif_jax.batch import Array, TokenStats
+from rlif_jax.batch import TokenStats
 from rlif_jax.kernels.precision import head_einsum
+
+Array = jax.Array
 
 
 def token_stats(
     x_TD: Array,
     head_VD: Array,
-    target_T: Array,
+    target_T: Array | np.ndarray,
     temperature: float | Array,
     vocab_size: int | None = None,
 ) -> TokenStats:
