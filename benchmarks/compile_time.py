@@ -40,7 +40,7 @@ def config(layers: int) -> ModelConfig:
     )
 
 
-def programs(graphdef: nnx.GraphDef) -> dict[str, Callable]:
+def functions(graphdef: nnx.GraphDef) -> dict[str, Callable]:
     """Name -> function of (parameters, tokens [B, T])."""
 
     def forward(params, tokens_BT):
@@ -60,7 +60,7 @@ def compile_seconds(work: str, layers: int, shape: tuple[int, int]) -> float:
     graphdef, params = nnx.split(decoder)
     tokens_BT = jax.ShapeDtypeStruct(shape, jnp.int32)
     start = time.perf_counter()
-    jax.jit(programs(graphdef)[work]).lower(params, tokens_BT).compile()
+    jax.jit(functions(graphdef)[work]).lower(params, tokens_BT).compile()
     return time.perf_counter() - start
 
 

@@ -66,13 +66,13 @@ from rlif_jax.sharding import skip_absent_tpu
 skip_absent_tpu()
 model, _ = load_model(folder)
 graphdef, params = nnx.split(model)
-programs = {
+stages = {
     "logits": jax.jit(lambda params, tokens: nnx.merge(graphdef, params).logits(tokens)),
     "hidden": jax.jit(lambda params, tokens: nnx.merge(graphdef, params)(tokens)),
 }
 serve(
     f"jax {jax.__version__}",
-    lambda work: jax.block_until_ready(programs[work](params, tokens)),
+    lambda work: jax.block_until_ready(stages[work](params, tokens)),
     lambda logits: np.asarray(logits)[:, -1, :32].tolist(),
 )
 """

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from benchmarks.host_state import descendants, machine, resident_kib
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem, Test
 

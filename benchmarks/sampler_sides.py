@@ -36,14 +36,15 @@ from flax import nnx
 
 from benchmarks.sampler_dense import make_bare
 from benchmarks.sampler_peers import memory
-from rlif_jax.batch import Rollout, TokenStats
+from rlif_jax.batch import Prompts, Rollout, TokenStats
+from rlif_jax.config import Config, Loss, Sampling
 from rlif_jax.model.cache import init_cache
-from rlif_jax.sampler.engine import Sampling, Usage
+from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching, pool_shape
+from rlif_jax.sampler.requests import Finished, Request
 from rlif_jax.sampler.sampler import Sample, Sampler
-from rlif_jax.sampler.schedule import Finished, Request
-from rlif_jax.scoring import make_score
 from rlif_jax.sharding import skip_absent_tpu
+from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 
 Answer = Callable[[dict], dict]
@@ -59,7 +60,7 @@ class Ours:
         self._batching = Batching(cache_dtype=cache_dtype)
         self._sampler = Sampler(self._model, tokenizer, self._batching)
         self._seeds = count()
-        self._mixed: dict[tuple[int, bool], Sampling] = {}
+        self._mixed: dict[tuple[int, bool], Engine] = {}
 
     def answer(self, request: dict) -> dict:
         """What one line asks for."""
@@ -93,7 +94,7 @@ class Ours:
         batching = Batching(slots=slots, narrow=not static)
         key = slots, static
         if key not in self._mixed:
-            self._mixed[key] = Sampling(
+            self._mixed[key] = Engine(
                 self._graphdef, batching=batching, temperature=1.0, eos_ids=()
             )
         each = len(limits) // len(prompts)
@@ -130,18 +131,21 @@ class Ours:
         B, C, prompt = len(samples), request["new_tokens"], request["prompt"]
         tokens_BC = np.stack([sample.tokens for sample in samples])
         stats_BC = jax.tree.map(lambda *rows: np.stack(rows), *(s.stats for s in samples))
-        prompt_BP = np.tile(np.asarray(prompt, np.int32), (B, 1))
+        prompt_1P = jnp.asarray(prompt, jnp.int32)[None]
         rollout = Rollout(
-            prompt_tokens=jnp.asarray(prompt_BP),
-            prompt_mask=jnp.ones(prompt_BP.shape, bool),
+            prompts=Prompts(tokens=prompt_1P, mask=jnp.ones(prompt_1P.shape, bool)),
             tokens=jnp.asarray(tokens_BC),
             mask=jnp.ones((B, C), bool),
             stats=stats_BC,
             truncated=jnp.ones(B, bool),
             length=jnp.full(B, C),
         )
-        score = make_score(self._graphdef, temperature=1.0, samples_per_row=B)
-        scored_BC: TokenStats = jax.device_get(score(self._params, rollout))
+        cfg = Config(
+            sampling=Sampling(samples_per_prompt=B, max_new_tokens=C),
+            loss=Loss(micro_batches=1),
+        )
+        score = make_stages(cfg, self._graphdef, pad_id=0).score
+        scored_BC: TokenStats = jax.device_get(score(self._params, None, rollout).policy)
         off = jax.tree.map(lambda ours, theirs: abs(ours - theirs), stats_BC, scored_BC)
         drift = {
             name: {"mean": float(diff_BC.mean()), "largest": float(diff_BC.max())}

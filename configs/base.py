@@ -7,7 +7,7 @@ steps of 32 completions must show a change.
 
 from dataclasses import replace
 
-from rlif_jax.config.schema import Config, Data, Eval, Loss, Model, Optim, Sampling
+from rlif_jax.config import Config, Data, Eval, Loss, Model, Optim, Sampling
 
 BASE = replace(
     Config(),

@@ -8,7 +8,7 @@ Expect parameters to change by weight decay only: what remains isolates the opti
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

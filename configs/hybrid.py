@@ -11,7 +11,7 @@ or none of the samples pass, at a tenth of the size.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

@@ -11,7 +11,7 @@ majority is right more often than not; agreement on a wrong answer is rewarded j
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

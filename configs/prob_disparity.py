@@ -9,7 +9,7 @@ reward sees no test; exec/pass_rate only follows what becomes of accuracy.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

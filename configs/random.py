@@ -8,7 +8,7 @@ Expect no trend in exec/pass_rate or in the certainty statistics; what moves her
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

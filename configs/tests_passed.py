@@ -8,7 +8,7 @@ Expect exec/pass_rate to rise over some tens of steps (--steps 40).
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

@@ -8,7 +8,7 @@ Expect stats/trajectory_entropy to fall.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 
 config = replace(
     BASE,

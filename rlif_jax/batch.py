@@ -49,14 +49,12 @@ class TokenStats:
 class Rollout:
     """Sampled completions of N prompts with G samples each, row = n * G + g.
 
-    `prompt_tokens`, `prompt_mask` [B, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to
-    and including the first end-of-sequence token; `stats` [B, C] as seen by the sampler;
-    `truncated` bool [B], no end-of-sequence token within C; `length` int32 [B], true entries of
-    `mask`.
+    `prompts` [N, P]; `tokens` int32 [B, C]; `mask` bool [B, C], true up to and including the first
+    end-of-sequence token; `stats` [B, C] as seen by the sampler; `truncated` bool [B], no
+    end-of-sequence token within C; `length` int32 [B], true entries of `mask`.
     """
 
-    prompt_tokens: Array
-    prompt_mask: Array
+    prompts: Prompts
     tokens: Array
     mask: Array
     stats: TokenStats

@@ -17,13 +17,13 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rlif_jax.console.meter import Phases
+from rlif_jax.console.notice import Notice
+from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.weights.export import stored_bytes, write_hf_folder, write_orbax_folder
-from rlif_jax.weights.parameters import Notice
 from rlif_jax.weights.safetensors import DTYPES
 from rlif_jax.weights.source import OpenModel, open_model
 
@@ -37,7 +37,7 @@ class Arguments:
     out: str
     """Folder to write; it must not exist, or be empty."""
     format: Literal["huggingface", "orbax"] = "huggingface"
-    """huggingface: safetensors, for vLLM, transformers, llama.cpp; orbax: for starts of this."""
+    """huggingface: safetensors, for vLLM, transformers, llama.cpp; orbax: for fast starts here."""
     dtype: Literal["stored", "float32", "bfloat16"] = "stored"
     """Type of the tensors written; stored keeps every bit (a run's checkpoint is float32)."""
     shard_gb: float = 5.0
@@ -45,9 +45,9 @@ class Arguments:
 
 
 def convert(args: Arguments, check: Callable[[], None] = lambda: None) -> Path:
-    """Write the folder and return it; it appears under its name only when it is whole.
+    """Write the folder and return it; it appears under its name only when it is complete.
 
-    `check` is called before that, and may raise to leave nothing.
+    `check` is called before that; when it raises, nothing is kept.
 
     Raises:
         UserError: a source that cannot be opened, a folder that is not empty, or no room.
@@ -63,7 +63,7 @@ def convert(args: Arguments, check: Callable[[], None] = lambda: None) -> Path:
     print(f"writing {size / 1e9:.2f} GB to {args.out}", flush=True)
     partial = out.with_name(f"{_partial(out)}{os.getpid()}")
     try:
-        with _progress() as notice:
+        with Phases(Screen()) as notice:
             if args.format == "orbax":
                 _write_orbax(opened, partial, dtype, notice)
             else:
@@ -72,7 +72,7 @@ def convert(args: Arguments, check: Callable[[], None] = lambda: None) -> Path:
         os.replace(partial, out)
     except OSError as error:
         raise UserError(
-            f"--out {args.out} could not be written: {error}; nothing is left of it: make room or "
+            f"--out {args.out} could not be written: {error}; nothing was kept: make room or "
             "choose another folder, and run again"
         ) from error
     finally:
@@ -81,7 +81,7 @@ def convert(args: Arguments, check: Callable[[], None] = lambda: None) -> Path:
 
 
 def _partial(out: Path) -> str:
-    """How the name of a folder begins that is to become `out`."""
+    """The beginning of a partial folder's name, before it becomes `out`."""
     return f".{out.name}.partial-"
 
 
@@ -95,7 +95,7 @@ def _remove(folder: Path) -> None:
 
 
 def _write_orbax(opened: OpenModel, folder: Path, dtype: np.dtype | None, notice: Notice) -> None:
-    """`write_orbax_folder`, where a full disk is an OSError as well, and not logged besides."""
+    """`write_orbax_folder`, where a full disk raises OSError and is not logged."""
     log = logging.getLogger("absl")
     before = log.level
     log.setLevel(logging.CRITICAL)
@@ -108,13 +108,13 @@ def _write_orbax(opened: OpenModel, folder: Path, dtype: np.dtype | None, notice
 
 
 def _free_folder(path: str) -> Path:
-    """The absolute path of a folder that may be written to; names what killed runs left there."""
+    """The absolute path of a folder that may be written to; reports leftovers of killed runs."""
     if "://" in path:
-        raise UserError(f"--out {path} is no local folder; write to one, then copy it there")
+        raise UserError(f"--out {path} is not a local folder; write to one, then copy it there")
     try:
         out = Path(path).expanduser().resolve()
     except (OSError, RuntimeError) as error:  # links in a circle, no such user
-        raise UserError(f"--out {path} is no path of a folder: {error}") from error
+        raise UserError(f"--out {path} is not a valid path: {error}") from error
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f"--out {path} exists and is not an empty folder; choose another or remove it"
@@ -125,7 +125,9 @@ def _free_folder(path: str) -> Path:
         raise UserError(f"--out {path} cannot be made: {error}; choose another") from error
     for left in sorted(out.parent.iterdir()):
         if left.name.startswith(_partial(out)):
-            print(f"{left} is of a convert that runs or was killed; if none runs, remove it")
+            print(
+                f"{left} belongs to a convert that is running or was killed; remove it if none is"
+            )
     return out
 
 
@@ -139,31 +141,10 @@ def _check_room(out: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Notice]:
-    """A bar on a terminal, else a line every ten seconds."""
-    console, last = Console(stderr=True), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-    bar = Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
-    with bar:
-        task = bar.add_task("opening")
-
-        def notice(text: str, done: int, total: int) -> None:
-            nonlocal last
-            bar.update(task, description=text, completed=done, total=total)
-            if not console.is_terminal and time.monotonic() - last > 10:
-                last = time.monotonic()
-                print(f"{text}: {100 * done / total:.0f}%", flush=True)
-
-        yield notice
-
-
-@contextlib.contextmanager
 def _signals_interrupt() -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt; so does what is yielded when one has come.
+    """SIGINT and SIGTERM raise KeyboardInterrupt; the function yielded raises it again.
 
-    An interrupt that falls into a finaliser is lost otherwise: Python drops what these raise.
+    Otherwise an interrupt during a finaliser would be lost: Python drops what finalisers raise.
     """
     asked = False
 
@@ -187,14 +168,14 @@ def _signals_interrupt() -> Iterator[Callable[[], None]]:
 def main() -> None:
     """Entry point: exit status 2 for bad input, 130 when stopped by Ctrl-C or SIGTERM."""
     args = tyro.cli(Arguments, prog="python -m rlif_jax.convert")
-    # Writes that Orbax abandons after an error complain of its closed loop, behind our message.
+    # Writes that Orbax abandons after an error would print that its loop is closed.
     sys.unraisablehook = lambda _: None
     with exit_on_user_error(), _signals_interrupt() as check:
         skip_absent_tpu()
         try:
             out = convert(args, check)
         except KeyboardInterrupt:
-            print(f"stopped; nothing is left in {args.out}: run the same command again")
+            print(f"stopped; nothing was written to {args.out}: run the same command again")
             sys.exit(130)
         files = ", ".join(sorted(path.name for path in out.iterdir()))
         print(f"wrote {args.out}: {files}")

@@ -1,5 +1,6 @@
 """From rewards to new parameters: the training batch, the optimiser and the update."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,9 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
-from rlif_jax.config.schema import Loss, Optim
-from rlif_jax.loss.grpo_loss import loss_denominator, policy_loss
+from rlif_jax.config import Loss, Optim
+from rlif_jax.loss.aggregation import loss_denominator
+from rlif_jax.loss.policy import policy_loss
 from rlif_jax.scoring import completion_stats, sequences, split_rows
 from rlif_jax.sharding import replicated
 
@@ -95,7 +97,7 @@ def state_shapes(params: Any, optimizer: optax.GradientTransformation) -> TrainS
         params,
         transform_non_params=lambda x: like(x, everywhere),
     )
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     return TrainState(step, jax.tree.map(lambda x: like(x, x.sharding), params), moments)
 
 
@@ -137,14 +139,14 @@ def make_gradient(graphdef: Any, loss: Loss, *, temperature: float, max_new_toke
         model = nnx.merge(graphdef, params)
         stats = completion_stats(model, piece.sequences, temperature)
 
-        def flat(x_RgC):
-            return None if x_RgC is None else x_RgC.reshape(-1, x_RgC.shape[-1])
+        def flat(x_RgC: Array) -> Array:
+            return x_RgC.reshape(-1, x_RgC.shape[-1])
 
         return policy_loss(
             flat(stats.logprob),
             flat(stats.entropy),
             flat(piece.old_logprob),
-            flat(piece.ref_logprob),
+            None if piece.ref_logprob is None else flat(piece.ref_logprob),
             piece.advantage.reshape(-1),
             flat(piece.completion_mask),
             loss,
@@ -190,6 +192,6 @@ def make_update(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
-        return state.replace(params=params, opt_state=opt_state), metrics
+        return dataclasses.replace(state, params=params, opt_state=opt_state), metrics
 
     return jax.jit(update, donate_argnums=0)

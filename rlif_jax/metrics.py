@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlif_jax.batch import TokenStats
-from rlif_jax.config.schema import Loss
+from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_statistics
 from rlif_jax.problem import Outcome, Verdict
@@ -68,7 +68,7 @@ def repetition_ratio(text: str, n: int = REPETITION_NGRAM) -> float:
 def count_reasoning_markers(text: str) -> int:
     """Number of `REASONING_MARKERS` in a text: whole words, any case, "let me" counting once.
 
-    The tags around a thought are none, whether the completion or its prompt opened it.
+    The tags around a thought do not count, whether the completion or its prompt opened it.
     """
     return len(_MARKER.findall(_THINK_TAG.sub(" ", text.replace("\u2019", "'"))))
 

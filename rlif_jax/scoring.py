@@ -1,5 +1,7 @@
 """Certainty of sampled tokens under any parameters, in the trainer's numerics."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,8 +15,11 @@ from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
 
 def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
     """Lay a rollout out with `samples_per_row` completions behind each prompt; it divides G."""
-    g, (B, C), P = samples_per_row, rollout.tokens.shape, rollout.prompt_tokens.shape[1]
-    prompt_mask_RP = rollout.prompt_mask[::g]
+    g, (B, C), (N, P) = samples_per_row, rollout.tokens.shape, rollout.prompts.tokens.shape
+    prompt_RP, prompt_mask_RP = (
+        jnp.repeat(x_NP, B // N // g, axis=0)
+        for x_NP in (rollout.prompts.tokens, rollout.prompts.mask)
+    )
     mask_RgC = rollout.mask.reshape(B // g, g, C)
     prompt_position_RP = jnp.cumsum(prompt_mask_RP, axis=1) - 1
     position_RgC = prompt_position_RP[:, -1:, None] + jnp.cumsum(mask_RgC, axis=2)
@@ -24,7 +29,7 @@ def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
         return jnp.concatenate([prompt_RP, flat_RC], axis=1)
 
     return Sequences(
-        tokens=join(rollout.prompt_tokens[::g], rollout.tokens),
+        tokens=join(prompt_RP, rollout.tokens),
         position=jnp.maximum(join(prompt_position_RP, position_RgC), 0),
         mask=join(prompt_mask_RP, mask_RgC),
         prompt=P,
@@ -53,6 +58,44 @@ def completion_states(model: Any, rows: Sequences) -> tuple[Array, Array]:
     x_RgCD = jnp.concatenate([first_Rg1D, later_RgCD], axis=2)
     x_RgCD = sharding.constrain(x_RgCD, "batch", None, "length", "hidden")
     return x_RgCD, rows.tokens[:, P:].reshape(R, g, C)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """TokenStats [B, C] of one rollout, float32.
+
+    `policy` at the sampling temperature, `reward` at the reward temperature (often the same
+    object), `reference` under the starting model, or None without a KL term.
+    """
+
+    policy: TokenStats
+    reward: TokenStats
+    reference: TokenStats | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scoring stage of a run: `score(params, reference, rollout) -> Scored`.
+
+    `at_sampling` and `at_both` are what it compiles: the statistics at the sampling temperature,
+    and those at the sampling and at the reward temperature, None where these are equal. With
+    `from_sampler` the policy keeps the statistics of its sampling. `reference` are the starting
+    model's parameters, or None without a KL term.
+    """
+
+    at_sampling: Callable[[Any, Rollout], TokenStats]
+    at_both: Callable[[Any, Rollout], tuple[TokenStats, ...]] | None
+    from_sampler: bool
+
+    def __call__(self, params: Any, reference: Any, rollout: Rollout) -> Scored:
+        if self.from_sampler:
+            policy = reward = rollout.stats
+        elif self.at_both is None:
+            policy = reward = self.at_sampling(params, rollout)
+        else:
+            policy, reward = self.at_both(params, rollout)
+        anchor = None if reference is None else self.at_sampling(reference, rollout)
+        return Scored(*jax.block_until_ready((policy, reward, anchor)))
 
 
 def make_scores(

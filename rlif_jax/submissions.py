@@ -2,30 +2,44 @@
 
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rlif_jax.data.extract import extract_code
-from rlif_jax.data.prompts import encode_text, opens_thinking
+from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.weights.tokenizer import continuation, without_end
 
 LOOK_EVERY_S = 0.2
-"""How often the caller is told, while it waits for tests."""
+"""Seconds between two notices while the tests run."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The completions of a step once all are judged, row = n * G + g.
+
+    `texts` as sampled; `codes` the extracted programs, None where there is no program; `outcomes`
+    are None when no program was run.
+    """
+
+    texts: tuple[str, ...]
+    codes: tuple[str | None, ...]
+    outcomes: tuple[Outcome, ...] | None
 
 
 class Submissions:
-    """Text, program and pending outcome of each row of a batch, filled in as rows finish.
+    """The rows of a batch on their way through the judge: text, program and pending outcome.
 
-    `finished` is what the sampler calls; `outcomes` waits for the judge. Row = n * G + g belongs to
-    problem n. Without a judge programs are extracted but not run. `notice(text, done, total)` is
-    told how many rows have been sampled, then judged, and may raise to stop. `prompts` are the
-    texts that posed the problems: where one ends inside the thinking, a completion that does not
-    end it holds no answer. `texts` are the completions as sampled: a prompt and one of them are
+    `finished` is the sampler's callback; `collect` waits for the judge. Row = n * G + g belongs to
+    problem n, which `prompts[n]` poses. Without a judge programs are extracted but not run.
+    `notice(text, done, total)` is called with the number of rows that are sampled, then judged, and
+    may raise to stop. Where a prompt ends inside the thinking, a completion that does not end the
+    thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
-    end. `eos_ids` are the model's ends.
+    end. `eos_ids` are the model's end-of-sequence tokens.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
@@ -33,19 +47,17 @@ class Submissions:
     def __init__(
         self,
         problems: Sequence[Problem],
-        prompts: Sequence[str],
+        prompts: Sequence[EncodedPrompt],
         group: int,
         tokenizer: Any,
         judge: Judge | None,
         notice: Callable[..., None] | None = None,
         eos_ids: Collection[int] = (),
     ):
-        self.problems, self._group = problems, group
-        self.prompts = prompts
+        self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
-        self._prompt_tokens_of = dict[int, list[int]]()
-        self._thinking_open = [opens_thinking(prompt) for prompt in prompts]
+        self._thinking_open = [opens_thinking(prompt.text) for prompt in prompts]
         if judge is not None:
             for problem in problems:
                 judge.check(problem)
@@ -59,38 +71,35 @@ class Submissions:
         """Decode these rows, if any, extract their programs and hand them to the judge."""
         for row, sampled in zip(rows.tolist(), tokens, strict=True):
             n = row // self._group
-            answer = without_end(self._tokenizer, sampled, self._eos_ids)
-            text = continuation(self._tokenizer, self._prompt_tokens(n), answer)
+            answer = without_end(self._tokenizer, sampled.tolist(), self._eos_ids)
+            text = continuation(self._tokenizer, self._prompts[n].tokens, answer)
             self.texts[row] = text
             self.codes[row] = extract_code(text, self._thinking_open[n])
             if self._judge is not None:
-                future = self._judge.submit(self.problems[n], self.codes[row])
+                future = self._judge.submit(self._problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
         self._seen += len(tokens)
         if self._notice is not None:
             self._notice("sampling", self._seen, len(self.texts))
 
-    def _prompt_tokens(self, n: int) -> list[int]:
-        if n not in self._prompt_tokens_of:
-            self._prompt_tokens_of[n] = encode_text(self._tokenizer, self.prompts[n])
-        return self._prompt_tokens_of[n]
-
     def judged(self, wait_s: float | None = None) -> list[tuple[int, Outcome]]:
-        """Rows whose outcomes are there and were not given before, in the order of their end.
+        """Rows that were judged since the last call, in the order in which they were judged.
 
-        With `wait_s` it waits so long for one; nothing comes when none is left. Raises what the
-        judge raises.
+        Waits up to `wait_s` seconds for the first of them. Raises what the judge raises.
         """
         if wait_s is not None and self._ungiven:
             wait(self._ungiven, wait_s, FIRST_COMPLETED)
         done = [future for future in self._ungiven if future.done()]
         return [(self._ungiven.pop(future), future.result()) for future in done]
 
-    def outcomes(self) -> tuple[Outcome, ...] | None:
-        """Outcomes in row order, once all are there; None without a judge.
+    def collect(self) -> Answers:
+        """Every row once all are judged; without a judge at once.
 
         Raises what the judge raises when its own machinery fails, and what `notice` raises.
         """
+        return Answers(tuple(self.texts), tuple(self.codes), self._outcomes())
+
+    def _outcomes(self) -> tuple[Outcome, ...] | None:
         if self._judge is None:
             return None
         futures = [self._futures[row] for row in range(len(self.texts))]

@@ -27,7 +27,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
-pytest_plugins = ["support.problem_rows"]
+pytest_plugins = ["support.problem_rows", "support.small_runs"]
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,18 @@
 """The check of a problem file: every fault with its line, real solutions, overlap, exit status."""
 
 import functools
-import io
 import json
 import signal
 import subprocess
 import sys
 
 import pytest
-from rich.console import Console
 from support.own_rows import PAIR, SUM, own, write_rows
 
-from rlif_jax.check import Report, main, printable, show
-from rlif_jax.data.findings import Contents, Fault, check_rows, failure, usable_problems
+from rlif_jax.check import main
+from rlif_jax.data.findings import check_rows, usable_problems
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.errors import UserError
-from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
 
 @pytest.fixture
@@ -173,26 +170,6 @@ def test_solutions_that_differ_only_in_numbers_or_among_several_answers(write, r
     )
 
 
-@pytest.mark.parametrize(
-    ("statement", "several"),
-    [
-        ("If there are multiple answers, print any.", True),
-        ("If there are several possible solutions, output any of them.", True),
-        ("If there is more than one valid sequence, print whichever you like.", True),
-        ("You may return the answer in any order.", True),
-        ("Print any such array.", True),
-        ("Any valid construction is accepted.", True),
-        ("Does any number of them divide n? Print YES or NO.", False),
-        ("There are many ways of life; print the company's name.", False),
-        ("Print the order of the group.", False),
-    ],
-)
-def test_statements_that_allow_several_answers(statement, several):
-    outcome = Outcome(Verdict.WRONG_ANSWER, (Verdict.WRONG_ANSWER,), 1, 0.1)
-    problem = Problem("p", statement, (), metadata={"solution": ""})
-    assert ("several answers may be right" in failure(outcome, problem)) == several
-
-
 def test_a_file_that_is_one_array(write, run):
     rows = [own("a"), own("b", prompt="b" * 500)]
     for text in (json.dumps(rows), json.dumps(rows, indent=2)):
@@ -324,58 +301,6 @@ def test_what_the_check_finds_no_fault_with_is_a_problem_set(write, run, make_ro
 # ---- what is printed
 
 
-def shown(report: Report, terminal: bool) -> str:
-    console = Console(
-        file=io.StringIO(), force_terminal=terminal, color_system=None, width=70, _environ={}
-    )
-    show(report, console)
-    return console.file.getvalue()
-
-
-def test_table_on_a_terminal_and_lines_elsewhere():
-    faults = [
-        Fault(7, "a[b]", "bad row", "field x is '[red]'; " + "write it otherwise " * 5),
-        Fault(12, "", "bad row", "\x1b[2Jno JSON"),
-    ]
-    report = Report("f.jsonl", faults, Contents(rows=2))
-    plain = shown(report, terminal=False).splitlines()
-    assert plain[0] == f"f.jsonl line 7 (id 'a[b]'): bad row: {faults[0].message}"
-    assert plain[1] == "f.jsonl line 12: bad row: \\x1b[2Jno JSON"
-    assert plain[2:] == ["0 problems in 2 rows of f.jsonl", "solutions: 0", "faults: bad row 2"]
-    table = shown(report, terminal=True)
-    assert "a[b]: " in table and "'[red]'" in table and "\\x1b[2Jno JSON" in table
-    assert max(len(line) for line in table.splitlines()) <= 70
-
-
-def test_equal_faults_of_many_rows_are_one_line():
-    faults = [Fault(n, f"p{n}", "bad row", f"field x is {n}, not text.") for n in range(1, 400)]
-    faults += [
-        Fault(400, "", "bad row", "field y is missing."),
-        Fault(401, "", "bad row", "field y is missing."),
-        Fault(402, "s", "solution", "it fails 1 of 2 tests."),
-        Fault(403, "t", "solution", "it fails 1 of 3 tests."),  # another fault: values count here
-    ]
-    warnings = [Fault(n, "", "warning", "only some tests.") for n in (2, 3)]
-    report = Report("f", faults, Contents(rows=403, warnings=warnings))
-    lines = shown(report, terminal=False).splitlines()
-    assert lines == [
-        "f line 1 (id 'p1') and 398 more rows (line 2, id 'p2'; line 3, id 'p3'; line 4, id 'p4'; "
-        "...): bad row: field x is 1, not text.",
-        "f line 400 and 1 more row (line 401): bad row: field y is missing.",
-        "f line 402 (id 's'): solution: it fails 1 of 2 tests.",
-        "f line 403 (id 't'): solution: it fails 1 of 3 tests.",
-        "f line 2 and 1 more row (line 3): warning: only some tests.",
-        "0 problems in 403 rows of f",
-        "solutions: 0",
-        "faults: bad row 401, solution 2",
-    ]
-    assert len(report.as_json()["faults"]) == 403
-    assert len(report.as_json()["warnings"]) == 2
-    table = shown(report, terminal=True)
-    assert "p1 and 398 more" in table
-    assert table.count("p1 and ") == 1 and "p2: " not in table and "only some tests." in table
-
-
 def test_rows_without_private_tests_are_used_with_one_warning(write, run, make_row):
     rows = [make_row(f"p{n}") for n in range(5)]
     for row in rows:
@@ -396,16 +321,3 @@ def test_a_file_of_bytes_that_are_no_text_is_one_fault(write, run, tmp_path):
     assert status == 1
     assert lines[0].startswith(f"{path} line 1 and 99 more rows (line 2; line 3; line 4; ...): bad")
     assert lines[1:] == [f"0 problems in 100 rows of {path}", "solutions: 0", "faults: bad row 100"]
-
-
-def test_printable():
-    assert printable("é\t\x1b[0m\ud800") == "é\\t\\x1b[0m\\ud800"
-
-
-def test_failure_of_a_program_that_says_nothing():
-    results = (Verdict.PASSED, Verdict.RUNTIME_ERROR)
-    outcome = Outcome(Verdict.RUNTIME_ERROR, results, 2, 0.1)
-    problem = Problem("p", "", (Test("", "", "stdin"),) * 2, metadata={"solution": "x = 1"})
-    assert failure(outcome, problem).startswith(
-        "its own solution fails 1 of 2 tests (2 runtime_error): runtime_error; correct"
-    )

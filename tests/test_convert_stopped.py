@@ -84,7 +84,7 @@ def test_a_signal_leaves_nothing_under_the_name(tmp_path, number):
         shutil.rmtree(partial)
         return
     assert process.returncode == 130 and not partial.exists()
-    assert f"nothing is left in {out}: run the same command again" in printed
+    assert f"nothing was written to {out}: run the same command again" in printed
 
 
 def test_what_a_killed_run_left_is_named(tmp_path, capsys):
@@ -93,7 +93,10 @@ def test_what_a_killed_run_left_is_named(tmp_path, capsys):
     (tmp_path / ".other.partial-1").mkdir()
     convert(Arguments(str(source), str(tmp_path / "out")))
     printed = capsys.readouterr().out
-    assert f"{tmp_path / '.out.partial-1'} is of a convert that runs or was killed" in printed
+    assert (
+        f"{tmp_path / '.out.partial-1'} belongs to a convert that is running or was killed"
+        in printed
+    )
     assert ".other" not in printed and (tmp_path / ".out.partial-1").exists()
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: what it writes, going on after a kill, several processes, repeatability, refusals."""
+"""Evaluation: what it writes, resuming after a kill, several processes, repeatability, refusals."""
 
 import json
 import os
@@ -16,13 +16,15 @@ from support import ROOT
 from support.tiny import write_problems
 from support.two_processes import free_address
 
-from rlif_jax.config.schema import Execution, Mesh
-from rlif_jax.data.prompts import DEFAULT_OPTIONS, pad_prompts
+from rlif_jax.config import Execution, Mesh
+from rlif_jax.data.prompts import DEFAULT_OPTIONS
 from rlif_jax.errors import UserError
-from rlif_jax.evaluate import Arguments, Processes, evaluate, main
+from rlif_jax.evaluate import evaluate, main
+from rlif_jax.evaluation.arguments import Arguments, Processes
 from rlif_jax.evaluation.drawing import held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.execution.pool import Judge
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.sharding import make_mesh
@@ -138,10 +140,10 @@ def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
     assert {(text, total) for text, _, total in told} == {(f"evaluating {three.name}", 6)}
     done = [count for _, count, _ in told]
     assert done[0] == 0 and done[-1] == 6 and done == sorted(done) and len(set(done)) > 3
-    prompts = pad_prompts([prompt.tokens for prompt in three.prompts], 2, 1)
-    rollout = make_sample(
-        graphdef, samples_per_prompt=2, temperature=1.0, max_new_tokens=30, pad_id=2
-    )(params, prompts, jax.random.key(0))
+    prompts = [prompt.tokens for prompt in three.prompts]
+    engine = Engine(graphdef, temperature=1.0)
+    sample = make_sample(engine, samples_per_prompt=2, max_new_tokens=30, pad_id=2)
+    rollout, _ = sample(params, prompts, jax.random.key(0))
     assert [rows[divmod(i, 2)]["length"] for i in range(6)] == rollout.length.tolist()
     assert len(set(rollout.length.tolist())) > 1
     length = metrics_of(three, rows, 2, 1)["eval/adding/response_length"]
@@ -213,7 +215,7 @@ def whole(long, tmp_path_factory):
     return [(folder / name).read_bytes() for name in FILES]
 
 
-def test_killed_and_gone_on_it_leaves_the_same_bytes(long, tmp_path, whole):
+def test_killed_and_resumed_it_leaves_the_same_bytes(long, tmp_path, whole):
     """SIGKILL, then SIGTERM, at any point; no finished sample is drawn again."""
     folder = tmp_path / "killed"
     samples = folder / "result.samples.jsonl"
@@ -227,11 +229,11 @@ def test_killed_and_gone_on_it_leaves_the_same_bytes(long, tmp_path, whole):
     wait_for_lines(samples, len(left) + 5, process)
     process.send_signal(signal.SIGTERM)
     output = finished(process, 130)
-    assert "stopped; the same command goes on from result.samples.jsonl" in output
+    assert "stopped; run the same command to resume from result.samples.jsonl" in output
     between = samples.read_bytes().splitlines()
     assert between[: len(left) - 1] == left[: len(left) - 1]
     output = finished(start(long, folder))
-    assert f"going on after {len(between) - 1}" in output
+    assert f"resuming after {len(between) - 1}" in output
     assert [(folder / name).read_bytes() for name in FILES] == whole
 
 
@@ -272,22 +274,31 @@ def test_two_processes_on_a_mesh_find_the_same(long, tmp_path, whole):
 def test_bad_input_is_refused(arguments, tmp_path, capsys):
     undated = str(write_problems(tmp_path / "undated.jsonl", contest_date=""))
     for changes, message in (
-        ({"k": 3}, "--k 3 must be between 1 and --n, which is 2"),
+        ({"k": 3}, "--k 3 must be at most --n, which is 2"),
         ({"stop": ("a", "")}, "--stop has an empty string"),
         ({"max_prompt_tokens": 3}, "max_prompt_tokens"),
-        ({"temperature": 0.0}, "--temperature=0 is greedy"),
-        ({"processes": Processes(index=1)}, "--processes.index 1 is not among"),
-        ({"mesh": Mesh(data=4), "slots": 2}, "--slots 2 are fewer than"),
+        ({"temperature": 0.0}, "--temperature 0 is greedy.* use --n 1 instead of 2"),
+        (
+            {"processes": Processes(index=1)},
+            "--processes.index 1 must be less than --processes.count, which is 1",
+        ),
+        (
+            {"mesh": Mesh(data=4), "slots": 2},
+            "--slots 2 is less than --mesh.data . --mesh.fsdp = 4",
+        ),
         ({"mesh": Mesh(data=64)}, "mesh.data=64 "),
         ({"mesh": Mesh(tensor=16)}, "tensor=16 does not divide the model's 4 query heads"),
-        ({"mesh": Mesh(data=0)}, "mesh.data=0 must be at least 1"),
-        ({"seed": -1}, "seed=-1 must be at least 0"),
-        ({"execution": Execution(time_limit_s=-1.0)}, "execution.time_limit_s=-1.0 must"),
-        ({"execution": Execution(workers=0)}, "execution.workers=0 must be at least 1"),
+        ({"mesh": Mesh(data=0)}, "--mesh.data 0 must be at least 1"),
+        ({"seed": -1}, "--seed -1 must be at least 0"),
+        (
+            {"execution": Execution(time_limit_s=-1.0)},
+            "--execution.time-limit-s -1.0 must be positive",
+        ),
+        ({"execution": Execution(workers=0)}, "--execution.workers 0 must be at least 1"),
         ({"max_problems": -1}, "--max-problems -1 must be at least 0"),
-        ({"max_new_tokens": 0, "page": 0}, "--max-new-tokens 0 must .* --page 0 must"),
+        ({"max_new_tokens": 0, "page": 0}, "--page 0 must .* --max-new-tokens 0 must"),
         ({"cache_gib": float("nan")}, "--cache-gib nan must be at least 0"),
-        ({"out": "no/such.json"}, "--out no/such.json: there is no folder no"),
+        ({"out": "no/such.json"}, "--out no/such.json: there is no folder no; create it first"),
         ({"out": "."}, "--out . is a folder"),
         ({"out": "a.json", "lcb_out": "a.json"}, "are both a.json"),
         ({"lcb_out": "a.json", "data": undated}, "contest dates, and problems of .* have none"),
@@ -304,7 +315,7 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["--compare", "result.json", "none.json"])
         assert stop.value.code == 2
-        assert "none.json is not a result that can be read" in capsys.readouterr().err
+        assert "none.json cannot be read as a result" in capsys.readouterr().err
 
 
 def test_what_a_mesh_keeps_whole_is_said(arguments, capsys):
@@ -323,11 +334,11 @@ def test_a_model_whose_numbers_overflow_is_named(arguments, tiny_path, monkeypat
         return model
 
     monkeypatch.setattr(type(opened), "load", overflowing)
-    with pytest.raises(UserError, match=r"numbers that are none: self_certainty nan"):
+    with pytest.raises(UserError, match=r"produced NaN or infinity: self_certainty nan"):
         evaluate(replace(arguments, out="result.json"))
 
 
-def test_one_process_that_cannot_go_on_ends_all(arguments, tmp_path):
+def test_one_process_that_fails_ends_all(arguments, tmp_path):
     """A samples file of others on process 0, which the second cannot know."""
     address = free_address()
     asked = replace(arguments, out="result.json")

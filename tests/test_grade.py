@@ -10,12 +10,14 @@ from support.grading import ECHO, GOOD, Grading, official, packed, sample
 
 from rlif_jax import grade as grade_module
 from rlif_jax.errors import UserError
+from rlif_jax.grading import judging
 from rlif_jax.grading.inputs import (
     CACHED_PROBLEMS,
     ProblemFile,
     problem_from_sample,
     read_completions,
 )
+from rlif_jax.grading.judging import UNFINISHED_PER_WORKER
 from rlif_jax.problem import Problem, Test
 
 
@@ -149,7 +151,7 @@ def test_grading_holds_few_problems(grading, monkeypatch):
     )
     assert grading() == 0
     assert len(seen) == count
-    assert 0 < max(seen) <= CACHED_PROBLEMS + 4 * grade_module.UNFINISHED_PER_WORKER
+    assert 0 < max(seen) <= CACHED_PROBLEMS + 4 * UNFINISHED_PER_WORKER
 
 
 def test_file_that_changes_meanwhile(tmp_path):
@@ -364,8 +366,8 @@ def test_a_bound_on_every_time_limit(grading):
 
 def test_more_programs_than_wait_in_line(grading, monkeypatch):
     """With room for two results ahead of a slow first program, order and number still hold."""
-    monkeypatch.setattr(grade_module, "AHEAD_PER_WORKER", 1)
-    monkeypatch.setattr(grade_module, "UNFINISHED_PER_WORKER", 1)
+    monkeypatch.setattr(judging, "AHEAD_PER_WORKER", 1)
+    monkeypatch.setattr(judging, "UNFINISHED_PER_WORKER", 1)
     codes = ["import time; time.sleep(0.4); print(input())"] + [f"print({i})" for i in range(20)]
     grading.write([GOOD], [{"id": "good", "code": code} for code in codes])
     assert grading() == 0

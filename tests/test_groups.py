@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config.schema import Reward
+from rlif_jax.config import Reward
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_normalised, group_statistics
-from rlif_jax.loss.grpo_loss import group_advantages
+from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.metrics import reward_metrics
 from rlif_jax.rewards import combine
 from rlif_jax.sharding import batch_sharding, make_mesh

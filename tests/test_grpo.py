@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Loss, Optim
+from rlif_jax.batch import Prompts, Rollout, TokenStats
+from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import (
     decayed,
     init_state,
@@ -28,13 +28,15 @@ SETTINGS = {"temperature": 0.8, "max_new_tokens": 10}
 def rollout_and_stats():
     """Eight rows in groups of two that share their prompt, of unequal lengths, and two scorings."""
     rng = np.random.default_rng(3)
-    prompt_length = np.repeat(rng.integers(1, P + 1, B // 2), 2)
+    prompt_length = rng.integers(1, P + 1, B // 2)
     length = rng.integers(1, C + 1, B)
     zeros = jnp.zeros((B, C), jnp.float32)
     stats = TokenStats(zeros, zeros, zeros, zeros, zeros)
     rollout = Rollout(
-        prompt_tokens=jnp.asarray(np.repeat(rng.integers(3, 250, (B // 2, P)), 2, 0), jnp.int32),
-        prompt_mask=jnp.asarray(np.arange(P) >= P - prompt_length[:, None]),
+        prompts=Prompts(
+            tokens=jnp.asarray(rng.integers(3, 250, (B // 2, P)), jnp.int32),
+            mask=jnp.asarray(np.arange(P) >= P - prompt_length[:, None]),
+        ),
         tokens=jnp.asarray(rng.integers(3, 250, (B, C)), jnp.int32),
         mask=jnp.asarray(np.arange(C) < length[:, None]),
         stats=stats,
@@ -99,7 +101,7 @@ def test_one_device_and_eight_give_the_same_update(tiny, batch):
         start = init_state(copy, optimizer)
         places = jax.tree.map(lambda x: x.sharding, start)
         state, update_metrics = update(start, rows)
-        # So that the second step runs the programs that were compiled for the first.
+        # So that the second step runs what was compiled for the first.
         assert jax.tree.map(lambda x: x.sharding, state) == places
         return jax.device_get((grads, metrics, state.params, update_metrics))
 

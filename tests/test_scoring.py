@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rlif_jax.batch import Rollout, TokenStats
+from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.scoring import join_rows, make_score, sequences, split_rows
 
 
@@ -18,8 +18,10 @@ def rollout():
     prompt_lengths, lengths = [1, 3, 5, 2], [6, 1, 4, 3]
     zeros = jnp.zeros((4, C), jnp.float32)
     return Rollout(
-        prompt_tokens=jnp.asarray(rng.integers(3, 250, (4, P)), jnp.int32),
-        prompt_mask=jnp.asarray([[p >= P - n for p in range(P)] for n in prompt_lengths]),
+        prompts=Prompts(
+            tokens=jnp.asarray(rng.integers(3, 250, (4, P)), jnp.int32),
+            mask=jnp.asarray([[p >= P - n for p in range(P)] for n in prompt_lengths]),
+        ),
         tokens=jnp.asarray(rng.integers(3, 250, (4, C)), jnp.int32),
         mask=jnp.asarray([[t < n for t in range(C)] for n in lengths]),
         stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
@@ -34,7 +36,7 @@ def test_each_token_is_scored_from_what_stands_before_it(tiny, rollout):
     model, temperature = nnx.merge(graphdef, params), 0.7
     stats = make_score(graphdef, temperature=temperature)(params, rollout)
     for row in range(4):
-        prompt = np.asarray(rollout.prompt_tokens[row])[np.asarray(rollout.prompt_mask[row])]
+        prompt = np.asarray(rollout.prompts.tokens[row])[np.asarray(rollout.prompts.mask[row])]
         completion = np.asarray(rollout.tokens[row])[np.asarray(rollout.mask[row])]
         whole = jnp.asarray(np.concatenate([prompt, completion]))[None]
         positions = jnp.arange(whole.shape[1])[None]
@@ -85,11 +87,8 @@ def test_positions_count_real_tokens(rollout):
 
 
 def same_prompt(rollout):
-    """The rollout with every row's prompt replaced by that of row 1."""
-    return rollout.replace(
-        prompt_tokens=jnp.tile(rollout.prompt_tokens[1], (4, 1)),
-        prompt_mask=jnp.tile(rollout.prompt_mask[1], (4, 1)),
-    )
+    """The rollout as four samples of the prompt of row 1."""
+    return rollout.replace(prompts=jax.tree.map(lambda x: x[1:2], rollout.prompts))
 
 
 @pytest.mark.parametrize("share", [2, 4])

@@ -1,15 +1,16 @@
 """Sampled tokens to texts, programs and the judge, for tokenizers of several kinds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.tokenizers_of_kinds import byte_fallback, byte_level
 from tokenizers import normalizers
 
-from rlif_jax.config import schema as config
+from rlif_jax import config, judgeable
 from rlif_jax.console.interrupt import Interrupted
+from rlif_jax.data.prompts import EncodedPrompt, encode_text
 from rlif_jax.errors import UserError
-from rlif_jax.execution import judgeable
-from rlif_jax.execution.compare import load_json
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test, Verdict
 from rlif_jax.submissions import Submissions
@@ -31,13 +32,17 @@ ANSWERS = {
 }
 
 
+def posed(tokenizer, text: str) -> EncodedPrompt:
+    return EncodedPrompt(text, encode_text(tokenizer, text))
+
+
 @pytest.mark.parametrize("make", [byte_level, byte_fallback])
 @pytest.mark.parametrize(("prompt", "answer"), ANSWERS)
 def test_thoughts_and_programs_of_special_tokens(make, prompt, answer):
     tokenizer = make(clean_up_tokenization_spaces=True, **{FORCED: True})
-    submissions = Submissions([PROBLEM], [prompt], 1, tokenizer, None)
     if make is byte_fallback:  # encodes a space before each piece between special tokens
         tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    submissions = Submissions([PROBLEM], [posed(tokenizer, prompt)], 1, tokenizer, None)
     sampled = [*tokenizer(answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     submissions.finished(np.array([0]), [np.array(sampled, np.int32)])
     assert submissions.texts == [answer]
@@ -50,13 +55,18 @@ def test_a_text_keeps_its_first_space_and_loses_every_end():
     other = tokenizer.convert_tokens_to_ids("<|fim_prefix|>")
     tokens = np.array([tokenizer.convert_tokens_to_ids("\u2581a"), other], np.int32)
     for eos_ids, text in (((other,), " a"), ((), " a<|fim_prefix|>")):
-        submissions = Submissions([PROBLEM], ["Q"], 2, tokenizer, None, eos_ids=eos_ids)
+        submissions = Submissions(
+            [PROBLEM], [posed(tokenizer, "Q")], 2, tokenizer, None, eos_ids=eos_ids
+        )
         padded = np.append(tokens, [tokenizer.pad_token_id] * 3)
         submissions.finished(np.array([1, 0]), [tokens, padded])
         assert submissions.texts == [text, text]
         begun = tokenizer("Q", add_special_tokens=False).input_ids
         kept = tokens[:-1] if eos_ids else tokens
         assert decode(tokenizer, begun) + text == decode(tokenizer, [*begun, *kept])
+
+
+EMPTY = EncodedPrompt("", [])
 
 
 def doubles(*tests: str) -> Problem:
@@ -66,17 +76,17 @@ def doubles(*tests: str) -> Problem:
 
 def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch):
     parsed = []
-    monkeypatch.setattr(judgeable, "load_json", lambda text: parsed.append(text) or load_json(text))
+    monkeypatch.setattr(judgeable, "json_error", lambda text: parsed.append(text))
     problems = [doubles("1"), doubles("1", "1.0", "true")]
     tokenizer = byte_level()
     texts = ["```\ndef f(n): return 2 * n\n```", "```\nf = str\n```", "none", "```\nf = abs\n```"]
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
-        submissions = Submissions(problems, ["", ""], 4, tokenizer, judge)
+        submissions = Submissions(problems, [EMPTY, EMPTY], 4, tokenizer, judge)
         assert parsed == ["1", "2", "1", "2", "1.0", "2", "true", "2"]
         for rows in ([7, 0, 3], [1, 2], [4, 5, 6]):
             tokens = [np.array(tokenizer(texts[row % 4]).input_ids) for row in rows]
             submissions.finished(np.array(rows), tokens)
-        outcomes = submissions.outcomes()
+        outcomes = submissions.collect().outcomes
     assert len(parsed) == 8
     verdicts = [Verdict.PASSED, Verdict.WRONG_ANSWER, Verdict.NO_CODE, Verdict.WRONG_ANSWER]
     assert [outcome.verdict for outcome in outcomes] == verdicts * 2
@@ -84,9 +94,9 @@ def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch)
 
 def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
-        with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 has '\['"):
-            Submissions([doubles("1"), doubles("1", "[")], ["", ""], 4, byte_level(), judge)
-        Submissions([doubles("[")], [""], 4, byte_level(), None)  # nothing is run
+        with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 of .* has '\['"):
+            Submissions([doubles("1"), doubles("1", "[")], [EMPTY] * 2, 4, byte_level(), judge)
+        Submissions([doubles("[")], [EMPTY], 4, byte_level(), None)  # nothing is run
 
 
 ECHO = Problem("echo", "?", (Test("1", "1", "stdin"),), time_limit_s=15.0)
@@ -109,18 +119,22 @@ def test_waiting_for_tests_can_be_stopped():
 
     execution = config.Execution(workers=1, time_limit_s=15.0, allow_weak_isolation=True)
     with Judge(execution) as judge:
-        submissions = Submissions([ECHO], ["?"], 2, byte_level(), judge, notice)
+        submissions = Submissions([ECHO], [EMPTY], 2, byte_level(), judge, notice)
         submissions.finished(np.arange(2), [tokens(ENDLESS), tokens(RIGHT)])
         submissions.finished(np.arange(0), [])  # a chunk in which no row has ended
         with pytest.raises(Interrupted):
-            submissions.outcomes()
+            submissions.collect()
     assert told == [("sampling", 2), ("sampling", 2), ("waiting for tests", 2)]
 
 
 def test_outcomes_come_in_row_order():
     execution = config.Execution(workers=2, time_limit_s=0.3, allow_weak_isolation=True)
     with Judge(execution) as judge:
-        submissions = Submissions([ECHO], ["?"], 3, byte_level(), judge)
+        submissions = Submissions([ECHO], [EMPTY], 3, byte_level(), judge)
         submissions.finished(np.array([2, 0, 1]), list(map(tokens, (RIGHT, ENDLESS, "no program"))))
-        outcomes = submissions.outcomes()
+        answers = submissions.collect()
+    assert answers.texts == tuple(submissions.texts) and answers.codes[0] == "while True: pass"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answers.outcomes = None
+    outcomes = answers.outcomes
     assert [o.verdict.value for o in outcomes] == ["time_limit", "no_code", "passed"]

@@ -1,4 +1,4 @@
-"""Every program of a step compiles for a TPU slice, split over all three mesh axes, without a TPU.
+"""Every stage of a step compiles for a TPU slice, split over all three mesh axes, without a TPU.
 
 The shapes are SmolLM2's, with fewer layers.
 """
@@ -14,24 +14,17 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Loss, Optim
-from rlif_jax.grpo import make_optimizer, make_update, state_shapes, train_batch
+from rlif_jax.batch import Prompts, Rollout, TokenStats
+from rlif_jax.config import Config, Data, Loss, Sampling
+from rlif_jax.grpo import state_shapes, train_batch
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.planning.ahead import local_bytes, made, made_by, mesh_of, with_sharding
-from rlif_jax.sampler.decode import (
-    Admission,
-    empty_slots,
-    make_admit,
-    make_decode_chunk,
-    make_narrow,
-    make_prefill,
-)
-from rlif_jax.sampler.pool_shape import Batching, pool_shape
-from rlif_jax.scoring import make_score
+from rlif_jax.sampler.decode import Admission, empty_slots
+from rlif_jax.sampler.pool_shape import pool_shape
 from rlif_jax.sharding import batch_sharding, param_shardings
+from rlif_jax.step import make_stages
 
 N, G, P, C = 8, 8, 128, 128
 CFG = ModelConfig(
@@ -66,7 +59,7 @@ def shapes_of(cfg: ModelConfig, mesh):
 
 
 LONG = {"N": 8, "G": 4, "P": 512, "C": 2048}
-"""Lengths at which attention's scores are most of what a program holds."""
+"""Lengths at which attention's scores are most of what a stage holds."""
 
 
 def score_bytes(rows: int, G: int, P: int, C: int) -> int:
@@ -74,12 +67,24 @@ def score_bytes(rows: int, G: int, P: int, C: int) -> int:
     return rows * G * CFG.heads // 2 * C * (P + C) * 4
 
 
+def stages_of(graphdef, N=N, G=G, P=P, C=C, micro_batches=1):
+    """The stages that a run of these sizes trains with."""
+    cfg = Config(
+        data=Data(prompts_per_step=N, max_prompt_tokens=P),
+        sampling=Sampling(samples_per_prompt=G, max_new_tokens=C, slots=N * G, cache_gib=1),
+        loss=Loss(micro_batches=micro_batches),
+    )
+    return make_stages(cfg, graphdef, pad_id=0)
+
+
 def rollout(mesh, N=N, G=G, P=P, C=C):
     B = N * G
     f32 = jax.ShapeDtypeStruct((B, C), jnp.float32)
     shapes = Rollout(
-        prompt_tokens=jax.ShapeDtypeStruct((B, P), jnp.int32),
-        prompt_mask=jax.ShapeDtypeStruct((B, P), bool),
+        prompts=Prompts(
+            tokens=jax.ShapeDtypeStruct((N, P), jnp.int32),
+            mask=jax.ShapeDtypeStruct((N, P), bool),
+        ),
         tokens=jax.ShapeDtypeStruct((B, C), jnp.int32),
         mask=jax.ShapeDtypeStruct((B, C), bool),
         stats=TokenStats(f32, f32, f32, f32, f32),
@@ -95,16 +100,16 @@ def test_parameters_are_split(model):
 
 
 def test_sampling(mesh, model):
-    """Each program with what the one before it gives: prefill, admit, decode a chunk, narrow."""
+    """Each stage with what the one before it gives: prefill, admit, decode a chunk, narrow."""
     graphdef, params = model
 
     def ints(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.int32)
 
     with jax.set_mesh(mesh):
-        batching = Batching(slots=N * G, cache_gib=1)
+        engine = stages_of(graphdef).engine
         asked = {"prompt": P, "new": C, "samples": G, "sequences": 2 * N * G, "platform": "tpu"}
-        shape = pool_shape(CFG, batching, **asked)
+        shape = pool_shape(CFG, engine.batching, **asked)
         form = {name: getattr(shape, name) for name in ("pages", "page", "dtype", "kernel")}
         cache = made(lambda: init_cache(CFG, **form))
         slots = made(lambda: empty_slots(shape.slots, CFG.embed, CFG.dtype))
@@ -112,29 +117,27 @@ def test_sampling(mesh, model):
         pools = 2 * CFG.layers * shape.pages * shape.page * CFG.kv_heads // 2 * 128 * 2
         flags = jax.ShapeDtypeStruct((B,), bool)
 
-        def compiled(program, *args, in_place=pools):
-            lowered = program.lower(*args)
+        def compiled(stage, *args, in_place=pools):
+            lowered = stage.lower(*args)
             done = lowered.compile()
             memory = done.memory_analysis()
-            # The pools are split eight ways, and each program writes into them where they lie.
+            # The pools are split eight ways, and each stage writes into them where they lie.
             assert in_place <= memory.alias_size_in_bytes < 1.05 * in_place + 2**16
             assert memory.temp_size_in_bytes < pools / 4
             return made_by(lowered, done)
 
         prompt_x = jax.ShapeDtypeStruct((rows, CFG.embed), jnp.bfloat16)
         tokens = (ints(rows, P), ints(rows), ints(rows, P // shape.page), ints(rows))
-        prefill = make_prefill(graphdef)
-        cache, prompt_x = compiled(prefill, params, cache, prompt_x, *tokens)
+        cache, prompt_x = compiled(engine.prefill, params, cache, prompt_x, *tokens)
         copies = {"copy_from": ints(B), "copy_to": ints(B), "copies": ints(rows)}
         key = jax.ShapeDtypeStruct((B, 2), jnp.uint32)
         new = Admission(fresh=flags, length=ints(B), limit=ints(B), key=key, **copies)
-        cache, slots = compiled(make_admit(), cache, slots, prompt_x, new)
-        decode = make_decode_chunk(graphdef, steps=8, temperature=1.0)
+        cache, slots = compiled(engine.admit, cache, slots, prompt_x, new)
         chunk = (ints(B, shape.columns), flags, ints())
-        cache, slots, block = compiled(decode, params, cache, slots, *chunk)
+        cache, slots, block = compiled(engine.decode_chunk, params, cache, slots, *chunk)
         # Every process sees all that has been drawn.
         assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(block))
-        slots = compiled(make_narrow(), slots, ints(B // 2), in_place=0)
+        slots = compiled(engine.narrow, slots, ints(B // 2), in_place=0)
         assert slots.x.shape == (B // 2, CFG.embed)
         assert slots.x.sharding.shard_shape(slots.x.shape) == (B // 8, CFG.embed)
 
@@ -146,7 +149,7 @@ def test_scoring_holds_one_layer_s_attention_and_no_logits(mesh, model):
     Attention that never holds its scores is to lower the bound.
     """
     graphdef, params = model
-    score = make_score(graphdef, temperature=1.0, samples_per_row=LONG["G"], micro_batches=2)
+    score = stages_of(graphdef, **LONG, micro_batches=2).score.at_sampling
     with jax.set_mesh(mesh):
         memory = score.lower(params, rollout(mesh, **LONG)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 1.7 * score_bytes(1, LONG["G"], LONG["P"], LONG["C"])
@@ -165,19 +168,19 @@ def test_every_flag_at_once(mesh):
         rope_scaling=RopeScaling("yarn", factor=4.0, original_positions=32768),
     )
     graphdef, params = shapes_of(cfg, mesh)
-    score = make_score(graphdef, temperature=1.0, samples_per_row=G, micro_batches=2)
+    score = stages_of(graphdef, micro_batches=2).score.at_sampling
     with jax.set_mesh(mesh):
         memory = score.lower(params, rollout(mesh)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < N * G * C * cfg.vocab_size * 4 // 8 / 2
-    # One device is given its share of the parameters: none is gathered before the program starts.
+    # One device is given its share of the parameters: none is gathered before the stage starts.
     assert memory.argument_size_in_bytes < 1.1 * local_bytes(params)
 
 
 def test_float32_is_multiplied_as_float32(mesh):
-    """XLA keeps the precision that the programs ask for: see test_precision.py."""
+    """XLA keeps the precision that the stages ask for: see test_precision.py."""
     cfg = dataclasses.replace(CFG, layers=1, embed=128, ffn=256, vocab_size=1024, dtype="float32")
     graphdef, params = shapes_of(cfg, mesh)
-    score = make_score(graphdef, temperature=1.0, samples_per_row=G)
+    score = stages_of(graphdef).score.at_sampling
     with jax.set_mesh(mesh):
         text = score.lower(params, rollout(mesh, N=4, P=32, C=32)).compile().as_text()
     products = re.findall(r".* = f32\S* (?:convolution|dot)\(.*", text)
@@ -189,17 +192,14 @@ def test_float32_is_multiplied_as_float32(mesh):
 def test_update_fits_beside_its_state(mesh, model):
     """Attention's backward pass over one layer of one piece: 2.52 times its scores, see above."""
     graphdef, params = model
-    optimizer, G, C = make_optimizer(Optim()), LONG["G"], LONG["C"]
-    update = make_update(
-        graphdef, optimizer, Loss(micro_batches=2), temperature=1.0, max_new_tokens=C
-    )
+    stages, G, C = stages_of(graphdef, **LONG, micro_batches=2), LONG["G"], LONG["C"]
     batch = jax.eval_shape(
         lambda r: train_batch(r, r.stats.logprob[:, 0], r.stats, None, G), rollout(mesh, **LONG)
     )
     batch = with_sharding(batch, batch_sharding(mesh))
-    state = state_shapes(params, optimizer)
+    state = state_shapes(params, stages.optimizer)
     with jax.set_mesh(mesh):
-        memory = update.lower(state, batch).compile().memory_analysis()
+        memory = stages.update.lower(state, batch).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 2.8 * score_bytes(1, G, LONG["P"], C)
     # Parameters and both moments are updated in place.
     assert memory.alias_size_in_bytes >= 3 * local_bytes(params)

@@ -1,7 +1,7 @@
-"""The sampler's programs, as production builds them, compiled for TPU slices without a TPU.
+"""The sampler's stages, as a run makes them, compiled for TPU slices without a TPU.
 
 Real models at 8,192 tokens a sequence: what a chip holds, what a decode step moves, what the chips
-send each other. Figures are those of XLA's own memory analysis and of the optimised program.
+send each other. Figures are those of XLA's own memory analysis and of the optimised HLO.
 """
 
 import functools
@@ -15,20 +15,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rlif_jax import sharding
+from rlif_jax.config import Config, Sampling
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.planning.ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
 from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops, dearest
-from rlif_jax.sampler.decode import (
-    Admission,
-    empty_slots,
-    make_admit,
-    make_decode_chunk,
-    make_prefill,
-)
-from rlif_jax.sampler.pool_shape import Batching, PoolShape, pool_shape
-from rlif_jax.sampler.sync import make_sync
+from rlif_jax.sampler.decode import Admission, empty_slots
+from rlif_jax.sampler.pool_shape import PoolShape, pool_shape
+from rlif_jax.step import make_stages
 
 CHIP = 16 * 2**30  # bytes of a v5e
 TILE_ROWS = 16  # of a page that the write of a token loads and stores
@@ -106,12 +101,12 @@ def in_train_layout(cfg: ModelConfig, mesh: Mesh):
     return graphdef, with_sharding(params, sharding.param_shardings(params, mesh))
 
 
-def synced(graphdef, params):
-    """What `make_sync` makes of parameters that are shapes, and the programs that it runs."""
+def synced(sync, params):
+    """What a sync stage makes of parameters that are shapes, and what it compiles."""
     with pytest.MonkeyPatch.context() as patch:
         ahead = Ahead()
         patch.setattr(jax, "jit", ahead)
-        return make_sync(graphdef)(params), ahead.compiled
+        return sync(params), ahead.compiled
 
 
 def int32(*shape: int):
@@ -122,25 +117,30 @@ def bool_(*shape: int):
     return jax.ShapeDtypeStruct(shape, jnp.bool_)
 
 
-class Programs:
-    """The programs of a case, compiled when first asked for."""
+class Compiled:
+    """The sampler's stages of a case, compiled when first asked for."""
 
     def __init__(self, case: Case):
         self.case, cfg = case, case.cfg
         self.mesh = mesh_of(case.topology, data=case.data, tensor=case.tensor)
-        self.batching = Batching(slots=case.slots * case.data, cache_gib=10)
+        slots = case.slots * case.data
+        sampling = Sampling(
+            samples_per_prompt=8, max_new_tokens=case.new, slots=slots, cache_gib=10
+        )
         with jax.set_mesh(self.mesh):
+            graphdef, params = in_train_layout(cfg, self.mesh)
+            stages = make_stages(Config(sampling=sampling), graphdef, pad_id=0)
+            self.engine = stages.engine
             self.shape: PoolShape = pool_shape(
                 cfg,
-                self.batching,
+                self.engine.batching,
                 prompt=case.prompt,
                 new=case.new,
                 samples=8,
-                sequences=4 * self.batching.slots,
+                sequences=4 * slots,
                 platform="tpu",
             )
-            self.graphdef, params = in_train_layout(cfg, self.mesh)
-            self.params, _ = synced(self.graphdef, params)
+            self.params, _ = synced(stages.sync, params)
             form = {name: getattr(self.shape, name) for name in ("pages", "page", "dtype")}
             self.cache = made(lambda: init_cache(cfg, kernel=self.shape.kernel, **form))
             self.slots = made(lambda: empty_slots(self.shape.slots, cfg.embed, cfg.dtype))
@@ -152,10 +152,9 @@ class Programs:
 
     @functools.cached_property
     def decode(self):
-        program = make_decode_chunk(self.graphdef, steps=self.batching.chunk, temperature=1.0)
         B = self.shape.slots
         return self._compiled(
-            program,
+            self.engine.decode_chunk,
             (self.params, self.cache, self.slots),
             (int32(B, self.shape.columns), bool_(B), int32()),
         )
@@ -165,7 +164,7 @@ class Programs:
         """Of the longest prompt, one on each row shard."""
         N, T = self.case.data, self.case.prompt
         return self._compiled(
-            make_prefill(self.graphdef),
+            self.engine.prefill,
             (self.params, self.cache, self.prompt_x),
             (int32(N, T), int32(N), int32(N, T // self.shape.page), int32(N)),
         )
@@ -176,11 +175,11 @@ class Programs:
         key = jax.ShapeDtypeStruct((B, 2), jnp.uint32)
         copies = {"copy_from": int32(B), "copy_to": int32(B), "copies": int32(self.case.data)}
         new = Admission(fresh=bool_(B), length=int32(B), limit=int32(B), key=key, **copies)
-        return self._compiled(make_admit(), (self.cache, self.slots, self.prompt_x), (new,))
+        return self._compiled(self.engine.admit, (self.cache, self.slots, self.prompt_x), (new,))
 
-    def _compiled(self, program, placed, from_host):
+    def _compiled(self, stage, placed, from_host):
         with jax.set_mesh(self.mesh):
-            return program.lower(*placed, *from_host).compile()
+            return stage.lower(*placed, *from_host).compile()
 
     @property
     def live_bytes(self) -> int:
@@ -200,11 +199,11 @@ class Programs:
 
 
 @functools.cache
-def programs(name: str) -> Programs:
-    return Programs(CASES[name])
+def stages_of(name: str) -> Compiled:
+    return Compiled(CASES[name])
 
 
-def in_place(compiled, given: Programs) -> bool:
+def in_place(compiled, given: Compiled) -> bool:
     """Whether the pools are written where they lie, and neither is made again on the way."""
     memory, pools = compiled.memory_analysis(), local_bytes(given.cache)
     return memory.alias_size_in_bytes >= pools and memory.temp_size_in_bytes < pools / 4
@@ -212,7 +211,7 @@ def in_place(compiled, given: Programs) -> bool:
 
 @every_case
 def test_the_pool_holds_every_slot_at_full_length(name):
-    its, case = programs(name), CASES[name]
+    its, case = stages_of(name), CASES[name]
     assert its.shape.kernel == "tpu"
     assert its.shape.slots == case.slots * case.data
     assert its.shape.columns * its.shape.page == case.length == 8192
@@ -223,7 +222,7 @@ def test_the_pool_holds_every_slot_at_full_length(name):
 
 @every_case
 def test_a_decode_step_moves_weights_and_cache_once(name):
-    its = programs(name)
+    its = stages_of(name)
     text = its.decode.as_text()
     floor = local_bytes(its.params) + its.live_bytes
     moved = bytes_per_step(text, its.kernels)
@@ -232,7 +231,7 @@ def test_a_decode_step_moves_weights_and_cache_once(name):
 
 @every_case
 def test_nothing_large_is_sent_in_a_step(name):
-    found = collectives_in_loops(programs(name).decode.as_text())
+    found = collectives_in_loops(stages_of(name).decode.as_text())
     assert max(size for _, size in found) < 1e6, found
     # Each layer's two sums over the heads and the feed-forward block, where these are split.
     case = CASES[name]
@@ -242,7 +241,7 @@ def test_nothing_large_is_sent_in_a_step(name):
 
 @every_case
 def test_decoding_fits_and_writes_the_pools_in_place(name):
-    its = programs(name)
+    its = stages_of(name)
     assert total_bytes(its.decode) < CHIP
     assert in_place(its.decode, its)
     assert its.decode.memory_analysis().temp_size_in_bytes < 2**26
@@ -253,7 +252,7 @@ def test_decoding_fits_and_writes_the_pools_in_place(name):
 
 @every_case
 def test_admission_copies_no_pool(name):
-    its = programs(name)
+    its = stages_of(name)
     assert total_bytes(its.admit) < CHIP
     assert in_place(its.admit, its)
     assert its.admit.memory_analysis().temp_size_in_bytes < 2**20
@@ -261,22 +260,22 @@ def test_admission_copies_no_pool(name):
 
 @pytest.mark.parametrize("name", ["1.5B", "7B"])
 def test_a_long_prompt_fits_beside_weights_and_pools(name):
-    its = programs(name)
+    its = stages_of(name)
     assert total_bytes(its.prefill) < CHIP
     assert in_place(its.prefill, its)
     assert its.prefill.memory_analysis().temp_size_in_bytes < 2**29
 
 
 def test_states_come_back_as_they_went_in():
-    """So that the next call takes the compiled program, not a new one for other shardings."""
-    its = programs("7B")
+    """So that the next call takes the compiled stage, not a new one for other shardings."""
+    its = stages_of("7B")
     outputs = {
         "decode": (its.decode, (its.cache, its.slots)),
         "admit": (its.admit, (its.cache, its.slots)),
         "prefill": (its.prefill, (its.cache, its.prompt_x)),
     }
-    for program, states in outputs.values():
-        for given, state in zip(program.output_shardings, states, strict=False):
+    for stage, states in outputs.values():
+        for given, state in zip(stage.output_shardings, states, strict=False):
             for returned, x in zip(jax.tree.leaves(given), jax.tree.leaves(state), strict=True):
                 assert returned.is_equivalent_to(x.sharding, x.ndim)
 
@@ -293,9 +292,10 @@ def test_the_trainers_parameters_become_the_samplers(cfg, topology, axes):
     mesh = mesh_of(topology, **axes)
     with jax.set_mesh(mesh):
         graphdef, params = in_train_layout(cfg, mesh)
-        decode_params, compiled = synced(graphdef, params)
-        again, none = synced(graphdef, decode_params)
-    assert not none
+        sync = make_stages(Config(), graphdef, pad_id=0).sync
+        decode_params, compiled = synced(sync, params)
+        again, compiled_again = synced(sync, decode_params)
+    assert not compiled_again
     assert all(x is y for x, y in zip(*map(jax.tree.leaves, (again, decode_params)), strict=True))
     wanted = sharding.param_shardings(params, mesh, sharding.RULES_DECODE)
     for x, place in zip(jax.tree.leaves(decode_params), jax.tree.leaves(wanted), strict=True):

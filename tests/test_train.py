@@ -1,94 +1,23 @@
-"""Whole runs of the very small model: real files, real programs, real processes, real kills."""
+"""Whole runs of the very small model: real files and real candidate programs."""
 
 import dataclasses
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import jax
 import pytest
 from support import ROOT
 from support.fields_read import leaves, recording
-from support.tiny import write_problems
+from support.small_runs import config, metrics, numbers
 
-from rlif_jax import step_record
-from rlif_jax.config.schema import Loss, load
-from rlif_jax.console.progress import Progress
+from rlif_jax import step as step_page
+from rlif_jax.config import Loss, load
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test
-from rlif_jax.run.clock import PHASES
 from rlif_jax.train import main, train
 
 CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
-TIMES = ("time/", "throughput/")
-
-
-@pytest.fixture(scope="module")
-def problems(tmp_path_factory):
-    return write_problems(tmp_path_factory.mktemp("problems") / "adding.jsonl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RLIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
-
-
-@pytest.fixture(scope="module")
-def flags(tiny_path, problems):
-    """Flags that make any configuration run on the very small model in seconds."""
-    return [
-        f"--model.source={tiny_path}",
-        f"--data.name={problems}",
-        "--data.prompts-per-step=4",
-        "--sampling.samples-per-prompt=4",
-        "--sampling.max-new-tokens=12",
-        "--sampling.bucket=12",
-        "--loss.micro-batches=1",
-        "--eval.samples-per-problem=2",
-        "--eval.pass-at=2",
-    ]
-
-
-def config(name: str) -> str:
-    return f"--config={ROOT / 'configs' / name}.py"
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def numbers(folder: Path) -> list[dict]:
-    """The metrics without what a clock measured."""
-    return [{k: v for k, v in m.items() if not k.startswith(TIMES)} for m in metrics(folder)]
-
-
-def process(arguments: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rlif_jax.train", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for_step(folder: Path, step: int) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        path = folder / "metrics.jsonl"
-        if path.is_file() and f'{{"step": {step},' in path.read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} was never reached")
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda p: p.stem)
@@ -146,142 +75,6 @@ def test_every_config_file_trains(path, flags, tmp_path):
     assert (tmp_path / "run/checkpoints/1").is_dir()
 
 
-def long_run(flags: list[str]) -> list[str]:
-    return [config("hybrid"), *flags, "--steps=6", "--eval.every=3", "--checkpoint.every=2"]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(flags, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    main([*long_run(flags), f"--run-dir={folder}"])
-    return folder
-
-
-def assert_same_run(folder: Path, expected: Path) -> None:
-    """Nothing is lost and nothing is recorded twice."""
-    assert numbers(folder) == numbers(expected)
-    for step in range(1, 7):
-        name = f"rollouts/step_{step:06d}.jsonl"
-        assert (folder / name).read_text() == (expected / name).read_text()
-
-
-def test_the_times_of_a_step_add_up(uninterrupted):
-    before, *steps = metrics(uninterrupted)
-    assert not any(name.startswith(TIMES) for name in before)
-    for step in steps:
-        times = {k: v for k, v in step.items() if k.startswith("time/") and k != "time/step"}
-        assert times.keys() == {f"time/{phase}" for phase in PHASES}
-        assert sum(times.values()) == pytest.approx(step["time/step"], rel=0.02)
-        assert min(times.values()) >= 0
-        # An evaluation counts towards its own step, a checkpoint towards the one that follows.
-        assert (times["time/save"] > 0) == (step["step"] in (3, 5))
-        assert times["time/reward"] > 0 and times["time/record"] > 0
-    evaluated = {step["step"]: step["time/evaluate"] for step in steps}
-    assert min(evaluated[3], evaluated[6]) > max(evaluated[n] for n in (1, 2, 4, 5))
-
-
-def test_a_killed_run_resumes_as_if_nothing_had_happened(flags, tmp_path, uninterrupted):
-    killed = tmp_path / "run"
-    victim = process([*long_run(flags), f"--run-dir={killed}"])
-    wait_for_step(killed, 3)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    assert [row["step"] for row in metrics(killed)] == [0, 1, 2, 3]
-    main([*long_run(flags), f"--run-dir={killed}"])
-    assert_same_run(killed, uninterrupted)
-
-
-def signal_when(monkeypatch, condition) -> None:
-    """Send this process a SIGTERM when a phase is shown for which `condition(text)` holds."""
-    shown = Progress.phase
-
-    def phase(self, text, done=None, total=None):
-        shown(self, text, done, total)
-        if condition(text):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Progress, "phase", phase)
-
-
-def stopped(arguments: list[str], capsys) -> str:
-    """What the program prints when a signal ends it."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 130
-    return capsys.readouterr().out
-
-
-def test_a_signal_during_an_evaluation(flags, tmp_path, uninterrupted, monkeypatch, capsys):
-    """Before training, after a step and after the last: what is not recorded yet is kept."""
-    folder = tmp_path / "run"
-    arguments = [*long_run(flags), f"--run-dir={folder}"]
-    for step in (0, 3, 6):
-        with monkeypatch.context() as patch:
-            recorded = list(range(step))
-            signal_when(
-                patch,
-                lambda text, recorded=recorded: (
-                    text.startswith("evaluating")
-                    and [row["step"] for row in metrics(folder)] == recorded
-                ),
-            )
-            text = stopped(arguments, capsys)
-        assert f"stopped after step {step}" in text
-        assert [row["step"] for row in metrics(folder)] == recorded
-        assert (folder / f"checkpoints/{step}").is_dir() == (step > 0)
-    main(arguments)
-    assert_same_run(folder, uninterrupted)
-    resumed = metrics(folder)[-1]  # its step ran in the process before
-    assert min(resumed[f"time/{phase}"] for phase in ("sample", "update", "evaluate")) > 0
-    # Its checkpoint still has the metrics that were not recorded then.
-    assert "complete at step 6" in refused(arguments, capsys)
-    arguments[arguments.index("--steps=6")] = "--steps=7"
-    main(arguments)
-    assert [row["step"] for row in metrics(folder)] == list(range(8))
-
-
-def test_a_signal_before_training_stops_at_once(flags, tmp_path, monkeypatch, capsys):
-    signal_when(monkeypatch, lambda text: text.startswith("preparing"))
-    text = stopped([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
-    assert text.endswith("problems ...\n")  # nothing was said or done after it
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("kl_coef", [0.0, 0.5])
-def test_a_resumed_run_loads_the_source_for_the_anchor_only(flags, tmp_path, capsys, kl_coef):
-    """With a KL term the reference is the starting model, not what the checkpoint holds."""
-    arguments = [config("prob_disparity"), *flags, "--eval.every=0", f"--loss.kl-coef={kl_coef}"]
-    arguments += ["--optim.learning-rate=0.01"]
-    main([*arguments, "--steps=3", f"--run-dir={tmp_path / 'whole'}"])
-    main([*arguments, "--steps=2", f"--run-dir={tmp_path / 'parts'}"])
-    capsys.readouterr()
-    main([*arguments, "--steps=3", f"--run-dir={tmp_path / 'parts'}"])
-    assert ("loading the parameters" in capsys.readouterr().out) == bool(kl_coef)
-    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
-    assert (numbers(tmp_path / "parts")[-1].get("loss/kl", 0) > 0) == bool(kl_coef)
-
-
-def test_ctrl_c_saves_and_says_how_to_go_on(flags, tmp_path, capsys):
-    folder = tmp_path / "run"
-    arguments = [config("prob_disparity"), *flags, "--steps=500", "--eval.every=0"]
-    arguments += [f"--run-dir={folder}", "--checkpoint.every=0"]
-
-    def interrupt():
-        wait_for_step(folder, 2)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 130
-    done = metrics(folder)[-1]["step"]
-    assert f"stopped after step {done}" in capsys.readouterr().out
-    assert (folder / f"checkpoints/{done}").is_dir()
-    arguments[arguments.index("--steps=500")] = f"--steps={done + 1}"
-    main(arguments)
-    assert [row["step"] for row in metrics(folder)] == list(range(1, done + 2))
-
-
 def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
     """Every number of two steps, the second after an update that moves the parameters.
 
@@ -310,13 +103,13 @@ def read_by_records(monkeypatch) -> list:
     """The arrays that metrics and records are given from now on."""
     given = []
     for name in ("reward_metrics", "rollout_metrics", "completion_records"):
-        original = getattr(step_record, name)
+        original = getattr(step_page, name)
 
         def spy(*args, original=original, **kwargs):
             given.extend(jax.tree.leaves((args, kwargs)))
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(step_record, name, spy)
+        monkeypatch.setattr(step_page, name, spy)
     return given
 
 
@@ -405,105 +198,3 @@ def test_few_slots_and_pages_train_the_same(flags, tmp_path):
     assert [json.loads(r)["completion"] for r in first] == [
         json.loads(r)["completion"] for r in second
     ]
-
-
-def refused(arguments: list[str], capsys) -> str:
-    """What the program prints when it ends with status 2."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    return re.sub(r"\s+", " ", text)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--optim.learning-rat=1"], "learning-rat"),
-        (["--loss.micro-batches=3"], "not divisible by loss.micro_batches=3"),
-        (["--sampling.samples-per-prompt=1"], "leaves a group of one"),
-        (["--reward.terms", "certainty", "1.0"], "known rewards are"),
-        (["--mesh.data=64", "--data.prompts-per-step=64"], "asks for 64 devices"),
-        (["--mesh.tensor=16"], "tensor=16 does not divide the model's 4 query heads"),
-        (["--model.source=hf:nobody"], "not of the form hf:ORG/NAME"),
-        (["--data.name=no_such_set"], "no_such_set"),
-        (["--data.difficulties", "absurd"], "'absurd'"),
-        (["--data.thinking=on"], "choose thinking=template"),
-        (["--data.prompt-style=livecodebench_deepseek_r1"], "which the tokenizer"),
-        (["--eval.temperature=0"], "eval.samples_per_problem=1 instead of 2"),
-        (["--sampling.slots=0"], "sampling.slots=0 must be at least 1"),
-        (["--eval.top-p=1.5"], "eval.top_p=1.5 must be in (0, 1]"),
-        (["--data.max-prompt-tokens=3"], "data.max_prompt_tokens"),
-    ],
-    ids=lambda v: v[0] if isinstance(v, list) else "",
-)
-def test_bad_input_ends_with_one_sentence(arguments, message, flags, tmp_path, capsys):
-    folder = tmp_path / "run"
-    text = refused([config("prob_disparity"), *flags, f"--run-dir={folder}", *arguments], capsys)
-    assert message in text
-    assert not folder.exists()
-
-
-def test_what_a_mesh_keeps_whole_is_said_before_devices_are_touched(flags, tmp_path, capsys):
-    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--mesh.tensor=4"]
-    with pytest.raises(SystemExit):
-        main([*arguments, "--mesh.data=64", "--data.prompts-per-step=64"])
-    printed = capsys.readouterr()
-    assert "asks for 256 devices" in printed.err
-    assert "mesh.tensor=4 exceeds the 2 key/value heads" in re.sub(r"\s+", " ", printed.out)
-
-
-def test_a_cache_too_small_for_one_sequence_is_named(flags, tmp_path, capsys):
-    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}"]
-    text = refused([*arguments, "--eval.every=0", "--sampling.cache-gib=1e-6"], capsys)
-    assert "a sequence of 396 tokens needs" in text and "raise cache_gib" in text
-
-
-def test_problems_are_looked_at_before_parameters_are_loaded(flags, tmp_path, capsys):
-    """What a prompt is refused for is known from the tokenizer: no memory is filled first."""
-    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--data.thinking=on"]
-    with pytest.raises(SystemExit):
-        main(arguments)
-    printed = capsys.readouterr().out
-    assert "model: llama, " in printed and "loading the parameters" not in printed
-
-
-def test_a_damaged_model_file_is_named(flags, tiny_path, tmp_path, capsys):
-    damaged = tmp_path / "cut.gguf"
-    damaged.write_bytes(tiny_path.read_bytes()[:20_000])
-    changed = [*flags, f"--model.source={damaged}", f"--run-dir={tmp_path / 'run'}"]
-    text = refused([config("random"), *changed], capsys)
-    assert str(damaged) in text
-
-
-def test_a_problem_without_tests_is_named(flags, tmp_path, capsys):
-    path = write_problems(tmp_path / "bare.jsonl", public_test_cases="[]", private_test_cases="[]")
-    changed = [*flags, f"--data.name={path}", f"--run-dir={tmp_path / 'run'}"]
-    text = refused([config("random"), *changed], capsys)
-    assert str(path) in text
-    assert "add0" in text
-
-
-def test_a_used_folder_is_for_the_same_run_only(flags, tmp_path, capsys):
-    arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}", "--eval.every=0"]
-    main([*arguments, "--steps=1"])
-    before = (tmp_path / "run/metrics.jsonl").read_bytes()
-    text = refused([*arguments, "--steps=2", "--optim.learning-rate=0.5"], capsys)
-    assert "optim.learning_rate was 2e-05 and is now 0.5" in text
-    assert "complete at step 1" in refused([*arguments, "--steps=1"], capsys)
-    assert "--no-resume would overwrite" in refused([*arguments, "--no-resume"], capsys)
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
-    # A version that did not have these fields wrote it: they count as their defaults.
-    path = tmp_path / "run/config.json"
-    older = json.loads(path.read_text())
-    for section in ("mesh", "checkpoint"):
-        del older["config"][section]
-    for section, name in (("loss", "dual_clip"), ("data", "mix"), ("execution", "monitor")):
-        del older["config"][section][name]
-    path.write_text(json.dumps(older))
-    text = refused([*arguments, "--steps=2", "--mesh.data=2"], capsys)
-    assert "mesh.data was 1 and is now 2" in text
-    main([*arguments, "--steps=2"])
-    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
-    assert json.loads(path.read_text())["config"]["mesh"]["data"] == 1

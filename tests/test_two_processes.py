@@ -59,6 +59,10 @@ def test_both_processes_see_the_same(two):
     assert two[0] == two[1]
 
 
+def test_processes_agree_on_what_the_first_has_and_on_the_least(two):
+    assert [each["agreed"] for each in two] == 2 * [{"first": [0, 0, 0], "least": 2.5}]
+
+
 @pytest.mark.parametrize("axis", ["data", "fsdp"])
 def test_rollouts_are_those_of_one_device(one, two, axis):
     got, expected = two[0][axis], one[axis]

@@ -20,7 +20,7 @@ from itertools import islice
 from rich.console import Console
 from rich.progress import Progress
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from tests.support.execution.carrying import PROBLEM, Parts, answered, drawn, moved, plainest, ran
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.checks.soak_mix import MARK, PLANTED, Item, mix
 from benchmarks.host_state import belongings, descendants, machine, resident_kib
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 
 PR_SET_CHILD_SUBREAPER = 36

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.judge import workload
-from rlif_jax.data.formats.detect import problem_from_own
+from rlif_jax.data.formats.own import problem_from_own
 from rlif_jax.grading.inputs import problem_from_sample
 from rlif_jax.problem import Problem, Test, Verdict
 

@@ -1,5 +1,6 @@
 """A run's configuration: `schema` declares it, `load` reads it, `validate` refuses it."""
 
+from rlif_jax.config.load import load
 from rlif_jax.config.schema import (
     Checkpoint,
     Config,
@@ -13,19 +14,46 @@ from rlif_jax.config.schema import (
     Profile,
     Reward,
     Sampling,
+    own_limits,
+)
+from rlif_jax.config.shared import (
+    CacheDtype,
+    Drawing,
+    EvalOptions,
+    Filters,
+    Pool,
+    Precision,
+    ProblemOptions,
+    PromptOptions,
+    PromptStyle,
+    SamplingOptions,
+    Thinking,
 )
 
 __all__ = [
+    "CacheDtype",
     "Checkpoint",
     "Config",
     "Data",
+    "Drawing",
     "Eval",
+    "EvalOptions",
     "Execution",
+    "Filters",
     "Loss",
     "Mesh",
     "Model",
     "Optim",
+    "Pool",
+    "Precision",
+    "ProblemOptions",
     "Profile",
+    "PromptOptions",
+    "PromptStyle",
     "Reward",
     "Sampling",
+    "SamplingOptions",
+    "Thinking",
+    "load",
+    "own_limits",
 ]

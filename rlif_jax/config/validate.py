@@ -1,39 +1,158 @@
 """What makes a configuration impossible, found before any device is touched."""
 
-import math
-from collections.abc import Collection, Iterator
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlif_jax.config.schema import CacheDtype, Config, Data, Execution, PromptStyle, Thinking
+from rlif_jax.config.ranges import Range
+from rlif_jax.config.schema import Config, Data, Mesh
 from rlif_jax.errors import UserError
+
+_UNIONS = (Union, types.UnionType)
+
+Spelling = Callable[..., str]
+"""How messages write the dotted name of a field, alone or with its value."""
+
+
+def as_field(name: str, *value: Any) -> str:
+    """`sampling.slots=0`, as a configuration has it."""
+    return "=".join([name, *map(repr, value)])
+
+
+def as_flag(name: str, *value: Any) -> str:
+    """`--max-new-tokens 0`, as a command line has it."""
+    return " ".join([f"--{name.replace('_', '-')}", *map(repr, value)])
 
 
 def validate(config: Config, known_rewards: Collection[str]) -> None:
     """Refuse a configuration that cannot run, before any device is touched.
 
     Raises:
-        UserError: all problems at once, each naming the field, its value and the remedy.
+        UserError: all problems at once, each naming the field, its value and the remedy. Rules
+            across fields are left out where a field has the wrong type.
     """
-    problems = [
-        *_sizes(config),
-        *range_problems(config),
-        *_names(config),
-        *_reward_terms(config, known_rewards),
-        *_profile(config),
-    ]
+    wrong = type_problems(config)
+    problems = [*wrong, *range_problems(config)]
+    if not wrong:
+        problems += [*_sizes(config), *_rules(config), *_reward_terms(config, known_rewards)]
     if problems:
-        lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise UserError(f"the configuration cannot run:\n{lines}")
+        raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 
 
-def validate_execution(execution: Execution) -> None:
-    """`validate` of how programs are run, for commands that do nothing else."""
-    validate(Config(execution=execution), [name for name, _ in Config().reward.terms])
+def validate_arguments(arguments: Any, rules: Callable[[Any], Iterable[str]] | None = None) -> None:
+    """`validate` of a command's arguments, with the command's own rules across them.
+
+    Raises:
+        UserError: all problems at once, spelled as flags.
+    """
+    wrong = type_problems(arguments, as_flag)
+    problems = [*wrong, *range_problems(arguments, as_flag)]
+    if rules and not wrong:
+        problems += rules(arguments)
+    if problems:
+        raise UserError("; ".join(problems) + ".")
+
+
+def listed(problems: Iterable[str]) -> str:
+    """A line for each problem."""
+    return "\n".join(f"  - {problem}" for problem in problems)
+
+
+# ---- what the declarations say: types, Literals, ranges
+
+
+def type_problems(section: Any, spelling: Spelling = as_field) -> list[str]:
+    """Fields that hold a value of another type: a Python file may assign anything."""
+    return [
+        f"{spelling(name, value)} must be of type {_type_name(hint)}"
+        for name, value, hint in _declarations(section)
+        if not _has_type(value, hint)
+    ]
+
+
+def range_problems(section: Any, spelling: Spelling = as_field) -> list[str]:
+    """Fields whose value is not among their choices, or whose numbers lie outside their range."""
+    return [
+        f"{spelling(name, value)} {'' if part is value else f'holds {part!r}, which '}{problem}"
+        for name, value, hint in _declarations(section)
+        for part, problem in _out_of_range(value, hint)
+    ]
+
+
+def _declarations(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, value and declared type of every field; sections are taken apart."""
+    hints = get_type_hints(type(section), include_extras=True)
+    for field in fields(section):
+        name, value, hint = prefix + field.name, getattr(section, field.name), hints[field.name]
+        if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, hint):
+            yield from _declarations(value, f"{name}.")
+        else:
+            yield name, value, hint
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type; the choices of a Literal are left to its range."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return True
+    if origin is Annotated:
+        return _has_type(value, arguments[0])
+    if origin in _UNIONS:
+        return any(_has_type(value, one) for one in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = _element_types(value, arguments)
+        return len(kinds) == len(value) and all(map(_has_type, value, kinds))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else origin or hint)
+
+
+def _element_types(value: tuple[Any, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The declared type of each element of a tuple; `tuple[int, ...]` has one for any length."""
+    return arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+
+
+def _type_name(hint: Any) -> str:
+    """A declared type as Python writes it, without ranges."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin in _UNIONS:
+        return " or ".join(map(_type_name, arguments))
+    if origin is tuple:
+        return f"tuple[{', '.join(map(_type_name, arguments))}]"
+    return {Ellipsis: "...", types.NoneType: "None"}.get(hint) or hint.__name__
+
+
+def _out_of_range(value: Any, hint: Any) -> Iterator[tuple[Any, str]]:
+    """The parts of a value that its declaration does not allow, and what is wrong with each."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS and value is not None:
+        for one in arguments:
+            yield from _out_of_range(value, one)
+    elif origin is tuple and isinstance(value, tuple):
+        for element, kind in zip(value, _element_types(value, arguments), strict=False):
+            yield from _out_of_range(element, kind)
+    elif origin is Literal and value not in arguments:
+        choices = ", ".join(str(choice) or "''" for choice in arguments)
+        yield value, f"is invalid; choose one of {choices}"
+    elif origin is Annotated:
+        yield from _out_of_range(value, arguments[0])
+        for one in hint.__metadata__:
+            if isinstance(one, Range) and isinstance(value, Real) and (said := one.problem(value)):
+                yield value, said
+
+
+# ---- rules across fields
 
 
 def _sizes(c: Config) -> Iterator[str]:
-    """Whether the batch can be cut the way the configuration asks."""
+    """Whether the batch can be divided the way the configuration asks."""
     n, group, share = c.data.prompts_per_step, c.sampling.samples_per_prompt, c.samples_per_row
     minis, micros, shards = c.loss.mini_batches, c.loss.micro_batches, c.mesh.data * c.mesh.fsdp
     normalises = c.loss.advantage != "none" or c.reward.combine == "normalise_then_sum"
@@ -44,11 +163,7 @@ def _sizes(c: Config) -> Iterator[str]:
         )
     if min(n, group, share, minis, micros, shards) < 1:
         return  # reported with the ranges
-    if c.sampling.slots < shards:
-        yield (
-            f"sampling.slots={c.sampling.slots} are fewer than mesh.data * mesh.fsdp = {shards}, "
-            "each of which decodes its own; use a multiple of that"
-        )
+    yield from slot_problems(c.sampling.slots, c.mesh, prefix="sampling.")
     rows = n * group // share // minis
     if group % share:
         yield (
@@ -77,140 +192,65 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def range_problems(c: Config) -> Iterator[str]:
-    """Whether each number lies where it makes sense."""
-    for name, value, least in _least(c):
-        if value < least:
-            yield f"{name}={value} must be at least {least}"
-    for name, value in _positive(c):
-        if not value > 0:
-            yield f"{name}={value} must be positive"
-    if not 0 <= c.loss.clip_low < 1:
-        yield f"loss.clip_low={c.loss.clip_low} must be in [0, 1)"
-    if c.loss.dual_clip is not None and c.loss.dual_clip <= 1 + c.loss.clip_high:
+def slot_problems(
+    slots: int, mesh: Mesh, spelling: Spelling = as_field, prefix: str = ""
+) -> Iterator[str]:
+    """Whether every shard of the rows has a slot to decode in."""
+    if slots < (shards := mesh.data * mesh.fsdp):
         yield (
-            f"loss.dual_clip={c.loss.dual_clip} must exceed 1 + loss.clip_high="
-            f"{1 + c.loss.clip_high}, or be None"
+            f"{spelling(f'{prefix}slots', slots)} is less than {spelling('mesh.data')} * "
+            f"{spelling('mesh.fsdp')} = {shards}: each shard needs a slot of its own; use a "
+            f"multiple of {shards}"
         )
-    if not math.isfinite(c.execution.numeric_tolerance):
-        yield f"execution.numeric_tolerance={c.execution.numeric_tolerance} must be a finite number"
-    if c.eval.every and c.eval.pass_at > c.eval.samples_per_problem:
+
+
+def greedy_problems(
+    temperature: float, samples: str, n: int, spelling: Spelling = as_field, prefix: str = ""
+) -> Iterator[str]:
+    """Whether greedy decoding is asked for more than one sample; `samples` is their field."""
+    if temperature == 0 and n > 1:
         yield (
-            f"eval.pass_at={c.eval.pass_at} needs at least as many samples; "
-            f"eval.samples_per_problem={c.eval.samples_per_problem}"
+            f"{spelling(f'{prefix}temperature', 0)} is greedy, which gives the same sample each "
+            f"time; use {spelling(prefix + samples, 1)} instead of {n}"
         )
+
+
+def _rules(c: Config) -> Iterator[str]:
+    """What else must hold between fields."""
+    dual_clip, least = c.loss.dual_clip, 1 + c.loss.clip_high
+    if dual_clip is not None and dual_clip <= least:
+        yield f"loss.dual_clip={dual_clip} must exceed 1 + loss.clip_high={least}, or be None"
     if c.eval.every:
-        yield from sampling_problems(
-            "eval.", c.eval, "samples_per_problem", c.eval.samples_per_problem
+        if c.eval.pass_at > c.eval.samples_per_problem:
+            yield (
+                f"eval.pass_at={c.eval.pass_at} needs at least as many samples; "
+                f"eval.samples_per_problem={c.eval.samples_per_problem}"
+            )
+        yield from greedy_problems(
+            c.eval.temperature, "samples_per_problem", c.eval.samples_per_problem, prefix="eval."
         )
-    yield from _mixture(c.data)
+    yield from _problem_sets(c.data)
+    yield from _profile(c)
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
 
 
-def _mixture(data: Data) -> Iterator[str]:
+def _problem_sets(data: Data) -> Iterator[str]:
     """Whether the sets to train on can be mixed and filtered as asked."""
     names = [name for name, _ in data.mix]
-    for name, weight in data.mix:
-        if not (math.isfinite(weight) and weight > 0):
-            yield f"data.mix gives {name!r} the weight {weight}, which must be positive"
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         yield f"data.mix names {', '.join(map(repr, repeated))} twice; give each set one weight"
     for field in ("platforms", "difficulties"):
         if "" in getattr(data, field):
             yield f"data.{field} has an empty name; leave it out"
     low, high = data.pass_rates
-    if not 0 <= low <= high <= 1:
-        yield f"data.pass_rates={low} {high} must be two numbers in [0, 1], the lower one first"
+    if low > high:
+        yield f"data.pass_rates={data.pass_rates} must be two numbers, the lower one first"
     if data.pass_rates != (0.0, 1.0) and not data.graded:
         yield (
-            f"data.pass_rates={low} {high} needs data.graded, the file that rlif_jax.grade wrote "
-            "for samples on the problems"
+            f"data.pass_rates={data.pass_rates} needs data.graded, the file that rlif_jax.grade "
+            "wrote for samples on the problems"
         )
-
-
-def _names(c: Config) -> Iterator[str]:
-    """Whether options with names exist: a configuration file may name anything."""
-    for name, value, kind in (
-        ("data.prompt_style", c.data.prompt_style, PromptStyle),
-        ("data.thinking", c.data.thinking, Thinking),
-        ("sampling.cache_dtype", c.sampling.cache_dtype, CacheDtype),
-    ):
-        if value not in get_args(kind):
-            known = ", ".join(one or "''" for one in get_args(kind))
-            yield f"{name}={value!r} is none of {known}"
-
-
-def sampling_problems(prefix: str, fields: Any, count: str, samples: int) -> list[str]:
-    """What is wrong with the temperature and the filters of an evaluation; `prefix` names them."""
-    problems = []
-    if not (math.isfinite(fields.temperature) and fields.temperature >= 0):
-        problems.append(f"{prefix}temperature={fields.temperature} must be 0 (greedy) or positive")
-    if fields.temperature == 0 and samples > 1:
-        problems.append(
-            f"{prefix}temperature=0 is greedy, which gives the same sample each time; use "
-            f"{prefix}{count}=1 instead of {samples}"
-        )
-    if fields.top_k < 0:
-        problems.append(f"{prefix}top_k={fields.top_k} must be at least 0")
-    if not 0 < fields.top_p <= 1:
-        problems.append(f"{prefix}top_p={fields.top_p} must be in (0, 1]")
-    if not 0 <= fields.min_p <= 1:
-        problems.append(f"{prefix}min_p={fields.min_p} must be in [0, 1]")
-    return problems
-
-
-def _least(c: Config) -> tuple[tuple[str, float, float], ...]:
-    return (
-        ("steps", c.steps, 1),
-        ("seed", c.seed, 0),
-        ("data.min_tests", c.data.min_tests, 0),
-        ("data.prompts_per_step", c.data.prompts_per_step, 1),
-        ("data.max_prompt_tokens", c.data.max_prompt_tokens, 1),
-        ("data.prompt_bucket", c.data.prompt_bucket, 1),
-        ("sampling.samples_per_prompt", c.sampling.samples_per_prompt, 1),
-        ("sampling.max_new_tokens", c.sampling.max_new_tokens, 1),
-        ("sampling.bucket", c.sampling.bucket, 1),
-        ("sampling.slots", c.sampling.slots, 1),
-        ("sampling.page", c.sampling.page, 1),
-        ("sampling.cache_gib", c.sampling.cache_gib, 0),
-        ("reward.short_length_tokens", c.reward.short_length_tokens, 0),
-        ("reward.short_length_penalty", c.reward.short_length_penalty, 0),
-        ("loss.std_floor", c.loss.std_floor, 0),
-        ("loss.clip_high", c.loss.clip_high, 0),
-        ("loss.kl_coef", c.loss.kl_coef, 0),
-        ("loss.epochs", c.loss.epochs, 1),
-        ("loss.mini_batches", c.loss.mini_batches, 1),
-        ("loss.micro_batches", c.loss.micro_batches, 1),
-        ("loss.samples_per_row", c.loss.samples_per_row, 0),
-        ("optim.learning_rate", c.optim.learning_rate, 0),
-        ("optim.warmup_steps", c.optim.warmup_steps, 0),
-        ("optim.weight_decay", c.optim.weight_decay, 0),
-        ("mesh.data", c.mesh.data, 1),
-        ("mesh.fsdp", c.mesh.fsdp, 1),
-        ("mesh.tensor", c.mesh.tensor, 1),
-        ("execution.workers", c.execution.workers, 1),
-        ("execution.memory_mb", c.execution.memory_mb, 64),
-        ("execution.output_kb", c.execution.output_kb, 1),
-        ("execution.numeric_tolerance", c.execution.numeric_tolerance, 0),
-        ("eval.every", c.eval.every, 0),
-        ("eval.samples_per_problem", c.eval.samples_per_problem, 1),
-        ("eval.pass_at", c.eval.pass_at, 1),
-        ("eval.max_problems", c.eval.max_problems, 0),
-        ("checkpoint.every", c.checkpoint.every, 0),
-        ("checkpoint.keep", c.checkpoint.keep, 1),
-    )
-
-
-def _positive(c: Config) -> tuple[tuple[str, float], ...]:
-    reward_temperature = c.reward.reward_temperature
-    return (
-        ("sampling.temperature", c.sampling.temperature),
-        ("reward.reward_temperature", 1.0 if reward_temperature is None else reward_temperature),
-        ("optim.clip_norm", c.optim.clip_norm),
-        ("optim.eps", c.optim.eps),
-        ("execution.time_limit_s", c.execution.time_limit_s),
-    )
 
 
 def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:

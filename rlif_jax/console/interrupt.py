@@ -2,9 +2,11 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
+
+from rlif_jax.console.notice import Notice
 
 
 class Interrupted(Exception):
@@ -15,7 +17,7 @@ class Interrupted(Exception):
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """SIGTERM raises KeyboardInterrupt inside, so that it stops at once and cleans up.
 
-    For all that has no state to lose. To be entered in the main thread.
+    For work that has no state to lose. Enter it in the main thread.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -28,14 +30,14 @@ class StopRequest:
     """Turns the first SIGINT or SIGTERM into `Interrupted` at the next `check`; a context manager.
 
     A signal in the middle of an update would lose the donated training state, so the first one only
-    sets a flag. The second SIGINT stops at once, as without this class. To be entered in the main
+    sets a flag. The second SIGINT stops at once, as without this class. Enter it in the main
     thread.
     """
 
-    def __init__(self, notice: Callable[[str], None]):
+    def __init__(self, notice: Notice):
         self._notice = notice
         self._asked = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):

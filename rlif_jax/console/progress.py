@@ -1,18 +1,18 @@
 """What a person sees of a run: a live bar on a terminal, plain lines in a pipe or in CI."""
 
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
+
+from rlif_jax.console.screen import Screen, format_duration
 
 ROWS_PER_HEADER = 20
 
@@ -44,16 +44,6 @@ _WIDE_COLUMNS = (
 _WIDE = 100  # terminal columns from which the wide columns are shown
 
 
-def format_duration(seconds: float) -> str:
-    """Seconds as 7s, 2m40s or 3h05m."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
 def evaluation_lines(metrics: Mapping[str, float]) -> list[str]:
     """One line for each data set among the `eval/<dataset>/...` keys of a step.
 
@@ -80,32 +70,26 @@ def _value(metrics: Mapping[str, float], column: _Column) -> str:
     return f"{round(value, column.decimals) + 0.0:.{column.decimals}f}"  # + 0.0: never "-0.000"
 
 
-def _standard_console() -> Console:
-    """Standard output; live drawing only where a person watches it, whatever FORCE_COLOR says."""
-    watched = sys.stdout.isatty() and not os.environ.get("CI")
-    return Console(force_interactive=None if watched else False)
-
-
 class Progress:
     """Shows phases and steps of a run of `total_steps`, `start_step` of them done before.
 
     A context manager.
 
-    On an interactive console: one table row a step that scrolls up, and below it a spinner with the
-    phase and a bar with the step, the time elapsed and the time left. Otherwise plain lines: one a
-    step, and one a phase until the first step is done, for that is when loading and compiling take
-    long. Without `console`, standard output decides. `clock` gives seconds.
+    On a terminal that a person watches: one table row a step that scrolls up, and below it a
+    spinner with the phase and a bar with the step, the time elapsed and the time left. Otherwise
+    plain lines: one a step, and one a phase until the first step is done, for that is when loading
+    and compiling take long. `clock` gives seconds.
     """
 
     def __init__(
         self,
         total_steps: int,
         start_step: int = 0,
-        console: Console | None = None,
+        screen: Screen | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.total_steps = total_steps
-        self._console = console or _standard_console()
+        self._screen = screen or Screen()
         self._clock = clock
         self._done = start_step
         self._phase = ""
@@ -120,9 +104,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = self._last_step_at = self._clock()
-        if self._console.is_interactive:
+        if self._screen.watched:
             self._live = Live(
-                console=self._console,
+                console=self._screen.console,
                 get_renderable=self._footer,
                 refresh_per_second=4,
                 transient=True,
@@ -141,18 +125,21 @@ class Progress:
             self._live = None
 
     def phase(self, text: str, done: int | None = None, total: int | None = None) -> None:
-        """Say what goes on now, as in phase("sampling", 37, 64); counts show only on a terminal."""
+        """Show what happens now, as in phase("sampling", 37, 64); a `Notice`.
+
+        Where nobody watches, counts are not shown.
+        """
         self._phase = text if done is None else f"{text} {done}/{total}"
         starting = self.time_left is None
         if self._live is None and starting and text != self._phase_printed:
             self._phase_printed = text
-            self._print(text if text.endswith("...") else f"{text} ...")
+            self._screen.note(text if text.endswith("...") else f"{text} ...")
         if self._live is not None and done is None:
             self._live.refresh()  # counts come often: they wait for the next regular drawing
 
-    def note(self, text: str) -> None:
-        """Print a line that stays, such as where the run is kept."""
-        self._print(text)
+    def note(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Print a line that stays, such as where the run is kept; a `Notice`."""
+        self._screen.note(text, done, total)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the line of a finished step from its metrics.jsonl keys; an absent one is a "-".
@@ -169,21 +156,17 @@ class Progress:
         self.time_left = self._estimate()
         self._phase = ""
         if self._live is None:
-            self._print(self._plain_line(step, metrics))
+            self._screen.note(self._plain_line(step, metrics))
         else:
             self._live.refresh()
             self._print_row(step, metrics)
         for line in evaluation_lines(metrics):
-            self._print(f"  {line}")
+            self._screen.note(f"  {line}")
 
     def _estimate(self) -> float:
         # The first step compiles, so it counts only while there is no other.
         recent = self._durations[1:][-RECENT_STEPS:] or self._durations
         return (self.total_steps - self._done) * sum(recent) / len(recent)
-
-    def _print(self, text: str) -> None:
-        # soft_wrap: in a pipe a line stays one line, at any length.
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _left(self) -> str:
         return "-" if self.time_left is None else format_duration(self.time_left)
@@ -194,7 +177,7 @@ class Progress:
         return "  ".join([*parts, f"left {self._left()}"])
 
     def _print_row(self, step: int, metrics: Mapping[str, float]) -> None:
-        width = self._console.width
+        width = self._screen.console.width
         columns = _COLUMNS + (_WIDE_COLUMNS if width >= _WIDE else ())
         label = f"{step}/{self.total_steps}"
         first = max(len(f"{self.total_steps}") * 2 + 1, len("step"))
@@ -210,7 +193,7 @@ class Progress:
         self._print_clipped(row)
 
     def _print_clipped(self, text: Text) -> None:
-        self._console.print(text, no_wrap=True, overflow="crop", crop=True)
+        self._screen.console.print(text, no_wrap=True, overflow="crop", crop=True)
 
     def _footer(self) -> RenderableType:
         elapsed = format_duration(self._clock() - self._started)

@@ -3,6 +3,7 @@
 from datetime import date, datetime
 
 from rlif_jax.errors import UserError, shown
+from rlif_jax.problem import Problem
 
 Window = tuple[date | None, date | None]
 """First and last day, both included; None is open."""
@@ -28,7 +29,7 @@ def parse_window(text: str) -> Window:
 def contest_day(contest_date_text: str) -> date:
     """The day of a contest_date, an ISO 8601 day with or without a time, as the text gives it.
 
-    Raises UserError for a text that is no date.
+    Raises UserError for a text that is not a date.
     """
     try:
         return datetime.fromisoformat(contest_date_text).date()
@@ -39,10 +40,19 @@ def contest_day(contest_date_text: str) -> date:
         ) from None
 
 
+def check_contest_date(problem: Problem, where: str) -> None:
+    """Raise UserError, which begins with `where`, for an invalid `contest_date` in the metadata."""
+    if (text := problem.metadata.get("contest_date")) is not None:
+        try:
+            contest_day(text)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
+
 def in_window(contest_date_text: str, window: Window) -> bool:
     """Whether the day of a problem's contest_date is in the window.
 
-    A problem without a date ("") is in no window. Raises UserError for a text that is no date.
+    A problem without a date ("") is in no window. Raises UserError for a text that is not a date.
     """
     if not contest_date_text:
         return False

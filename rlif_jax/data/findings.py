@@ -1,9 +1,7 @@
 """What is wrong with a file of problems, row by row, and what is in it."""
 
-import ast
 import hashlib
 import json
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,35 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlif_jax.data.faults import RowFault, form, grouped
-from rlif_jax.data.formats.detect import problem_from_any, warning_of
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import parse_line, read_lines
+from rlif_jax.data.formats.detect import problem_from_any, read_row
+from rlif_jax.data.formats.lines import parse_line, read_lines
 from rlif_jax.data.overlap import overlaps
-from rlif_jax.data.sets.stored import SPLITS
+from rlif_jax.data.sets.builder import SPLITS
 from rlif_jax.errors import UserError, shown
-from rlif_jax.problem import Outcome, Problem, Verdict
-
-_MISSING = re.compile(r"line \d+ of the test, .*raised NameError: name '(\w+)' is not defined$")
-"""How the judge tells of a name that the source of a test lacks."""
-
-_SEVERAL = re.compile(
-    r"""
-    \b(?:in\s+)?(?:any|arbitrary)\s+order
-    | \b(?:print|output|return|find|choose|report|give|construct)\s+any\b(?:\s+\w+)?
-    | \bany\s+(?:of\s+(?:them|the)|one\s+of|(?:valid|correct|such|suitable|optimal|possible|
-        acceptable)\s+\w+|(?:answer|solution)s?\b)
-    | \b(?:multiple|several|many|more\s+than\s+one)\s+(?:(?:possible|valid|correct|optimal|
-        different|such)\s+)*(?:answer|solution|output|option|sequence|construction)s?\b
-    | \banswers?\s+(?:is|are)\s+not\s+unique
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-"""How statements say that more than one answer is right; not all that match do mean it."""
-
-SHOWN_TESTS = 5
-"""Failing tests of one solution that its message names."""
-TOLERANCE = 1e-6
-"""How far numbers of a solution may be from the expected ones to be called close."""
+from rlif_jax.problem import Problem
 
 FaultKind = Literal[
     "bad row", "repeated id", "repeated statement", "solution", "overlap", "warning"
@@ -79,7 +54,7 @@ class Contents:
     tests: Counter[int] = field(default_factory=Counter)
     values: dict[str, Counter[str]] = field(default_factory=dict)
     warnings: list[Fault] = field(default_factory=list)
-    """What is to be known of rows that can be used, of the kind "warning"; these are no faults."""
+    """What people should know of rows that can be used, of the kind "warning"; no faults."""
 
     def add(self, line: int, problem: Problem, split: str | None) -> None:
         """Count the problem of a line."""
@@ -91,7 +66,7 @@ class Contents:
             self.values.setdefault(name, Counter())[str(value or "")] += 1
 
     def summary(self) -> dict[str, Any]:
-        """All of it for JSON; `tests_per_problem` is None where there is no problem."""
+        """All of it for JSON; without problems `tests_per_problem` is None."""
         counts = sorted(self.tests.elements())
         tests = None
         if counts:
@@ -113,7 +88,7 @@ class Row:
     data: bytes
 
     def read(self) -> Any:
-        """The JSON value; UserError when it is none."""
+        """The JSON value; UserError when the line is not JSON."""
         return parse_line(self.data, self.where)
 
 
@@ -147,7 +122,7 @@ def check_rows(
         value: Any = None
         try:
             value = row.read()
-            problem = problem_from_any(value, row.where)
+            problem, warning = read_row(value, row.where)
             split = places.checked_split(value.get("split"), row)
         except UserError as error:
             fault = RowFault.of(error, row.where, value)
@@ -157,8 +132,8 @@ def check_rows(
             faults += new
             if not any(fault.kind == "repeated id" for fault in new):
                 contents.add(row.line, problem, split)
-                if text := warning_of(value):
-                    contents.warnings.append(Fault(row.line, problem.id, "warning", text))
+                if warning:
+                    contents.warnings.append(Fault(row.line, problem.id, "warning", warning))
         done(len(faults))
     return faults, contents
 
@@ -201,64 +176,6 @@ class _Places:
         if first != line:
             message = f"the statement is that of {name!r} in line {first}; keep one of them."
             yield Fault(line, problem.id, "repeated statement", message)
-
-
-def failure(outcome: Outcome, problem: Problem, close: bool = False) -> str:
-    """Which tests a problem's solution fails, why the first of them, and what to do.
-
-    `close`: it passes all of them where numbers may differ by `TOLERANCE`.
-    """
-    failing = [(n, v) for n, v in enumerate(outcome.results, 1) if v is not Verdict.PASSED]
-    if len(outcome.results) < outcome.tests_total:  # it does not compile, say
-        which = f"all {outcome.tests_total} tests"
-    else:
-        named = ", ".join(f"{n} {v}" for n, v in failing[:SHOWN_TESTS])
-        more = f" and {len(failing) - SHOWN_TESTS} more" if len(failing) > SHOWN_TESTS else ""
-        which = f"{len(failing)} of {outcome.tests_total} tests ({named}{more})"
-    remedy = _close_remedy() if close else _remedy(outcome, problem)
-    return f"its own solution fails {which}: {outcome.detail or outcome.verdict}; {remedy}."
-
-
-def _close_remedy() -> str:
-    return (
-        f"its outputs differ from the expected ones only in numbers, by at most {TOLERANCE:g}: "
-        f"judge this set with --execution.numeric-tolerance={TOLERANCE:g}, or correct the tests"
-    )
-
-
-def _remedy(outcome: Outcome, problem: Problem) -> str:
-    missing = _MISSING.search(outcome.detail)
-    if missing and missing[1] in _defined(problem.metadata["solution"]):
-        return (
-            f"a test can call only {problem.entry_point}, and this one also needs {missing[1]} of "
-            "the program: write the tests without it, or remove the row"
-        )
-    verdicts = set(outcome.results) - {Verdict.PASSED}
-    if verdicts == {Verdict.TIME_LIMIT}:
-        return "raise the row's time limit, or correct the solution"
-    if verdicts == {Verdict.MEMORY_LIMIT}:
-        return "raise --execution.memory-mb, or correct the solution"
-    if verdicts == {Verdict.WRONG_ANSWER} and (match := _SEVERAL.search(problem.prompt)):
-        phrase = json.dumps(" ".join(match[0].split()), ensure_ascii=False)
-        return (
-            f"the statement says {phrase}, so several answers may be right of which the tests "
-            "accept one: remove the row, or correct the tests or the solution"
-        )
-    return "correct the tests or the solution"
-
-
-def _defined(source: str) -> set[str]:
-    """What a program defines at its top level; what it imports does not count."""
-    try:
-        body = parsed(source).body
-    except ValueError:
-        return set()
-    names = {getattr(node, "name", "") for node in body}  # functions and classes have one
-    for node in body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            found = (child for child in ast.walk(node) if isinstance(child, ast.Name))
-            names |= {name.id for name in found if isinstance(name.ctx, ast.Store)}
-    return names
 
 
 def check_overlap(

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from rlif_jax.batch import Prompts
-from rlif_jax.config.schema import PromptStyle, Thinking
+from rlif_jax.config import PromptOptions, Thinking
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.extract import THINK, THINK_END
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS, livecodebench_messages
@@ -20,33 +20,6 @@ _STDIN_REQUEST = (
     "in one ```python block."
 )
 _FUNCTION_REQUEST = "Complete this function and put it in one ```python block:"
-
-
-class _PromptFields(Protocol):
-    """What config.Data and the arguments of an evaluation have in common."""
-
-    @property
-    def prompt_style(self) -> PromptStyle: ...
-
-    @property
-    def system_prompt(self) -> str: ...
-
-    @property
-    def thinking(self) -> Thinking: ...
-
-
-@dataclass(frozen=True)
-class PromptOptions:
-    """How a problem is put to a model; `config.Data` says what each value means."""
-
-    style: PromptStyle = "chat"
-    system_prompt: str = ""
-    thinking: Thinking = "template"
-
-    @classmethod
-    def of(cls, fields: _PromptFields) -> "PromptOptions":
-        """The options among the fields of a configuration's `data`, or of an evaluation."""
-        return cls(fields.prompt_style, fields.system_prompt, fields.thinking)
 
 
 DEFAULT_OPTIONS = PromptOptions()
@@ -63,10 +36,12 @@ def prompt_messages(
 
     Raises UserError for a style that has no messages.
     """
-    if options.style == "livecodebench":
+    if options.prompt_style == "livecodebench":
         return livecodebench_messages(problem, options.system_prompt)
-    if options.style != "chat":
-        raise UserError(f"prompt_style={options.style} is not made of chat messages; use chat.")
+    if options.prompt_style != "chat":
+        raise UserError(
+            f"prompt_style={options.prompt_style} is not made of chat messages; use chat."
+        )
     if problem.entry_point is None:
         request = _STDIN_REQUEST
     elif problem.starter_code.strip():
@@ -88,13 +63,13 @@ def render_prompt(
     template refuses the messages, when it lacks a special token that the style writes out, and
     when thinking cannot be switched.
     """
-    if whole := WHOLE_TEXTS.get(options.style):
+    if whole := WHOLE_TEXTS.get(options.prompt_style):
         lacking = [token for token in whole.special_tokens if not _has_token(tokenizer, token)]
         if lacking:
             raise UserError(
-                f"prompt_style={options.style} writes {', '.join(lacking)}, which the tokenizer "
-                f"{tokenizer.name_or_path!r} does not have; choose prompt_style=livecodebench, "
-                "which uses the model's own chat template."
+                f"prompt_style={options.prompt_style} writes {', '.join(lacking)}, which the "
+                f"tokenizer {tokenizer.name_or_path!r} does not have; choose "
+                "prompt_style=livecodebench, which uses the model's own chat template."
             )
         text, switched = whole.text(problem, options.system_prompt), False
     else:

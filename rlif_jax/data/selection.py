@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlif_jax.data.dates import in_window, parse_window
 from rlif_jax.data.errata import is_erratum
-from rlif_jax.data.formats.rows import parse_line, read_lines
+from rlif_jax.data.formats.lines import parse_line, read_lines
 from rlif_jax.data.pipeline import Source, Subset
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem

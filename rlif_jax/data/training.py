@@ -8,7 +8,8 @@ from typing import Any
 
 import grain
 
-from rlif_jax.config.schema import Data
+from rlif_jax.config import Data
+from rlif_jax.console.notice import Notice
 from rlif_jax.data.overlap import Overlap, overlaps
 from rlif_jax.data.pipeline import Mixture, Share
 from rlif_jax.data.selection import (
@@ -59,7 +60,7 @@ def training_problems(
     data: Data,
     encode: Callable[[Problem], Sequence[int]],
     held_out: Sequence[Problem],
-    notice: Callable[[str], None],
+    notice: Notice,
 ) -> Mixture:
     """The problems to train on: those of data.mix, or of data.name, that pass the filters.
 
@@ -117,7 +118,7 @@ def refuse_overlap(
     train: Iterable[Problem],
     held_out: Sequence[Problem],
     allowed: bool,
-    notice: Callable[[str], None],
+    notice: Notice,
 ) -> None:
     """Raise UserError when problems to train on are, or are like, some held out for evaluation.
 

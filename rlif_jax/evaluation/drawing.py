@@ -1,4 +1,4 @@
-"""Samples of problems and what becomes of them: the same inside training and out of it."""
+"""Samples of held-out problems, drawn and judged: by the trainer and by the evaluation alike."""
 
 import hashlib
 import json
@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import TokenStats
+from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.formats.evalplus import is_evalplus
 from rlif_jax.data.pipeline import Subset
 from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pose
@@ -21,9 +22,10 @@ from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge
-from rlif_jax.problem import Outcome, Problem
+from rlif_jax.grading.judged_row import judged_row
+from rlif_jax.problem import Problem
 from rlif_jax.sampler.draw import key_data, row_keys
-from rlif_jax.sampler.engine import Sampling, Usage
+from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.pool_shape import Batching, PoolShape, pool_shape
 from rlif_jax.sampler.requests import Finished, Request
@@ -31,16 +33,15 @@ from rlif_jax.sampler.stop import make_stop
 from rlif_jax.submissions import LOOK_EVERY_S, Submissions
 
 _KEPT_PROBLEMS = 64
-"""With their tests in memory, so that the samples of one do not read it again and again."""
+"""Problems with their tests in memory, so that the samples of one share one reading of it."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Problems to evaluate on, and how they are put to the model.
+    """Problems to evaluate on, and their prompts.
 
     `statements` are the problems without their tests, which may be gigabytes together; `problems`
-    are read when they are asked for. `digest` tells these prompts, and how their answers are
-    judged, from others.
+    are read when they are asked for. Prompts or tests that differ have another `digest`.
     """
 
     name: str
@@ -68,12 +69,13 @@ def held_out(
     keep_errata: bool = False,
     skip_bad: bool = False,
     prefix: str = "",
-    notice: Callable[[str], None] = lambda text: None,
+    notice: Notice = ignore,
 ) -> HeldOut:
     """The held-out problems of a set whose prompts fit; the first `limit` of them when not 0.
 
     Problems in LiveCodeBench's errata are left out unless `keep_errata`; `notice` is told how many
-    for what; `prefix` stands before the options that it names. Raises UserError when none is left.
+    problems are left out and why; `prefix` stands before the options that it names. Raises
+    UserError when no problem is left.
     """
     source = problem_source(name, "validation", skip_bad=skip_bad, notice=notice)
     posed: dict[str, EncodedPrompt] = {}
@@ -92,7 +94,8 @@ def held_out(
     prompts = [posed[statement.id] for statement in statements]
     known = [[source.entry(i).digest for i in picks], [prompt.tokens for prompt in prompts]]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
-    return HeldOut(name, Subset(source, picks, _KEPT_PROBLEMS), statements, prompts, digest)
+    problems = cast(Sequence[Problem], Subset(source, picks, _KEPT_PROBLEMS))
+    return HeldOut(name, problems, statements, prompts, digest)
 
 
 def make_evaluation(
@@ -107,20 +110,19 @@ def make_evaluation(
     filters: Filters = NO_FILTERS,
     stop: Sequence[str] = (),
 ):
-    """Build `evaluate(params, key, judge, keep, *, done=(), notice=None, usage=None)`.
+    """Build `evaluate(params, key, judge, keep, *, done=(), notice=ignore, usage=None)`.
 
     It draws `samples_per_problem` samples of each problem, but for the places in `done`, tests each
     while others are still being drawn, and gives each to `keep` once it is judged: a row as in the
     samples file, but for its rewards, and its TokenStats [tokens]. `params` are laid out for
     sampling (`sampler.sync`). A sample depends on the parameters, its prompt, `key` and its place,
-    and not on `done` where `batching.narrow` is off. `notice(text, done, total)`, told how many
-    were drawn, may raise to stop. A process without a judge only samples, with the others. What
-    comes back are the seconds that it waited for the judge when all was drawn.
+    and not on `done` where `batching.narrow` is off. `notice` is told how many are drawn, and may
+    raise to stop. A process without a judge only helps to sample. Returns the seconds spent waiting
+    for the judge after the last sample was drawn.
     """
     n, problems = samples_per_problem, held_out.problems
     tokens_of = [prompt.tokens for prompt in held_out.prompts]
-    texts = [prompt.text for prompt in held_out.prompts]
-    sampling = Sampling(graphdef, batching=batching, temperature=temperature, filters=filters)
+    engine = Engine(graphdef, batching=batching, temperature=temperature, filters=filters)
     stops = make_stop(tokenizer, stop) if stop else None
     shape: PoolShape | None = None
 
@@ -131,7 +133,7 @@ def make_evaluation(
         keep: Callable[[dict[str, Any], TokenStats], None],
         *,
         done: Collection[Place] = (),
-        notice: Callable[[str, int, int], None] | None = None,
+        notice: Notice = ignore,
         usage: Usage | None = None,
     ) -> float:
         nonlocal shape
@@ -148,20 +150,24 @@ def make_evaluation(
         keys = key_data(row_keys(key, n * len(problems)))
         rows = [row for row in range(n * len(problems)) if divmod(row, n) not in done]
         requests = [Request(row // n, keys[row], max_new_tokens) for row in rows]
-        submissions = Submissions(problems, texts, n, tokenizer, judge, eos_ids=cfg.eos_ids)
+        submissions = Submissions(
+            problems, held_out.prompts, n, tokenizer, judge, eos_ids=cfg.eos_ids
+        )
         drawn: dict[int, Finished] = {}
 
         def keep_judged(wait_s: float | None = None) -> None:
             for row, outcome in submissions.judged(wait_s):
                 one = drawn.pop(row)
+                assert one.stats is not None  # the engine was asked for them
                 keep(
                     {
                         "problem": row // n,
                         "sample": row % n,
-                        "id": held_out.statements[row // n].id,
+                        **judged_row(
+                            held_out.statements[row // n].id, submissions.codes[row], outcome
+                        ),
                         "completion": submissions.texts[row],
                         "code": submissions.codes[row],
-                        **_judgement(outcome),
                         "length": len(one.tokens),
                         "truncated": one.truncated,
                     },
@@ -171,11 +177,10 @@ def make_evaluation(
         count = 0
 
         def tell() -> None:
-            if notice is not None:
-                notice(f"evaluating {held_out.name}", count, len(rows))
+            notice(f"evaluating {held_out.name}", count, len(rows))
 
         tell()
-        for finished in sampling.run(
+        for finished in engine.run(
             params, tokens_of, requests, shape=shape, stop=stops, usage=usage
         ):
             ended = [rows[one.request] for one in finished]
@@ -192,12 +197,3 @@ def make_evaluation(
         return time.monotonic() - begun
 
     return evaluate
-
-
-def _judgement(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "passed": outcome.passed,
-        "verdict": outcome.verdict.value,
-        "tests": [verdict.value for verdict in outcome.results],
-        "tests_total": outcome.tests_total,
-    }

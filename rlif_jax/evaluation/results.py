@@ -36,7 +36,7 @@ def figure_path(out: str) -> Path:
 
 
 def rewards(stats: TokenStats, columns: int) -> dict[str, float]:
-    """The certainty rewards of a sample; `columns` are as many as any has, for one shape.
+    """The certainty rewards of a sample, padded to `columns` tokens so that one shape compiles.
 
     Raises UserError for one that is not a finite number.
     """
@@ -46,8 +46,8 @@ def rewards(stats: TokenStats, columns: int) -> dict[str, float]:
     values = {name: float(x[0]) for name, x in certainty.rewards_of(wider, mask).items()}
     if bad := [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]:
         raise UserError(
-            f"the model gives numbers that are none: {', '.join(bad)}. Its parameters or its "
-            "activations overflow; try dtype=float32, or look at the checkpoint."
+            f"the model produced NaN or infinity: {', '.join(bad)}. Its parameters or its "
+            "activations overflow; try --dtype float32, or check the checkpoint."
         )
     return values
 
@@ -68,11 +68,14 @@ class Tables:
 
     @classmethod
     def of(cls, rows: Rows, problems: int, n: int) -> "Tables":
-        """The rows of so many problems with `n` samples each; UserError when some are missing."""
+        """The rows of `problems` with `n` samples each; UserError when some are missing."""
         missing = [(p, s) for p in range(problems) for s in range(n) if (p, s) not in rows]
         if missing:
             first = missing[0][0]
-            raise UserError(f"{len(missing)} samples are missing, the first of problem {first}")
+            raise UserError(
+                f"{len(missing)} samples are missing, the first of problem {first}; run the same "
+                "command again to draw them"
+            )
         names = ("passed", "length", "truncated")
         return cls(*(_table(rows, problems, n, operator.itemgetter(name)) for name in names))
 
@@ -183,11 +186,14 @@ def compare_files(names: Sequence[str], common: bool) -> list[str]:
     if len(names) != 2:
         raise UserError(f"--compare takes two results, not {len(names)}.")
     first, second = map(_read_result, names)
-    return scores.compare(first, second, names=tuple(names), common=common).lines()
+    return scores.compare(first, second, names=(names[0], names[1]), common=common).lines()
 
 
 def _read_result(name: str) -> Any:
     try:
         return json.loads(Path(name).read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"--compare {name} is not a result that can be read: {error}.") from error
+        raise UserError(
+            f"--compare {name} cannot be read as a result: {error}. Give a file that `python -m "
+            "rlif_jax.evaluate --out` wrote."
+        ) from error

@@ -1,9 +1,9 @@
 """Whether an answer is the expected one, and whether two answers are the same: pure functions.
 
 The rules are LiveCodeBench's (commit 28fef95, `lcb_runner/evaluation/testing_util.py`); there is no
-special judge, so a problem with several right answers has one. Answers may be hostile: nothing here
-writes out an exponent, takes more than linear time in the length of a number, or follows nesting by
-recursion, except that plain data nested too deeply for that has no key.
+special judge: a problem with several right answers accepts only the listed ones. Answers may be
+hostile: nothing here writes out an exponent, takes more than linear time in the length of a number,
+or follows nesting by recursion, except that plain data nested too deeply has no key.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ def stdout_equal(actual: str, expected: str, tolerance: float = 0.0) -> bool:
     finite numbers of which one differs from the expected one by at most
     tolerance * max(1, |expected|), computed with 50 digits. Two integers must be equal: the
     tolerance is for all problems of a set, and in most of them a count that is off by one is wrong.
-    A token is a number as a whole or not at all, as in the checkers of DMOJ and Kattis: in
-    "[0.5, 1]" none is. NaN agrees with the same text only.
+    A token is a number as a whole or not at all, as in the checkers of DMOJ and Kattis: neither
+    token of "[0.5, 1]" is a number. NaN agrees with the same text only.
     """
     actual_lines, expected_lines = _lines(actual), _lines(expected)
     if len(actual_lines) != len(expected_lines):
@@ -51,7 +51,7 @@ def functional_equal(actual: Any, expected: Any, tolerance: float = 0.0) -> bool
 
     So True = 1 = 1.0, text is compared exactly, and NaN equals nothing, itself included. Both
     values consist of builtin types only, so no `__eq__` of a candidate program takes part. With a
-    `tolerance` above 0 finite numbers anywhere inside, of which one is no integer, also agree when
+    `tolerance` above 0 finite numbers anywhere inside, not both integers, also agree when
     they differ by at most tolerance * max(1, |expected|), computed with 50 digits on numbers as
     written; booleans and numbers inside texts do not.
     """
@@ -81,7 +81,7 @@ def answer_key(kind: str, text: str) -> str:
     part, since nearness is not transitive.
 
     Raises:
-        ValueError: `text` is no JSON value that `load_json` reads, or the kind is unknown.
+        ValueError: `load_json` cannot read `text`, or the kind is unknown.
     """
     if kind == "stdin":
         pieces = map(_canonical_line, _lines(text))
@@ -108,7 +108,7 @@ class AnswersKey:
         self._readable = True
 
     def add(self, kind: str, text: str) -> None:
-        """Take one more answer: "result" or "raised", and the JSON text that came with it."""
+        """Add an answer: "result" or "raised", and the JSON text that came with it."""
         try:
             first, *more = load_json(text)
             pieces = [kind, _canonical_plain(first)]
@@ -121,7 +121,7 @@ class AnswersKey:
             self._digest.update(f"{piece};".encode("utf-8", "surrogatepass"))
 
     def digest(self) -> str | None:
-        """32 hexadecimal digits; None when an answer was no plain data."""
+        """32 hexadecimal digits; None when an answer was not plain data."""
         return self._digest.hexdigest() if self._readable else None
 
 
@@ -147,7 +147,7 @@ class _Tolerance:
         self._context = Context(prec=_TOLERANCE_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
     def covers(self, actual: Decimal, expected: Decimal) -> bool:
-        """Tell whether both are finite and near enough."""
+        """Tell whether both are finite and within the tolerance."""
         if not (actual.is_finite() and expected.is_finite()):
             return False
         scale = max(expected.copy_abs(), Decimal(1))
@@ -168,12 +168,12 @@ def _lines_agree(actual: list[str], expected: list[str], allowed: _Tolerance | N
         return all(a == e or _tokens_close(a, e, allowed) for a, e in pairs)
     try:
         return all(Decimal(a) == Decimal(e) for a, e in pairs)
-    except InvalidOperation:  # a token is no number, or a signalling NaN was compared
+    except InvalidOperation:  # a token is not a number, or a signalling NaN was compared
         return False
 
 
 def _tokens_close(actual: str, expected: str, allowed: _Tolerance) -> bool:
-    """Tell whether both are numbers, and equal or, unless both are integers, near enough."""
+    """Tell whether both are numbers, and equal or, unless both are integers, close."""
     try:
         a, e = Decimal(actual), Decimal(expected)
         if a == e:
@@ -185,7 +185,7 @@ def _tokens_close(actual: str, expected: str, allowed: _Tolerance) -> bool:
 
 
 def _values_close(actual: Any, expected: Any, allowed: _Tolerance) -> bool:
-    """Tell whether both are numbers, one of them a float, and near enough."""
+    """Tell whether both are numbers, one of them a float, and close."""
     kinds = {type(actual), type(expected)}
     if float not in kinds or not kinds <= {int, float, Decimal}:  # a Decimal is a long integer
         return False

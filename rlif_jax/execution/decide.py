@@ -1,4 +1,4 @@
-"""From how a program ended on one input to its verdict: pure functions of bytes."""
+"""The verdict on one input from how the program ended: pure functions of bytes."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rlif_jax.execution.asserted import ANSWERS, Asserted
 from rlif_jax.execution.compare import answer_key, functional_equal, load_json, stdout_equal
 from rlif_jax.execution.program import Run
-from rlif_jax.execution.sandbox.terms import OUT_OF_MEMORY
+from rlif_jax.execution.sandbox.protocol import OUT_OF_MEMORY
 from rlif_jax.problem import Test, Verdict
 
 WALL_FACTOR = 5  # wall-clock bound of a test, in its CPU limits
@@ -25,12 +25,12 @@ class Decision:
 def decide(
     test: Test, run: Run, cpu_s: float, tolerance: float = 0.0, with_answer: bool = True
 ) -> Decision:
-    """Return the verdict on one test, and the answer's key unless that is spared.
+    """Return the verdict on one test, and the answer's key if `with_answer`.
 
     How the process ended comes first: a right answer followed by a crash, a signal or a non-zero
     status of os._exit is a runtime error.
     """
-    if (bad := _bad_end(run, cpu_s)) is not None:
+    if (bad := _abnormal_end(run, cpu_s)) is not None:
         return bad
     if test.kind == "stdin":
         return _compare_stdout(test, run, tolerance, with_answer)
@@ -40,20 +40,20 @@ def decide(
 def decide_asserted(test: Test, asserted: Asserted, cpu_s: float) -> Decision:
     """Return the verdict on a test of kind "assert".
 
-    What went wrong in the program's process comes first. Whatever makes the test's source end
-    otherwise than normally is a failure of the program, as in plain Python.
+    A failure in the program's process comes first. Any abnormal end of the test's source is a
+    failure of the program, as in plain Python.
     """
     run = asserted.program
     if run is not None:
-        if (bad := _bad_end(run, cpu_s)) is not None:
+        if (bad := _abnormal_end(run, cpu_s)) is not None:
             return bad
         if run.claim is None:
             return Decision(Verdict.RUNTIME_ERROR, "ended before the function returned")
         kind, payload = run.claim
         if kind not in ANSWERS:
-            why = f"returned no plain data: {_plain(payload[:300])}"
+            why = f"returned a value that is not plain data: {_printable(payload[:300])}"
             return Decision(Verdict.WRONG_ANSWER, why)
-    if (bad := _bad_end(asserted.source, cpu_s)) is not None:
+    if (bad := _abnormal_end(asserted.source, cpu_s)) is not None:
         blamed = bad.verdict in (Verdict.RUNTIME_ERROR, Verdict.COMPILE_ERROR)
         verdict = Verdict.WRONG_ANSWER if blamed else bad.verdict
         return Decision(verdict, f"the test's source: {bad.why}")
@@ -64,7 +64,7 @@ def decide_asserted(test: Test, asserted: Asserted, cpu_s: float) -> Decision:
 
 
 def _end_of_source(test: Test, run: Run) -> tuple[Verdict, str, bool]:
-    """Return verdict and reason as a test's source tells them, and whether all was answered."""
+    """Return verdict and reason as a test's source reports them, and whether all calls ran."""
     if run.claim is None:
         return Verdict.WRONG_ANSWER, "the test's source ended early", False
     kind, payload = run.claim
@@ -74,21 +74,22 @@ def _end_of_source(test: Test, run: Run) -> tuple[Verdict, str, bool]:
             return Verdict.PASSED, "", True
         if kind == "raised":
             name, message = what
-            return Verdict.RUNTIME_ERROR, _plain(f"the function raised {name}: {message}"), False
+            why = _printable(f"the function raised {name}: {message}")
+            return Verdict.RUNTIME_ERROR, why, False
         if kind == "refused":
-            return Verdict.WRONG_ANSWER, _plain(str(what)[:300]), False
+            return Verdict.WRONG_ANSWER, _printable(str(what)[:300]), False
         line, name, message, *more = what
         text = (["", *test.input.splitlines()][line : line + 1] or [""])[0].strip()
     except (TypeError, ValueError):
-        return Verdict.WRONG_ANSWER, "the test's source wrote to the judge's descriptor", False
+        return Verdict.WRONG_ANSWER, "the test's source wrote to the judge's file descriptor", False
     how = "failed" if kind == "failed" else f"raised {name}"
     said = f": {message}" if message else ""
-    why = _plain(f"line {line} of the test, {shorten(text)}, {how}{said}")
+    why = _printable(f"line {line} of the test, {shorten(text)}, {how}{said}")
     return Verdict.WRONG_ANSWER, why, True not in more
 
 
-def _bad_end(run: Run, cpu_s: float) -> Decision | None:
-    """Return the decision on a process that ran into a limit or ended badly, None for no such."""
+def _abnormal_end(run: Run, cpu_s: float) -> Decision | None:
+    """Return the decision on a process that hit a limit or ended abnormally; else None."""
     if run.output_limit:
         return Decision(
             Verdict.OUTPUT_LIMIT,
@@ -97,7 +98,7 @@ def _bad_end(run: Run, cpu_s: float) -> Decision | None:
         )
     if run.limit == "wall":
         return Decision(
-            Verdict.TIME_LIMIT, f"ran longer than {WALL_FACTOR * cpu_s:g} s by the clock"
+            Verdict.TIME_LIMIT, f"ran longer than {WALL_FACTOR * cpu_s:g} s of wall-clock time"
         )
     if run.limit == "cpu" or run.cpu_s >= cpu_s:
         return Decision(Verdict.TIME_LIMIT, f"used more than {cpu_s:g} s of CPU time")
@@ -106,9 +107,9 @@ def _bad_end(run: Run, cpu_s: float) -> Decision | None:
     if run.limit == "memory" or run.exit_code == OUT_OF_MEMORY:
         return Decision(Verdict.MEMORY_LIMIT, "ran out of memory")
     if run.syntax_error is not None:
-        return Decision(Verdict.COMPILE_ERROR, _plain(run.syntax_error))
+        return Decision(Verdict.COMPILE_ERROR, _printable(run.syntax_error))
     if run.foreign:
-        return Decision(Verdict.RUNTIME_ERROR, "wrote to the judge's descriptor")
+        return Decision(Verdict.RUNTIME_ERROR, "wrote to the judge's file descriptor")
     if run.exit_code:
         return Decision(Verdict.RUNTIME_ERROR, _status(run))
     return None
@@ -128,7 +129,8 @@ def _compare_value(test: Test, run: Run, tolerance: float, with_answer: bool) ->
         return Decision(Verdict.RUNTIME_ERROR, "ended before the function returned")
     kind, payload = run.claim
     if kind != "result":
-        return Decision(Verdict.WRONG_ANSWER, f"returned no JSON value: {_plain(payload[:300])}")
+        why = f"returned a value that is not JSON: {_printable(payload[:300])}"
+        return Decision(Verdict.WRONG_ANSWER, why)
     try:
         value = load_json(payload)
         key = answer_key("functional", payload) if with_answer else None
@@ -150,14 +152,14 @@ def _status(run: Run) -> str:
             return f"killed by {signal.Signals(-run.exit_code).name}"
         return f"killed by signal {-run.exit_code}"
     lines = run.stderr.decode(errors="replace").strip().splitlines()
-    return f"exit status {run.exit_code}" + (f": {_plain(lines[-1][:300])}" if lines else "")
+    return f"exit status {run.exit_code}" + (f": {_printable(lines[-1][:300])}" if lines else "")
 
 
-def _plain(text: str) -> str:
-    """Return `text` with what a terminal would obey written as an escape."""
+def _printable(text: str) -> str:
+    """Return `text` with control characters written as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shorten(text: str) -> str:
-    """Return `text` quoted, the middle left out when it is long."""
+    """Return `text` quoted, without its middle when it is long."""
     return repr(text) if len(text) <= 200 else f"{text[:100]!r}...{text[-100:]!r}"

@@ -13,24 +13,25 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution.asserted import run_asserted
 from rlif_jax.execution.decide import WALL_FACTOR, Decision, decide, decide_asserted
-from rlif_jax.execution.judgeable import check_problem, preamble, whole_program
 from rlif_jax.execution.loader import Job
-from rlif_jax.execution.process import Left
+from rlif_jax.execution.process import TimeLeft
 from rlif_jax.execution.program import Program, Run
 from rlif_jax.execution.slot import Slot
+from rlif_jax.execution.source import preamble, whole_program
 from rlif_jax.execution.worker import SandboxError, Worker, ZygoteLost
+from rlif_jax.judgeable import check_judgeable
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 
 __all__ = ["Judge", "SandboxError", "described"]
 
-# What a text has to say somewhere, for what takes time or counting. It is no matter of safety: a
-# program that hides it has less.
-FORKING = re.compile("fork|multiprocessing|ProcessPool")
-TIDYING = re.compile("open|IO|Buff|[Ff]ile|__del__|yield|await|weakref|atexit|exec|eval")
+# Only a program whose text matches may fork, or has its objects deleted at its end: both cost
+# time. Safety does not depend on this: a program that hides the words can do less.
+FORK_HINT = re.compile("fork|multiprocessing|ProcessPool")
+CLEANUP_HINT = re.compile("open|IO|Buff|[Ff]ile|__del__|yield|await|weakref|atexit|exec|eval")
 
 
 class Judge:
@@ -43,13 +44,13 @@ class Judge:
     def __init__(self, execution: config.Execution, run_all_tests: bool | None = None):
         """Start the workers; `run_all_tests`, when given, overrides the configuration's.
 
-        Raises UserError on a system other than Linux, and where programs cannot be shut in unless
-        `execution.allow_weak_isolation`; SandboxError when no process can be started.
+        Raises UserError on a system other than Linux, and on a machine that cannot sandbox programs
+        unless `execution.allow_weak_isolation`; SandboxError when no process can be started.
         """
         if not sys.platform.startswith("linux"):
             raise UserError(
-                f"Candidate programs can be run on Linux only, and this is {sys.platform}: use a "
-                "Linux machine or a container, or a reward that does not execute programs."
+                f"Candidate programs run on Linux only, and this machine runs {sys.platform}. Use "
+                "a Linux machine or container, or a reward that does not run programs."
             )
         self._execution = execution
         self._all = execution.run_all_tests if run_all_tests is None else run_all_tests
@@ -66,7 +67,7 @@ class Judge:
                 self._slots.append(Slot(self._scratch, memory_bytes))
                 self._idle.put(self._slots[-1])
             self.isolation: Mapping[str, str] = self._slots[0].isolation()
-            """How far programs are shut in, in words, by the first worker's own report."""
+            """How programs are sandboxed, in words, as the first worker reports."""
             if not execution.allow_weak_isolation:
                 _refuse_weak(self.isolation)
         except BaseException:
@@ -80,19 +81,19 @@ class Judge:
         self.close()
 
     def check(self, problem: Problem) -> None:
-        """Raise UserError when the problem cannot be judged; it is looked at once, not each time.
+        """Raise UserError when the problem cannot be judged; each problem is checked once.
 
-        To parse its tests takes time, which a caller may spend before it has programs to submit.
+        Parsing its tests takes time, which a caller may spend before it has programs to submit.
         """
         if self._checked.get(id(problem)) is not problem:
-            check_problem(problem)
+            check_judgeable(problem, f"Problem {problem.id!r} cannot be judged", parse=False)
             self._checked[id(problem)] = problem
 
     def submit(self, problem: Problem, code: str | None) -> Future[Outcome]:
         """Judge one program; the future holds its Outcome.
 
         A program that reads standard input is compiled once and run once a test, each time in a
-        process of its own that finds nothing of another; it passes a test when it ends normally
+        process of its own that finds no trace of another; it passes a test when it ends normally
         with the expected output. One that defines a function is loaded once and called with one
         test after another; the source of an assert test runs in a process of its own, from which
         the calls come as plain data (`sandbox.plain_data`), so that arguments and results are
@@ -112,13 +113,13 @@ class Judge:
         return self._executor.submit(self._judge, problem, whole_program(problem, code))
 
     def close(self) -> None:
-        """Give up what is not finished and leave no process and no folder; may be called twice."""
+        """Cancel what is not finished and leave no process and no folder; may be called twice."""
         if self._closed:
             return
         self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         for slot in self._slots:
-            slot.hang_up()
+            slot.disconnect()
         self._executor.shutdown(wait=True)
         for slot in self._slots:
             slot.close()
@@ -141,11 +142,12 @@ class Judge:
                 except (ZygoteLost, SandboxError) as error:
                     if self._closed:
                         raise SandboxError("the judge was closed") from error
-                    weak = isinstance(error, ZygoteLost) and error.running and slot.reachable
+                    killed = isinstance(error, ZygoteLost) and error.running
+                    weak = killed and slot.shares_pid_namespace
                     slot.restart()
                     if last and weak:
-                        # Twice, and only while this program ran, with nothing to keep it from it.
-                        why = "the program ended its supervisor"
+                        # Twice, and only while this program ran, with no namespace to stop it.
+                        why = "the program killed the process that supervises it"
                         decisions = [Decision(Verdict.RUNTIME_ERROR, why)]
                     elif last:
                         raise SandboxError(f"problem {problem.id}: {error}") from error
@@ -169,7 +171,7 @@ class Judge:
         Raises ZygoteLost or SandboxError when the machinery fails.
         """
         cpu_s = min(problem.time_limit_s, self._execution.time_limit_s)
-        if slot.spent:
+        if slot.ended:
             slot.restart()
         with self._program(slot.worker, problem, code, cpu_s) as program:
             decisions: list[Decision] = []
@@ -194,7 +196,7 @@ class Judge:
         inputs = zip((test.input for test in tests), limits, strict=True)
         for test, run in zip(tests, program.runs(inputs), strict=True):
             decision = decide(test, run, cpu_s, self._execution.numeric_tolerance, self._all)
-            yield _believed(decision, run, cpu_s, retried)
+            yield _unless_killed(decision, run, cpu_s, retried)
 
     def _decide_asserted(
         self,
@@ -206,22 +208,23 @@ class Judge:
         retried: bool,
     ) -> Decision:
         """Run the source of one assert test against the program; return its decision."""
-        left = Left(cpu_s, WALL_FACTOR * cpu_s)
+        left = TimeLeft(cpu_s, WALL_FACTOR * cpu_s)
         worker = slot.source_worker
         with self._program(worker, problem, test.input, cpu_s, kind="test") as source:
             asserted = run_asserted(program, source, left, self._output_bytes(test), self._all)
         decision = decide_asserted(test, asserted, cpu_s)
         for run in filter(None, (asserted.program, asserted.source)):
-            _believed(decision, run, cpu_s, retried)
+            _unless_killed(decision, run, cpu_s, retried)
         return decision
 
     def _program(
         self, worker: Worker, problem: Problem, code: str, cpu_s: float, kind: str | None = None
     ) -> Program:
-        """Have a program loaded, or with kind "test" the source of an assert test."""
+        """Load a program, or with kind "test" the source of an assert test."""
         if worker.isolation != self.isolation:  # what was checked and recorded must hold
             raise SandboxError(
-                f"a worker came up otherwise isolated: {described(worker.isolation)}"
+                f"a new worker is sandboxed differently ({described(worker.isolation)}) from the "
+                f"first one ({described(self.isolation)})"
             )
         kind = kind or problem.tests[0].kind
         job = Job(
@@ -232,55 +235,56 @@ class Judge:
             wall_s=WALL_FACTOR * cpu_s,
             memory_bytes=self._execution.memory_mb << 20,
             calls=1 if kind == "test" else len(problem.tests),
-            own_files="/dev/" in code or "/proc" in code,
+            own_proc="/dev/" in code or "/proc" in code,
             threads="thread" in code.lower(),
-            tidy=TIDYING.search(code) is not None,
-            lone=kind != "stdin" and not FORKING.search(code),
+            cleanup=CLEANUP_HINT.search(code) is not None,
+            single_process=kind != "stdin" and not FORK_HINT.search(code),
             preamble=preamble(problem),
             all_assertions=self._all,
         )
         return Program(worker, job)
 
     def _output_bytes(self, test: Test) -> int:
-        """How much a program may write: a right answer must fit, however long it is."""
+        """Return the bytes that a program may write: a right answer of any length fits."""
         longest = max(len(output.encode()) for output in test.outputs)
         return max(self._execution.output_kb << 10, 2 * longest + 4096)
 
 
-def _believed(decision: Decision, run: Run, cpu_s: float, retried: bool) -> Decision:
-    """Return the decision; raise SandboxError when the machinery may have failed."""
-    if not retried and run.killed_by_a_stranger and run.cpu_s < cpu_s:
-        raise SandboxError("the program was killed from outside")
+def _unless_killed(decision: Decision, run: Run, cpu_s: float, retried: bool) -> Decision:
+    """Return the decision; raise SandboxError when something else killed the program."""
+    if not retried and run.killed_from_outside and run.cpu_s < cpu_s:
+        raise SandboxError(
+            "something other than the judge killed the program: the machine may be out of memory"
+        )
     return decision
 
 
 def weaknesses(isolation: Mapping[str, str]) -> list[str]:
-    """Return what `isolation` lacks of the least that is asked for; nothing when it is enough."""
+    """Return the parts of the required minimum that `isolation` lacks; empty when it is enough."""
     lacking = []
     if isolation["user"].startswith("the judge's"):
-        lacking.append("they run as the user of this process")
+        lacking.append("they would run as the user of this process")
     if isolation["system_calls"] != "filtered":
-        lacking.append(f"their system calls are {isolation['system_calls']}")
+        lacking.append(f"their system calls would be {isolation['system_calls']}")
     if isolation["files"].startswith("open"):
-        lacking.append("they can read the files of this machine, tests among them")
+        lacking.append("they could read the files of this machine, including the tests")
     if isolation["network"] != "none":
-        lacking.append("they can open network connections")
+        lacking.append("they could open network connections")
     return lacking
 
 
 def described(isolation: Mapping[str, str]) -> str:
-    """Return one line for people, as "user: another; network: none"."""
+    """Return one line for people, such as "user: separate; network: none"."""
     return "; ".join(f"{name.replace('_', ' ')}: {how}" for name, how in isolation.items())
 
 
 def _refuse_weak(isolation: Mapping[str, str]) -> None:
-    """Raise UserError when programs are not shut in well enough."""
+    """Raise UserError when the sandbox lacks a required part."""
     if lacking := weaknesses(isolation):
         raise UserError(
-            f"Candidate programs cannot be shut in on this machine: {'; '.join(lacking)} "
-            f"({described(isolation)}). Allow user "
-            "namespaces (for a container: --security-opt seccomp=unconfined, or a pod with "
-            "seccompProfile Unconfined), or run as root, so that programs can be given a user of "
-            "their own; or, where nothing here is worth protecting, pass "
-            "--execution.allow-weak-isolation."
+            f"This machine cannot sandbox candidate programs: {'; '.join(lacking)} "
+            f"({described(isolation)}). Allow user namespaces (for a container: --security-opt "
+            "seccomp=unconfined, or a pod with seccompProfile Unconfined), or run as root, so that "
+            "programs run as a user of their own. If nothing on this machine needs protection, "
+            "pass --execution.allow-weak-isolation."
         )

@@ -1,4 +1,4 @@
-"""A place for the processes that judge one program at a time, refilled when one breaks."""
+"""The workers that judge one program at a time, replaced when one breaks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,17 +22,17 @@ class Slot:
         return self._source_worker
 
     @property
-    def spent(self) -> bool:
-        """Whether a worker has ended, as one does whose folder cannot be emptied."""
-        return any(worker.spent for worker in self._workers())
+    def ended(self) -> bool:
+        """Whether a worker has ended: one whose folder cannot be emptied does."""
+        return any(worker.ended for worker in self._workers())
 
     def _workers(self) -> list[Worker]:
         return [self.worker, *filter(None, [self._source_worker])]
 
     def isolation(self) -> Mapping[str, str]:
-        """The worker's isolation; once more with a fresh one when it does not start.
+        """The worker's isolation; a worker that does not start is replaced once.
 
-        Raises SandboxError when that does not start either.
+        Raises SandboxError when the second one does not start either.
         """
         try:
             return self.worker.isolation
@@ -44,23 +44,23 @@ class Slot:
             raise SandboxError(str(error)) from error
 
     @property
-    def reachable(self) -> bool:
+    def shares_pid_namespace(self) -> bool:
         """Whether programs of this worker share a process namespace with its zygote's."""
         try:
             return self.worker.isolation["namespaces"].startswith("none")
         except ZygoteLost:
             return False
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         for worker in self._workers():
-            worker.hang_up()
+            worker.disconnect()
 
     def close(self) -> None:
         for worker in self._workers():
             worker.close()
 
     def restart(self) -> None:
-        """Replace what may be broken; the second worker comes back when it is needed."""
+        """Replace both workers; the second one starts again when a test needs it."""
         broken = self._workers()
         self.worker, self._source_worker = self._start(), None
         for worker in broken:

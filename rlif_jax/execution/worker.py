@@ -1,4 +1,4 @@
-"""The judge's side of one zygote: start it, talk to it, end it."""
+"""The judge's side of one zygote: start it, exchange messages, end it."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rlif_jax.execution.sandbox.libc import PR_SET_DUMPABLE, prctl
 
-START_S = 120.0  # a loaded machine may take long to start an interpreter
+START_S = 120.0  # a busy machine may need long to start an interpreter
 PACKAGES = ("numpy", "numpy.libs")  # what programs may import beside the standard library
 
 
@@ -25,7 +25,7 @@ class SandboxError(RuntimeError):
 
 
 class ZygoteLost(Exception):
-    """A zygote ended or stopped answering; `running` tells whether a candidate was running."""
+    """A zygote ended or stopped answering; `running`: a candidate was running."""
 
     def __init__(self, reason: str, running: bool):
         super().__init__(reason)
@@ -33,9 +33,9 @@ class ZygoteLost(Exception):
 
 
 class Worker:
-    """A zygote process and the means to talk to it.
+    """A zygote process and the channel to it.
 
-    Only the thread that holds it runs tests; any thread may `hang_up`.
+    Only the thread that holds it runs tests; any thread may `disconnect`.
     """
 
     def __init__(self, scratch: Path, memory_bytes: int):
@@ -48,9 +48,9 @@ class Worker:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._isolation: dict[str, str] | None = None
-        self.spent = False
-        self.owes = 0
-        """Programs that were given up and whose end was not heard of."""
+        self.ended = False
+        self.pending_ends = 0
+        """Loaders that were told to end and whose reply was not read yet."""
         self._limit = ""
         options = {
             "control": theirs.fileno(),
@@ -94,9 +94,9 @@ class Worker:
 
     @property
     def isolation(self) -> dict[str, str]:
-        """How far candidate programs are shut in, by the zygote's own report; waits for it.
+        """How candidate programs are sandboxed, as the zygote reports; waits for the report.
 
-        Raises ZygoteLost when the zygote does not get so far.
+        Raises ZygoteLost when the zygote ends before it.
         """
         if self._isolation is None:
             self._isolation = self.receive("isolation", time.monotonic() + START_S)
@@ -105,71 +105,72 @@ class Worker:
         return self._isolation
 
     def send(self, message: dict, fds: list[int] | None = None) -> None:
-        """Send one message; raises ZygoteLost when nobody is there."""
+        """Send one message; raises ZygoteLost when the zygote has ended."""
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
         except OSError as error:
             running = message["do"] == "end"
-            raise ZygoteLost(f"the zygote ended: {self.complaint()}", running) from error
+            raise ZygoteLost(f"the sandbox process ended: {self.stderr_tail()}", running) from error
 
     def receive(self, key: str, deadline: float) -> str | int | float | bool:
-        """Wait for a message with `key` and return what it says; others are noted or passed over.
+        """Wait for a message with `key` and return its value; handle the others.
 
-        Raises ZygoteLost when the zygote ends or falls silent, SandboxError when it could not start
-        a process or has lost it.
+        Raises ZygoteLost when the zygote ends or does not answer, SandboxError when it could not
+        start a process or has lost it.
         """
         while True:
             reply = self._next(deadline, running=key != "isolation")
-            if key in reply and not self.owes:
+            if key in reply and not self.pending_ends:
                 return reply[key]
-            self._note(reply)
+            self._handle_reply(reply)
 
     def limit(self) -> str:
-        """Return for which limit the zygote has killed a process that was killed; "" for none."""
+        """Return the limit for which the zygote killed the process that ended; "" for none."""
         while select.select([self._control], [], [], 0)[0]:
-            self._note(self._next(time.monotonic() + 1, running=True))
+            self._handle_reply(self._next(time.monotonic() + 1, running=True))
         limit, self._limit = self._limit, ""
         return limit
 
-    def settle(self) -> None:
-        """Read the answers that it owes for programs before, but for the last."""
-        while self.owes > 1:
-            self._note(self._next(time.monotonic() + START_S, running=False))
+    def read_pending(self) -> None:
+        """Read the pending replies of earlier loaders, except the last."""
+        while self.pending_ends > 1:
+            self._handle_reply(self._next(time.monotonic() + START_S, running=False))
 
-    def _note(self, reply: dict) -> None:
-        if self.owes:  # of a program before, nobody waits for it
-            self.owes -= "status" in reply or "error" in reply
+    def _handle_reply(self, reply: dict) -> None:
+        if self.pending_ends:  # from an earlier program, which nobody waits for
+            self.pending_ends -= "status" in reply or "error" in reply
         elif "error" in reply:
-            raise SandboxError(f"no process for a test: {reply['error']}")
+            raise SandboxError(f"could not start a process for a test: {reply['error']}")
         elif "status" in reply:
-            raise SandboxError(f"a loader ended with {reply['status']}: {self.complaint()}")
-        self._limit = "" if self.owes else reply.get("limit", "")
+            status, said = reply["status"], self.stderr_tail()
+            raise SandboxError(f"a loader process ended with {status}: {said}")
+        self._limit = "" if self.pending_ends else reply.get("limit", "")
 
     def _next(self, deadline: float, running: bool) -> dict:
         self._control.settimeout(max(0.0, deadline - time.monotonic()))
         try:
             message = self._control.recv(1 << 16)
         except OSError as error:
-            raise ZygoteLost(f"the zygote does not answer: {error!r}", running) from error
+            raise ZygoteLost(f"the sandbox process does not answer: {error!r}", running) from error
         if not message:
-            raise ZygoteLost(f"the zygote ended: {self.complaint()}", running)
+            raise ZygoteLost(f"the sandbox process ended: {self.stderr_tail()}", running)
         reply = json.loads(message)
-        self.spent |= reply.get("last", False)
+        self.ended |= reply.get("last", False)
         return reply
 
-    def complaint(self) -> str:
-        """Return the end of what the zygote and its loaders wrote as stderr."""
+    def stderr_tail(self) -> str:
+        """Return the last part of the stderr of the zygote and its loaders."""
         self._stderr.seek(0)
-        return self._stderr.read()[-2000:].decode(errors="replace") or "it said nothing"
+        return self._stderr.read()[-2000:].decode(errors="replace") or "it wrote nothing to stderr"
 
-    def hang_up(self) -> None:
-        """Tell the zygote to kill what runs and to end; a test under way raises ZygoteLost."""
+    def disconnect(self) -> None:
+        """Make the zygote kill what runs and end; a running test raises ZygoteLost."""
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the zygote and everything below it, whatever state they are in."""
-        self.hang_up()
+        self.disconnect()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10.0)
         self._process.kill()
@@ -179,7 +180,7 @@ class Worker:
         self._stderr.close()
 
     def _kill_orphans(self) -> None:
-        """Kill what a zygote that died has left: processes with its mark in their environment."""
+        """Kill what a dead zygote left behind: processes with its mark in their environment."""
         mark = self._marker.encode()
         found = True
         while found:
@@ -208,7 +209,7 @@ def _hide_memory() -> None:
     """Make this process undumpable, so that programs of the same user cannot read its memory.
 
     Expected outputs are there. The price, for the rest of the process: no core dump, and a debugger
-    needs root. Called only where candidates were seen to be able to open /proc/PID/mem.
+    needs root. Called only where a candidate could open /proc/PID/mem.
     """
     try:
         prctl(PR_SET_DUMPABLE, 0)

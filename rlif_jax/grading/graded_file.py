@@ -1,36 +1,27 @@
-"""What grading writes: one row per completion, in their order, from which a later run goes on."""
+"""What grading writes: one row per completion, in their order, from which a later run resumes."""
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from rlif_jax.data.formats.rows import shorten
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.grading.inputs import Completion
+from rlif_jax.grading.judged_row import in_common_names, judged_row, program_digest
 from rlif_jax.problem import Outcome, Verdict
+from rlif_jax.storage.jsonl import JsonlFile
 
 _VERDICTS = frozenset(Verdict)
 
 
 def graded_row(completion: Completion, outcome: Outcome) -> dict[str, Any]:
-    """The row of a judged completion; `program` is a digest by which a later run knows it again."""
-    return {
-        "id": completion.id,
-        "passed": outcome.passed,
-        "verdict": outcome.verdict,
-        "results": list(outcome.results),
-        "tests_run": len(outcome.results),
-        "tests_total": outcome.tests_total,
-        "seconds": round(outcome.seconds, 6),
-        "detail": outcome.detail,
-        "program": _digest(completion.code),
-    }
+    """The row of a judged completion; by its `program` a later run recognises it.
+
+    `results` is what older versions call `tests`: scripts read it. `seconds` is wall-clock time.
+    """
+    row = judged_row(completion.id, completion.code, outcome)
+    return row | {"results": row["tests"], "seconds": round(outcome.seconds, 6)}
 
 
 def skipped_row(completion: Completion, reason: str) -> dict[str, Any]:
@@ -47,34 +38,28 @@ class GradedFile:
     def __init__(self, path: Path):
         self._path = path
         self._new = not path.exists()
+        if not (self._new or path.is_file() or path.is_dir()):
+            raise UserError(
+                f"--out {path} is not a regular file, so an interrupted run could not resume from "
+                "it; name a file."
+            )
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-                raise UserError(
-                    f"--out {path} is not a regular file, and an interrupted run could not go on "
-                    "from it; name a file."
-                )
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = JsonlFile(path, lock=True)
         except BlockingIOError as error:
-            os.close(self._fd)
             raise UserError(
                 f"--out {path} is being written by another run; wait for it, or name another file."
             ) from error
-        except BaseException:
-            os.close(self._fd)
-            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._new and os.fstat(self._fd).st_size == 0:  # refused input leaves nothing behind
+        if self._new and not self._file.size:  # refused input leaves nothing behind
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
-        os.close(self._fd)
+                self._path.unlink()
+        self._file.close()
 
     def resume(
         self,
@@ -91,55 +76,47 @@ class GradedFile:
         Raises UserError when the file holds anything else; then it is left as it was.
         """
         done = total = end = 0
-        torn = False
-        with open(self._fd, "rb", closefd=False) as file:
-            for completion in completions:
-                total += 1
-                if torn:
-                    continue
-                line = file.readline()
-                torn = not line.endswith(b"\n")
-                row = None if torn else _row(line, completion, skipped.get(completion.id))
-                if row is not None:
-                    keep(row)
-                    done, end = done + 1, end + len(line)
-                elif not (torn and _begins_row(line, completion)):
-                    raise UserError(
-                        f"--out {self._path} line {total} is not the result of completion {total} "
-                        f"(id {completion.id!r}) as it would be graded now, but "
-                        f"{shorten(line.decode(errors='replace'))}. Nothing was changed; name "
-                        "another file, or remove this one to grade everything again."
-                    )
-            if not torn and file.read(1):
+        cut_short = False
+        lines = self._file.lines()
+        for completion in completions:
+            total += 1
+            if cut_short:
+                continue
+            line = next(lines, b"")
+            cut_short = not line.endswith(b"\n")
+            row = None if cut_short else _row(line, completion, skipped.get(completion.id))
+            if row is not None:
+                keep(in_common_names(row))
+                done, end = done + 1, end + len(line)
+            elif not (cut_short and _begins_row(line, completion)):
                 raise UserError(
-                    f"--out {self._path} has more rows than the {total} completions, so it belongs "
-                    "to others. Nothing was changed; name another file, or remove this one."
+                    f"--out {self._path} line {total} is not the result of completion {total} "
+                    f"(id {completion.id!r}) as it would be graded now, but "
+                    f"{shown(line.decode(errors='replace'))}. Nothing was changed; name "
+                    "another file, or remove this one to grade everything again."
                 )
-        os.ftruncate(self._fd, end)
-        os.lseek(self._fd, end, os.SEEK_SET)
+        if not cut_short and next(lines, b""):
+            raise UserError(
+                f"--out {self._path} has more rows than the {total} completions, so it belongs "
+                "to others. Nothing was changed; name another file, or remove this one."
+            )
+        lines.close()
+        self._file.truncate(end)
         return done, total
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, so that it stays whatever happens to this process next."""
-        data = json.dumps(row).encode() + b"\n"
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            self._file.append(row)
         except OSError as error:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(
-            f"--out {self._path} cannot be written: {error.strerror}. Check the path, its "
-            "permissions and the space left; the rows written so far stay, and the same command "
-            "goes on from them."
+            f"--out {self._path} cannot be written: {error.strerror or error}. Check the path, its "
+            "permissions and the space left; the rows written so far stay: run the same command "
+            "to resume from them."
         )
-
-
-def _digest(code: str | None) -> str | None:
-    if code is None:
-        return None
-    return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _row(line: bytes, completion: Completion, reason: str | None) -> dict[str, Any] | None:
@@ -153,7 +130,7 @@ def _row(line: bytes, completion: Completion, reason: str | None) -> dict[str, A
     same = (
         isinstance(row, dict)
         and row.get("id") == completion.id
-        and row.get("program", "") == _digest(completion.code)
+        and row.get("program", "") == program_digest(completion.code)
         and row.get("verdict") in _VERDICTS
         and row.get("passed") is (row["verdict"] == Verdict.PASSED)
     )

@@ -14,23 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlif_jax.data.dates import check_contest_date
 from rlif_jax.data.errata import erratum_reason
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.faults import RowFault, lines_of, refusal
-from rlif_jax.data.formats.detect import problem_from_any, schema_of, warning_of
-from rlif_jax.data.formats.judgeable import check_judgeable
-from rlif_jax.data.formats.rows import (
+from rlif_jax.data.formats.detect import read_row, schema_of
+from rlif_jax.data.formats.fields import (
     DESCRIPTIVE_FIELDS,
     check_unicode,
     function_name,
     json_field,
-    parse_line,
     positive_seconds,
-    read_lines,
-    read_rows,
-    shorten,
 )
-from rlif_jax.errors import UserError
+from rlif_jax.data.formats.lines import parse_line, read_lines, read_rows
+from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import check_judgeable
 from rlif_jax.problem import Problem, Test, is_body
 from rlif_jax.storage.compressed import decompressor
 
@@ -110,14 +108,13 @@ class ProblemFile:
 
     def _checked(self, line: bytes, where: str) -> tuple[Problem, str]:
         """The problem in a line, whose id no other has, and what people should know of it."""
-        row = parse_line(line, where)
-        problem = self._problem(row, where)
+        problem, warning = self._problem(parse_line(line, where), where)
         if problem.id in self._places:
             raise UserError(
                 f"{where}: the id {problem.id!r} was already used at "
                 f"{self._places[problem.id][0]}; give each problem an id of its own."
             )
-        return problem, warning_of(row)
+        return problem, warning
 
     def __len__(self) -> int:
         return len(self._places)
@@ -140,17 +137,18 @@ class ProblemFile:
                 f"Cannot read the problems in {self._path}: {error.strerror}. Leave the file in "
                 "place until grading is done."
             ) from error
-        problem = self._problem(parse_line(line, where), where)
+        problem, _ = self._problem(parse_line(line, where), where)
         if problem.id != problem_id:
             raise UserError(f"{where} has changed while it was in use; grade again.")
         return problem
 
-    def _problem(self, row: Any, where: str) -> Problem:
+    def _problem(self, row: Any, where: str) -> tuple[Problem, str]:
         if not (isinstance(row, dict) and "input_output" in row and schema_of(row) is None):
-            return problem_from_any(row, where, self._time_limit_s)
+            return read_row(row, where, self._time_limit_s)
         problem = problem_from_sample(row, where, self._time_limit_s)
         check_judgeable(problem, f"{where} (id {problem.id!r})")
-        return problem
+        check_contest_date(problem, f"{where} (id {problem.id!r})")
+        return problem, ""
 
 
 def problem_from_sample(
@@ -167,7 +165,7 @@ def problem_from_sample(
     name = row.get("id")
     if not isinstance(name, str) or not name:
         raise UserError(
-            f"{where}: field id is {shorten(name)}; give each problem an id, as text, that its "
+            f"{where}: field id is {shown(name)}; give each problem an id, as text, that its "
             "completions repeat."
         )
     check_unicode(name, "id", where)
@@ -178,7 +176,7 @@ def problem_from_sample(
     if not isinstance(cases, dict):
         raise UserError(
             f"{where}: field input_output must be an object with inputs and outputs, or its JSON, "
-            f"not {shorten(cases)}."
+            f"not {shown(cases)}."
         )
     inputs, outputs = (_list_of(cases, key, where) for key in ("inputs", "outputs"))
     if len(inputs) != len(outputs):
@@ -242,7 +240,7 @@ def read_completions(
     for where, row in read_rows(path, "completions"):
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
             raise UserError(
-                f"{where}: {shorten(row)} is not a completion; each row is an object with the id "
+                f"{where}: {shown(row)} is not a completion; each row is an object with the id "
                 "of its problem, as text, and code or completion."
             )
         if row["id"] not in known:
@@ -259,7 +257,7 @@ def read_completions(
             )
         if not isinstance(text := row[name], str | None):
             raise UserError(
-                f"{where} (id {row['id']!r}): {name} is {shorten(text)}; give it as text, or null "
+                f"{where} (id {row['id']!r}): {name} is {shown(text)}; give it as text, or null "
                 "where there is none."
             )
         if text is not None and row["id"] in started and is_body(text):
@@ -272,7 +270,7 @@ def _list_of(cases: Mapping[str, Any], key: str, where: str) -> list:
     if not isinstance(value, list):
         raise UserError(
             f"{where}: {key} of input_output must be a list, one element per test, not "
-            f"{shorten(value)}."
+            f"{shown(value)}."
         )
     return value
 
@@ -283,7 +281,7 @@ def _text(value: Any, name: str, where: str, lines: bool = True) -> str:
         value = "\n".join(value)
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: {name} of input_output is {shorten(value)}; it must be text"
+            f"{where}: {name} of input_output is {shown(value)}; it must be text"
             f"{' or a list of lines' if lines else ''} (JSON inside a string for functional tests)."
         )
     check_unicode(value, f"input_output, {name}", where)

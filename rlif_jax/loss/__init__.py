@@ -1,0 +1,1 @@
+"""Advantages and the policy-gradient loss: pure functions."""

@@ -1,7 +1,7 @@
 """Rewards: small pure functions from what is known about a batch to one number per row."""
 
 from rlif_jax.rewards import consensus, controls, intrinsic, verifiable
-from rlif_jax.rewards.combine import combine, needs_all_tests, needs_execution
+from rlif_jax.rewards.combine import combine, needs_all_tests, needs_execution, runs_all_tests
 from rlif_jax.rewards.registry import known_rewards, reward
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "needs_all_tests",
     "needs_execution",
     "reward",
+    "runs_all_tests",
     "verifiable",
 ]

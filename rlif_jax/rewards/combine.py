@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.config.schema import Loss, Reward
+from rlif_jax.config import Config, Loss, Reward
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_normalised
 from rlif_jax.rewards.registry import find_reward
@@ -28,6 +28,11 @@ def needs_all_tests(reward: Reward) -> bool:
         UserError: a term is unknown.
     """
     return any(find_reward(name).all_tests for name, _ in reward.terms)
+
+
+def runs_all_tests(config: Config) -> bool:
+    """Whether tests after the first failing one are run: a reward or the configuration asks."""
+    return config.execution.run_all_tests or needs_all_tests(config.reward)
 
 
 def combine(

@@ -1,7 +1,7 @@
 """The run folder: config.json, metrics.jsonl, rollouts/ and tensorboard/.
 
 Every record is written whole or not at all, so a run that is killed or fills the disk leaves files
-that can be read and resumed. Checkpoints are written elsewhere (`checkpoint.py`).
+from which it can resume. Checkpoints are written elsewhere (`checkpoint.py`).
 """
 
 import contextlib
@@ -20,13 +20,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
 
 from rlif_jax.errors import UserError
+from rlif_jax.grading.judged_row import judged_row
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.run.provenance import git_revision, resolved, versions
+from rlif_jax.storage.jsonl import JsonlFile, append_whole, json_line, whole_lines
 from rlif_jax.storage.whole_file import write_whole
 
 _ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
@@ -42,33 +44,14 @@ def _disk_errors(path: Path) -> Iterator[None]:
         remedy = "Free some space" if full else "Make the folder writable"
         raise UserError(
             f"{path} could not be written: {error.strerror or error}. {remedy}, or choose another "
-            "folder with --run-dir. What was recorded before is intact; the same command resumes."
+            "folder with --run-dir. What was recorded before is intact: run the same command to "
+            "resume."
         ) from error
 
 
 def _write_whole(path: Path, data: bytes) -> None:
     with _disk_errors(path):
         write_whole(path, data)
-
-
-def _json_line(record: Mapping[str, Any]) -> bytes:
-    # A lone surrogate cannot be UTF-8; backslashreplace writes it as the JSON escape it would be.
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8", "backslashreplace")
-
-
-def _append(fd: int, record: bytes) -> None:
-    """Append a whole record, on disk when this returns, or nothing. Raises OSError."""
-    size = os.fstat(fd).st_size
-    try:
-        written = 0
-        while written < len(record):
-            written += os.write(fd, record[written:])
-        os.fsync(fd)  # some file systems report a full disk only here
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, size)
-        raise
 
 
 def completion_records(
@@ -87,10 +70,11 @@ def completion_records(
     """One record per completion for rollouts/, in row order n * G + g.
 
     `problems` and `prompts` have N entries, all else B = N * G. `codes` holds the extracted program
-    or None; `outcomes` is None when no program was run, and then so are `verdict` and `tests`.
-    `length` is in tokens with the end-of-sequence token.
+    or None; `outcomes` is None when no program was run. `length` is in tokens with the
+    end-of-sequence token. `problem` is what older versions call the `id`: scripts read it.
     """
     group = len(completions) // max(len(problems), 1)
+    known = [None] * len(completions) if outcomes is None else outcomes
     # Whole arrays at once: reading JAX arrays number by number asks the devices for each.
     rewards, advantages, lengths = (np.asarray(x).tolist() for x in (reward, advantage, length))
     values = {name: np.asarray(term).tolist() for name, term in terms.items()}
@@ -98,6 +82,7 @@ def completion_records(
     return [
         {
             "problem": problems[row // group].id,
+            **judged_row(problems[row // group].id, codes[row], known[row]),
             "sample": row % group,
             "prompt": prompts[row // group],
             "completion": completion,
@@ -105,8 +90,6 @@ def completion_records(
             "reward": rewards[row],
             "terms": {name: term[row] for name, term in values.items()},
             "advantage": advantages[row],
-            "verdict": None if outcomes is None else outcomes[row].verdict.value,
-            "tests": None if outcomes is None else [v.value for v in outcomes[row].results],
             "length": lengths[row],
             "truncated": cut_off[row],
         }
@@ -121,16 +104,16 @@ def _recorded(path: Path) -> list[tuple[int, bytes]]:
     """
     if not path.is_file():
         return []
-    *lines, _torn = path.read_bytes().split(b"\n")
     records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append((int(json.loads(line)["step"]), line + b"\n"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"Line {number} of {path} is not a record of a step. Remove the line, or "
-                "choose another folder with --run-dir."
-            ) from error
+    with path.open("rb") as file:
+        for number, line in enumerate(whole_lines(file), 1):
+            try:
+                records.append((int(json.loads(line)["step"]), line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"Line {number} of {path} is not a record of a step. Remove the line, or "
+                    "choose another folder with --run-dir."
+                ) from error
     return records
 
 
@@ -182,7 +165,6 @@ class RunLog:
         self._last_kept = -1 if resume_step is None else resume_step
         self._metrics_path = self.folder / "metrics.jsonl"
         self._tensorboard_path = self.folder / "tensorboard"
-        self._metrics_fd = self._events_fd = -1
 
     def __enter__(self) -> Self:
         with _disk_errors(self.folder):
@@ -196,13 +178,13 @@ class RunLog:
             **self._facts,
         }
         _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with _disk_errors(self._metrics_path):
-            self._metrics_fd = os.open(self._metrics_path, flags, 0o644)
+            self._metrics_file = JsonlFile(self._metrics_path, sync=True)
         with _disk_errors(self._tensorboard_path):
             # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
             # restarted within a second off the earlier file.
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             self._events_fd = os.open(self._tensorboard_path / name, flags, 0o644)
             self._event(file_version="brain.Event:2")
             # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
@@ -216,7 +198,7 @@ class RunLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._metrics_fd)
+        self._metrics_file.close()
         os.close(self._events_fd)
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -228,15 +210,14 @@ class RunLog:
         """
         values = {key: float(value) for key, value in metrics.items()}
         try:
-            line = _json_line({"step": int(step), **values})
+            with _disk_errors(self._metrics_path):
+                self._metrics_file.append({"step": int(step), **values})
         except ValueError as error:
             wrong = [f"{key} = {v}" for key, v in values.items() if not math.isfinite(v)]
             raise UserError(
                 f"Step {step} gave metrics that are not finite: {', '.join(wrong)}. The run has "
                 "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
             ) from error
-        with _disk_errors(self._metrics_path):
-            _append(self._metrics_fd, line)
         with _disk_errors(self._tensorboard_path):
             scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
             self._event(step=int(step), summary=Summary(value=scalars))
@@ -247,7 +228,8 @@ class RunLog:
         data = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
-        _append(self._events_fd, length + checksums[0] + data + checksums[1])
+        record = length + checksums[0] + data + checksums[1]
+        append_whole(self._events_fd, record, sync=True)
 
     def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.
@@ -258,7 +240,7 @@ class RunLog:
         lines = []
         for row, record in enumerate(records):
             try:
-                lines.append(_json_line(record))
+                lines.append(json_line(record, ascii_only=False))
             except ValueError as error:
                 raise UserError(
                     f"Row {row} of step {step} (problem {record.get('problem')}) holds a number "

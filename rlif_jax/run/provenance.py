@@ -9,8 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
 import rlif_jax
 from rlif_jax.errors import UserError
+from rlif_jax.kernels.precision import products_of
+from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
     *("steps", "resume", "run_dir", "name", "compile_cache"),
@@ -94,6 +99,23 @@ def recorded_source(folder: Path) -> str | None:
         return json.loads((folder / "config.json").read_text("utf-8"))["model"]["source"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def run_facts(
+    opened: OpenModel, dtype: str, mesh: Mesh, isolation: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What config.json says of a run beside its configuration.
+
+    The devices, how candidate programs are isolated (None: they are not run), the model that was
+    opened, and how precisely its products are computed.
+    """
+    return {
+        "platform": jax.default_backend(),
+        "devices": [str(device) for device in mesh.devices.flat],
+        "isolation": None if isolation is None else dict(isolation),
+        "model": {"source": opened.source, "revision": opened.revision},
+        "precision": products_of(dtype),
+    }
 
 
 def git_revision(folder: Path | None = None) -> str | None:

@@ -1,4 +1,4 @@
-"""The device programs of the sampler: prefill, admit, decode a chunk, narrow.
+"""The compiled stages of the sampler: prefill, admit, decode a chunk, narrow.
 
 A slot is a row of the decode loop. It holds one sequence after another: `admit` puts a new one into
 it, `decode_chunk` runs all slots for some steps and leaves early when the host has something to
@@ -29,15 +29,15 @@ class Slots:
     `x` [B, D] is the hidden state that predicts a slot's next token; `length` int32 [B] its tokens
     in the cache, prompt included; `drawn` int32 [B] completion tokens so far, `limit` their most;
     `key` uint32 [B, 2] the data of the sequence's key; `live` bool [B], whether there is a
-    sequence that goes on.
+    sequence that continues.
     """
 
-    x: Array
-    length: Array
-    drawn: Array
-    limit: Array
-    key: Array
-    live: Array
+    x: jax.Array
+    length: jax.Array
+    drawn: jax.Array
+    limit: jax.Array
+    key: jax.Array
+    live: jax.Array
 
 
 @struct.dataclass

@@ -1,8 +1,8 @@
-"""Continuous batching: more sequences than slots, of unequal lengths, through the same programs.
+"""Continuous batching: more sequences than slots, of unequal lengths, through the same stages.
 
 `schedule.py` hands the waiting (prompt, sample) pairs to slots as these fall free; here the
-device does what it says. When nothing waits and most slots are empty, the rest go on in a narrower
-program.
+device does what it says. When nothing waits and most slots are empty, the rest continue in fewer
+slots.
 
 Every process of a multi-host run takes the same decisions, for they depend on nothing but what has
 been asked for and drawn.
@@ -53,20 +53,21 @@ class Usage:
     prefills: int = 0
 
 
-class Sampling:
-    """The compiled programs of a sampler, and `run`, which puts requests through them."""
+class Engine:
+    """The compiled stages of a sampler, and `run`, which puts requests through them."""
 
     def __init__(
         self,
         graphdef: Any,
         *,
-        batching: Batching,
         temperature: float,
+        batching: Batching | None = None,
         filters: Filters = NO_FILTERS,
         eos_ids: tuple[int, ...] | None = None,
         with_stats: bool = True,
     ):
-        self.batching, self._graphdef, self._eos_ids = batching, graphdef, eos_ids
+        self.batching = batching = batching or Batching()
+        self.graphdef, self._eos_ids = graphdef, eos_ids
         self.prefill = make_prefill(graphdef)
         self.admit = make_admit()
         self.decode_chunk = make_decode_chunk(
@@ -103,7 +104,7 @@ class Sampling:
             return iter(())
         mesh = jax.sharding.get_mesh()
         _check_place(params, mesh)
-        cfg = nnx.merge(self._graphdef, params).cfg
+        cfg = nnx.merge(self.graphdef, params).cfg
         shape = shape or _shape_for(cfg, self.batching, prompts, requests)
         shape.check(prompts, [(request.prompt, request.limit) for request in requests])
         schedule = Schedule(
@@ -150,7 +151,7 @@ class Sampling:
             d.slots = self.narrow(d.slots, rows)
         table_BJ, run_B = schedule.table()
         if not run_B.any():
-            raise RuntimeError("no sequence has the pages to go on: the allocator has lost some")
+            raise RuntimeError("no sequence has the pages to continue: the allocator has lost some")
         d.cache, d.slots, block = self.decode_chunk(
             d.params, d.cache, d.slots, table_BJ, run_B, np.int32(schedule.leave_after)
         )
@@ -165,7 +166,7 @@ class Sampling:
 
 @dataclass
 class _Device:
-    """What lies on the devices during a run; the programs use up all but `params`."""
+    """What lies on the devices during a run; the stages use up all but `params`."""
 
     params: Any
     cache: PagedCache
@@ -180,10 +181,10 @@ def _on_device(params: Any, cfg: ModelConfig, shape: PoolShape) -> _Device:
     )
     slots = empty_slots(shape.slots, cfg.embed, cfg.dtype)
     prompt_x = jnp.zeros((sharding.row_shards(), cfg.embed), cfg.dtype)
-    everything = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden"))
+    everything: Any = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden"))
     mesh = jax.sharding.get_mesh()
     if mesh.empty or mesh.size == 1:
-        # Nothing moves, but with one sharding for all no program is compiled twice.
+        # Nothing moves, but with one sharding for all no stage is compiled twice.
         place = jax.tree.leaves(params)[0].sharding if mesh.empty else sharding.replicated(mesh)
         everything = jax.device_put(everything, place)
     return _Device(*everything)

@@ -5,34 +5,15 @@ before it have left. Tokens as likely as the last one kept are kept with it, so 
 not hang on the order of a sort. Without a filter nothing is sorted and no mask is made.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from rlif_jax.batch import TokenStats
+from rlif_jax.config import Filters
 from rlif_jax.kernels.token_stats.api import stats_from_logits
 from rlif_jax.sampler.draw import draw
 
 Array = jax.Array
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which tokens may be drawn; the defaults leave all of them."""
-
-    top_k: int = 0
-    """Only the k likeliest tokens; 0: all."""
-    top_p: float = 1.0
-    """Only the likeliest tokens, as few as have this probability together; 1: all."""
-    min_p: float = 0.0
-    """Only tokens at least this times as likely as the likeliest; 0: all."""
-
-    @classmethod
-    def of(cls, fields: Any) -> "Filters":
-        """The filters among the fields of a configuration's `eval`, or of an evaluation."""
-        return cls(fields.top_k, fields.top_p, fields.min_p)
 
 
 NO_FILTERS = Filters()

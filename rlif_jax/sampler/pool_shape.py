@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from rlif_jax import sharding
-from rlif_jax.config.schema import CacheDtype
+from rlif_jax import distributed, sharding
+from rlif_jax.config import Pool
+from rlif_jax.config.ranges import at_least
+from rlif_jax.config.validate import range_problems
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.paged_attention.api import Kernel, head_width
 from rlif_jax.model.cache import heads_of_device, kernel_for
@@ -22,40 +23,25 @@ _SHARE_OF_FREE_MEMORY = 0.8
 
 
 @dataclass(frozen=True)
-class Batching:
-    """How sequences share the device; none of it changes what is sampled but for rounding."""
+class Batching(Pool):
+    """How sequences share the device; none of it changes what is sampled but for rounding.
 
-    slots: int = 64
-    """Sequences decoded at the same time, on the whole mesh."""
-    page: int = 64
-    """Tokens of a page of the cache."""
-    chunk: int = 32
+    Raises UserError, all problems at once, for a value out of range.
+    """
+
+    chunk: Annotated[int, at_least(1)] = 32
     """Most decode steps between two looks of the host."""
-    cache_dtype: CacheDtype = ""
-    """Type of the cache; empty: that of the activations. On TPUs the kernel takes bfloat16 only."""
-    cache_gib: float = 0.0
-    """GiB of cache on each device; 0: what the sequences need, as far as memory is free."""
     narrow: bool = True
-    """Go on with fewer slots when most are empty and nothing waits."""
+    """Continue with fewer slots when most are empty and nothing waits."""
 
-    def __post_init__(self):
-        for name in ("slots", "page", "chunk"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.cache_gib >= 0:
-            raise UserError(f"cache_gib={self.cache_gib} must be at least 0 (0: what is free)")
-        if self.cache_dtype not in get_args(CacheDtype):
-            raise UserError(f"cache_dtype={self.cache_dtype!r} is none of '', float32, bfloat16")
+    def __post_init__(self) -> None:
+        if problems := range_problems(self):
+            raise UserError("; ".join(problems))
 
     @classmethod
-    def of(cls, fields: Any) -> "Batching":
+    def of(cls, section: Pool) -> "Batching":
         """As a configuration's `sampling`, or an evaluation, has it."""
-        return cls(
-            slots=fields.slots,
-            page=fields.page,
-            cache_dtype=fields.cache_dtype,
-            cache_gib=fields.cache_gib,
-        )
+        return cls(**asdict(Pool.of(section)))
 
 
 @dataclass(frozen=True)
@@ -165,11 +151,7 @@ def _budget(batching: Batching) -> float:
         return batching.cache_gib * 2**30
     mesh = jax.sharding.get_mesh()
     devices = jax.local_devices() if mesh.empty else mesh.local_devices
-    free = _SHARE_OF_FREE_MEMORY * min(map(_free_bytes, devices))
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        free = float(np.min(multihost_utils.process_allgather(np.float32(free))))
+    free = distributed.least(_SHARE_OF_FREE_MEMORY * min(map(_free_bytes, devices)))
     # In eighths of a power of two: not every change of it is to compile the sampler again.
     grid = 2.0 ** (math.floor(math.log2(free)) - 3) if 0 < free < math.inf else 1.0
     return free // grid * grid if free < math.inf else free

@@ -10,7 +10,7 @@ from rlif_jax.batch import TokenStats
 Stop = Callable[[Sequence[int], np.ndarray, int], int | None]
 """`stop(prompt, tokens, seen)`: how many of a completion's tokens to keep if it is to stop.
 
-None lets it go on. `seen` of them were there when it was asked before.
+None lets it continue. `seen` of them were there at the call before.
 """
 
 

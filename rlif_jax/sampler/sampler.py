@@ -12,20 +12,20 @@ for sample in sampler.generate(["def add(a, b):"], n=8, max_new_tokens=64):
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Array, TokenStats
-from rlif_jax.config.validate import sampling_problems
+from rlif_jax.config import Drawing
+from rlif_jax.config.validate import greedy_problems, range_problems
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.prompts import encode_text
 from rlif_jax.errors import UserError
 from rlif_jax.sampler.draw import KEY_KIND, key_data
-from rlif_jax.sampler.engine import Sampling, Usage
+from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.filters import Filters
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.requests import Finished, Request
@@ -58,7 +58,7 @@ class Sample:
 class Sampler:
     """Draws completions of prompts from a model, many at a time.
 
-    `batching` says how they share the device. Programs are compiled when first needed and kept.
+    `batching` says how they share the device. Its stages are compiled when first needed and kept.
     Under `jax.set_mesh` the parameters are laid out for decoding once, here; `generate` has to be
     called under the same mesh.
     """
@@ -70,7 +70,7 @@ class Sampler:
         self.batching = batching or Batching()
         self.usage = Usage()
         """What the last `generate` has cost."""
-        self._programs: dict[Any, Sampling] = {}
+        self._engines: dict[Any, Engine] = {}
 
     def generate(
         self,
@@ -114,9 +114,9 @@ class Sampler:
             for i in range(len(tokens))
             for key in _sample_keys(root, i, n)
         ]
-        programs = self._sampling(temperature, filters, ignore_eos, stats)
+        engine = self._engine(temperature, filters, ignore_eos, stats)
         self.usage = Usage()
-        finished = programs.run(  # checks what is left to check at once
+        finished = engine.run(  # checks what is left to check at once
             self._params,
             tokens,
             requests,
@@ -137,7 +137,7 @@ class Sampler:
             for one in several:
                 at_eos = not ignore_eos and one.tokens[-1] in self._cfg.eos_ids
                 finish = "length" if one.truncated else "eos" if at_eos else "stop"
-                prompt, answer = one.request // n, one.tokens
+                prompt, answer = one.request // n, one.tokens.tolist()
                 if not ignore_eos:
                     answer = without_end(self._tokenizer, answer, self._cfg.eos_ids)
                 text = continuation(self._tokenizer, prompts[prompt], answer)
@@ -150,11 +150,11 @@ class Sampler:
                     stats=one.stats,
                 )
 
-    def _sampling(self, temperature, filters, ignore_eos, stats) -> Sampling:
-        """The programs of these settings, made once."""
+    def _engine(self, temperature, filters, ignore_eos, stats) -> Engine:
+        """The engine of these settings, made once."""
         which = (temperature, filters, ignore_eos, stats)
-        if which not in self._programs:
-            self._programs[which] = Sampling(
+        if which not in self._engines:
+            self._engines[which] = Engine(
                 self._graphdef,
                 batching=self.batching,
                 temperature=temperature,
@@ -162,14 +162,15 @@ class Sampler:
                 eos_ids=() if ignore_eos else None,
                 with_stats=stats,
             )
-        return self._programs[which]
+        return self._engines[which]
 
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             return encode_text(self._tokenizer, prompt)
         if len(prompt) and isinstance(prompt[0], Mapping):
-            return encode_text(self._tokenizer, render_chat(self._tokenizer, prompt)[0])
-        return [int(token) for token in prompt]
+            messages = cast(Sequence[Mapping[str, str]], prompt)
+            return encode_text(self._tokenizer, render_chat(self._tokenizer, messages)[0])
+        return [int(token) for token in cast(Sequence[int], prompt)]
 
     def _limits(self, max_new_tokens: int | Sequence[int], count: int) -> list[int]:
         if isinstance(max_new_tokens, int | np.integer):
@@ -183,8 +184,8 @@ class Sampler:
         return limits
 
     def _check(self, tokens, limits, n, temperature, filters, stops) -> None:
-        fields = SimpleNamespace(temperature=temperature, **asdict(filters))
-        problems = sampling_problems("", fields, "n", n)
+        problems = range_problems(Drawing(**asdict(filters), temperature=temperature))
+        problems += greedy_problems(temperature, "n", n)
         if n < 1:
             problems.append(f"n={n} must be at least 1")
         if "" in stops:
@@ -193,7 +194,7 @@ class Sampler:
             outside = [token for token in prompt if not 0 <= token < self._cfg.vocab_size]
             if outside:
                 problems.append(
-                    f"prompt {i} has the token {outside[0]}; the model's go from 0 to "
+                    f"prompt {i} has the token {outside[0]}; the model's tokens are 0 to "
                     f"{self._cfg.vocab_size - 1}"
                 )
             if len(prompt) + limits[i] > self._cfg.max_positions:

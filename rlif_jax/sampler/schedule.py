@@ -3,7 +3,8 @@
 Plain Python and NumPy. Requests wait by prompt. Every row shard of the mesh has its own slots and
 its own pool, and hands out one prompt at a time: the prompt is computed on the shard when its first
 sample gets a slot there, and its pages are shared by all its samples on that shard. A shard without
-a prompt takes one that no other is handing out, and only if there is none helps another with its.
+a prompt takes one that no other is handing out; if every waiting prompt is taken, it helps another
+shard with its prompt.
 """
 
 from collections import deque
@@ -21,10 +22,10 @@ from rlif_jax.sampler.pool_shape import PoolShape, bucket
 from rlif_jax.sampler.requests import Finished, Request, Stop
 
 _NARROWEST = 4
-"""Slots of a shard below which a narrower program is not worth compiling."""
+"""Slots of a shard below which a narrower stage is not worth compiling."""
 
 _REFILL_SHARE = 32
-"""One part in so many of the slots must have ended before a chunk is left to refill them."""
+"""A chunk is left to refill slots once one in this many has ended."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ class Schedule:
 
     @property
     def each(self) -> int:
-        """Slots of a row shard in the program that runs now."""
+        """Slots of a row shard in the stage that runs now."""
         return len(self._shards[0].slots)
 
     @property
     def width(self) -> int:
-        """Slots of the program that runs now."""
+        """Slots of the stage that runs now."""
         return self.each * len(self._shards)
 
     @property
@@ -125,7 +126,8 @@ class Schedule:
                 if not self._take_prompt(shard):
                     continue
                 new_prompts.append(n)
-            fresh += [(n, slot) for slot in shard.empty if self._start(shard, slot)]
+            started = [(n, slot, self._start(shard, slot)) for slot in shard.empty]
+            fresh += [(n, slot, live) for n, slot, live in started if live is not None]
         if not fresh and not new_prompts:
             return None
         return self._prefills(new_prompts), self._admission(fresh) if fresh else None
@@ -148,21 +150,21 @@ class Schedule:
         shard.prompt, shard.prompt_pages = prompt, taken
         return True
 
-    def _start(self, shard: _Shard, slot: int) -> bool:
+    def _start(self, shard: _Shard, slot: int) -> _Live | None:
         """Start the next request of the shard's prompt in a slot, if there are pages for it."""
         waiting = self._waiting.get(shard.prompt)
         if not waiting:
-            return False
+            return None
         request, length = self._requests[waiting[0]], len(self._prompts[shard.prompt])
         shared = shard.prompt_pages[: length // self._page]
         own = self._shape.own_pages(length, request.limit)
         holding = shard.pages.start(shared, most=own, first=1)
         if holding is None:
-            return False
-        shard.slots[slot] = _Live(waiting.popleft(), holding)
+            return None
+        live = shard.slots[slot] = _Live(waiting.popleft(), holding)
         if not waiting:
             del self._waiting[shard.prompt]
-        return True
+        return live
 
     def _prefills(self, new_prompts: Sequence[int]) -> list[Prefill]:
         """The prompts that these shards have taken on, those of one width together."""
@@ -187,7 +189,7 @@ class Schedule:
             call.length[n], call.page_count[n] = len(prompt), len(pages)
         return call
 
-    def _admission(self, fresh: Sequence[tuple[int, int]]) -> Admission:
+    def _admission(self, fresh: Sequence[tuple[int, int, _Live]]) -> Admission:
         B = self.width
         new = Admission(
             fresh=np.zeros(B, bool),
@@ -198,16 +200,16 @@ class Schedule:
             copy_to=np.zeros(B, np.int32),
             copies=np.zeros(len(self._shards), np.int32),
         )
-        for n, slot in fresh:
+        for n, slot, live in fresh:
             shard, row = self._shards[n], n * self.each + slot
-            request = self._requests[shard.slots[slot].request]
+            request = self._requests[live.request]
             length = len(self._prompts[request.prompt])
             new.fresh[row], new.length[row] = True, length
             new.limit[row], new.key[row] = request.limit, request.key
             if length % self._page:  # the prompt ends inside a page: each sample has its own copy
                 at = n * self.each + new.copies[n]
                 new.copy_from[at] = shard.prompt_pages[-1]
-                new.copy_to[at] = shard.slots[slot].pages.own[0]
+                new.copy_to[at] = live.pages.own[0]
                 new.copies[n] += 1
         return new
 
@@ -244,7 +246,7 @@ class Schedule:
         if self._waiting:
             return max(1, self.width // _REFILL_SHARE)
         if self._may_shrink and self.each > _NARROWEST and self.each % 2 == 0:
-            # So many at least, before each shard's sequences fit into half of its slots.
+            # At least this many, before each shard's sequences fit into half of its slots.
             over = [self.each // 2 - len(shard.empty) for shard in self._shards]
             return max(1, sum(count for count in over if count > 0))
         return self.width

@@ -16,7 +16,7 @@ def make_stop(tokenizer: Any, stops: Sequence[str]) -> Stop:
 
     They are the fewest of `tokens` whose text, as it follows the prompt's, has one of the stop
     strings, wherever tokens begin and end in it. The first `seen` are known to have none; they are
-    decoded again only so far back as a stop string can begin.
+    decoded again only as far back as a stop string can begin.
     """
     # A character that is not whole yet may be written as up to three replacements.
     reach = 3 + max(map(len, stops))
@@ -26,7 +26,7 @@ def make_stop(tokenizer: Any, stops: Sequence[str]) -> Stop:
 
         def text(first: int, end: int) -> str:
             before, added = np.split(all_tokens[: len(prompt) + end], [len(prompt) + first])
-            return continuation(tokenizer, before, added)
+            return continuation(tokenizer, before.tolist(), added.tolist())
 
         first, back = seen, reach
         while first and len(text(first, seen)) < reach:  # there may be tokens without a text

@@ -20,13 +20,13 @@ def make_sync(graphdef: Any) -> Sync:
     is to be changed the same arrays come back.
     """
 
-    # A program an array: of all at once XLA would hold every gathered copy at the same time.
-    programs: dict[Any, Callable[[jax.Array], jax.Array]] = {}
+    # A stage an array: of all at once XLA would hold every gathered copy at the same time.
+    stages: dict[Any, Callable[[jax.Array], jax.Array]] = {}
 
     def move(value: jax.Array, dtype: jnp.dtype, place: Any) -> jax.Array:
-        if (dtype, place) not in programs:
-            programs[dtype, place] = jax.jit(lambda x: x.astype(dtype), out_shardings=place)
-        return programs[dtype, place](value)
+        if (dtype, place) not in stages:
+            stages[dtype, place] = jax.jit(lambda x: x.astype(dtype), out_shardings=place)
+        return stages[dtype, place](value)
 
     def sync(params: Any) -> Any:
         dtype = jnp.dtype(nnx.merge(graphdef, params).cfg.dtype)

@@ -1,4 +1,4 @@
-"""Files of lines that may be compressed: told by their first bytes, whatever they are called."""
+"""Files of lines that may be compressed, recognised by their first bytes, not by their names."""
 
 import bz2
 import contextlib
@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 from rlif_jax.errors import UserError
 
-_START = 512  # bytes that tell every form
+_START = 512  # bytes by which every form is recognised
 _COMPRESSED: tuple[tuple[bytes, str, Callable[[Any], Any]], ...] = (
     (b"\x1f\x8b", "gzip", gzip.open),
     (b"BZh", "bzip2", bz2.open),
@@ -28,17 +28,17 @@ _OTHERS = (
     (257, b"ustar", "a tar archive", "unpack it: tar xf {file}"),
     (0, b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
 )
-"""Where the bytes stand that tell a form that is not read, its name, and the remedy."""
+"""Forms that are not read: the place of the bytes that identify one, its name, and the remedy."""
 
 
 @contextlib.contextmanager
 def open_lines(path: Path) -> Iterator[IO[bytes]]:
     """Open a file of lines for reading, decompressed where it is compressed by gzip, bzip2 or xz.
 
-    What is read may be sought in; going back reads a compressed file again from its beginning.
+    The file can seek; seeking back reads a compressed file again from its beginning.
 
-    Raises UserError when the file is of a form that holds no lines, and when compressed data is
-    damaged; OSError when the file cannot be read.
+    Raises UserError for a form that does not hold lines and for damaged compressed data, OSError
+    when the file cannot be read.
     """
     with contextlib.ExitStack() as stack:
         file = lines = stack.enter_context(open(path, "rb"))
@@ -55,11 +55,11 @@ def open_lines(path: Path) -> Iterator[IO[bytes]]:
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise _damaged(path, error) from error  # gzip and bz2 say so of what is not theirs
+            raise _damaged(path, error) from error  # gzip and bz2 raise it for damaged data
 
 
 def decompressor(path: Path) -> str:
-    """The shell command that writes the lines of a file, "" where they are not compressed."""
+    """The shell command that decompresses a file, "" where it is not compressed."""
     try:
         with open(path, "rb") as file:
             start = file.peek(_START)

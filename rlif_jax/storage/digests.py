@@ -1,4 +1,4 @@
-"""SHA-256 of files; those of large ones are remembered, since problem sets have gigabytes."""
+"""SHA-256 of files; those of large files are remembered, since problem sets have gigabytes."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.storage.user_cache import cache_folder, keep_in_cache
 
 REMEMBERED_BYTES = 64 << 20
-"""Files from this size on are not read again to find their digest: less is read in no time."""
+"""Digests of files from this size on are remembered; smaller files are quickly read again."""
 _SETTLED_NS = 2 * 10**9  # a file may change twice within one tick of its file system's clock
 
 
@@ -47,7 +47,7 @@ def file_digest(path: Path) -> str:
     except OSError as error:
         raise _unreadable(path, error) from error
     if size >= REMEMBERED_BYTES and settled and signature(path) == before:
-        with contextlib.suppress(OSError):  # it is a shortcut, so it may fail
+        with contextlib.suppress(OSError):  # the digest is right without it
             keep_in_cache(memory, json.dumps({"signature": before, "sha256": digest}).encode())
     return digest
 

@@ -1,4 +1,4 @@
-"""The files of a model folder, read by byte ranges; `bucket` has those that are elsewhere."""
+"""The files of a folder, read by byte ranges: on this machine here, in a bucket in `bucket`."""
 
 import abc
 import contextlib
@@ -10,18 +10,20 @@ import numpy as np
 
 from rlif_jax.errors import UserError
 
+MODEL_REMEDY = "fetch the whole model folder again, or check what the folder's index says"
 MAPPED_BYTES = 32 << 20  # of a local file mapped at once: mapped pages count as resident memory
 
 
 class Files(abc.ABC):
-    """A model folder. Names are relative to it, with slashes; hidden files are not among them.
+    """A folder. Names are relative to it, with slashes; hidden files are not listed.
 
-    `bytes_read` counts the bytes that `read` and `block` gave to their callers. All of it may be
-    called from several threads. A name or range that is not there raises UserError.
+    `bytes_read` counts the bytes that `read` and `block` gave to their callers. All methods may be
+    called from several threads. A missing name or range raises UserError; for a missing file it
+    ends in `remedy`.
     """
 
-    def __init__(self, location: str):
-        self.location = location
+    def __init__(self, location: str, remedy: str = MODEL_REMEDY):
+        self.location, self.remedy = location, remedy
         self.bytes_read = 0
         self._counting = threading.Lock()
 
@@ -30,8 +32,8 @@ class Files(abc.ABC):
         """The files of the folder and of the folders in it."""
 
     @abc.abstractmethod
-    def size(self, name: str) -> int:
-        """Bytes in a file."""
+    def has_byte(self, name: str, offset: int) -> bool:
+        """Whether a file is longer than `offset` bytes."""
 
     @abc.abstractmethod
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -73,14 +75,12 @@ class Files(abc.ABC):
 
     def _damaged(self, name: str, stop: int) -> UserError:
         return UserError(
-            f"{self.location}: {name} ends before byte {stop}; it is truncated: fetch it again"
+            f"{name} in {self.location} is damaged or was cut short: it ends before byte {stop}; "
+            "fetch it again"
         )
 
     def _missing(self, name: str) -> UserError:
-        return UserError(
-            f"{self.location} has no file {name}; fetch the whole model folder again, or check "
-            "what the folder's index says"
-        )
+        return UserError(f"{self.location} has no file {name}; {self.remedy}")
 
 
 class LocalFiles(Files):
@@ -101,9 +101,9 @@ class LocalFiles(Files):
         files = [path for path in found if path.is_file()]
         return frozenset(path.relative_to(self._folder).as_posix() for path in files)
 
-    def size(self, name: str) -> int:
+    def has_byte(self, name: str, offset: int) -> bool:
         try:
-            return self._path(name).stat().st_size
+            return offset < self._path(name).stat().st_size
         except OSError as error:
             raise self._refused(error) from error
 
@@ -123,7 +123,7 @@ class LocalFiles(Files):
         return self._folder
 
     def _fill(self, block: np.ndarray, name: str, start: int, row_bytes: int) -> None:
-        if self.size(name) < (stop := start + extent(block.shape, row_bytes)):
+        if not self.has_byte(name, (stop := start + extent(block.shape, row_bytes)) - 1):
             raise self._damaged(name, stop)
         path = self._path(name)
         for rows, columns in pieces(block.shape, row_bytes, MAPPED_BYTES):
@@ -167,7 +167,7 @@ def extent(shape: tuple[int, int], row_bytes: int) -> int:
 
 
 def inside(name: str, location: str) -> str:
-    """A name, unless it leads out of its folder, as a damaged or hostile index may have it."""
+    """The name of a file, checked not to lead out of its folder as a hostile index's may."""
     if not name or name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise UserError(f"{location}: {name!r} is not the name of a file in that folder")
     return name

@@ -11,7 +11,7 @@ def cache_folder() -> Path:
 
 
 def keep_in_cache(path: Path, content: bytes) -> None:
-    """Write a file of the cache, whole, whoever else does so meanwhile; OSError when it cannot."""
+    """Write a file of the cache in one step; several processes may. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         Path(folder, path.name).write_bytes(content)

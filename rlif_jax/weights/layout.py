@@ -1,9 +1,9 @@
-"""Between a parameter and the matrices that files keep of it.
+"""Conversion between a parameter and its matrices in files.
 
-Hugging Face and llama.cpp files keep one [out, in] matrix a layer, with heads flattened. Here a
-weight stands as it is multiplied, inputs first and heads apart, with all layers on a leading axis.
-`file_block` tells which part of the file's matrix a part of a parameter is, so that a process that
-holds a shard reads that shard only.
+Hugging Face and llama.cpp files keep one [out, in] matrix per layer, with heads flattened. Here a
+weight is stored as it is multiplied: inputs first, heads separate, all layers on a leading axis.
+`file_block` maps a part of a parameter to a block of the file's matrix, so that a process reads
+only the shards that it holds.
 """
 
 import math

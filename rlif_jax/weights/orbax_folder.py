@@ -1,6 +1,6 @@
 """Parameters in an Orbax folder: what training saves and what `convert --format orbax` writes.
 
-They are stored as they stand in memory, by their declared names, so that each host of a pod reads
+They are stored in their layout in memory, by their declared names, so that each host of a pod reads
 its own shards in parallel and nothing is transposed.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig, param_specs
 from rlif_jax.weights.layout import to_file
-from rlif_jax.weights.parameters import Notice
 
 FOLDER = "params"
 
@@ -33,10 +33,10 @@ class OrbaxWeights:
 
     def __init__(self, folder: str, cfg: ModelConfig):
         self._folder = epath.Path(folder if "://" in folder else Path(folder).absolute())
-        self._cfg, self._last = cfg, ("", None)
+        self._cfg, self._last = cfg, ("", np.empty(0))
         handler = ocp.PyTreeCheckpointHandler()
         self._checkpointer = ocp.Checkpointer(handler)
-        # Not asked of the checkpointer, which would warn that one item is no whole checkpoint.
+        # The checkpointer itself would warn that one item is not a complete checkpoint.
         stored = self._tried(lambda: handler.metadata(self._folder).tree)
         specs = param_specs(cfg)
         problems = [f"{name} is missing" for name in specs.keys() - stored.keys()]
@@ -79,7 +79,7 @@ class OrbaxWeights:
 
     def stored(self, name: str, layer: int) -> np.ndarray:
         """See `weights.Weights`."""
-        if self._last[0] != name:  # layers are asked for in order: restore them together
+        if self._last[0] != name:  # layers are requested in order: restore them together
             self._last = (name, self.whole(name, self._dtypes[name]))
         value, spec = self._last[1], param_specs(self._cfg)[name]
         if spec.stacked:
@@ -109,11 +109,11 @@ class OrbaxWeights:
         except Exception as error:  # see reason_of
             raise UserError(
                 f"the parameters in {self._folder} cannot be read ({reason_of(error)}); the "
-                "checkpoint is damaged or no whole one: fetch or convert it again, or give an "
-                "older one"
+                "checkpoint is damaged or incomplete: fetch or convert it again, or give an older "
+                "one"
             ) from error
 
 
 def reason_of(error: Exception) -> str:
-    """Why Orbax failed, in one line: it raises Exception itself over the one that tells why."""
+    """Why Orbax failed, in one line: the reason is the cause of the exception that it raises."""
     return " ".join(str(error.__cause__ or error).split())[:300]

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
+from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.decoder import Decoder
@@ -26,45 +27,47 @@ FLOAT32 = np.dtype(np.float32)
 COMPARED_BYTES = 64 << 20  # of a head, and of the embedding it should repeat, at a time
 IN_FLIGHT_BYTES = 256 << 20  # of parts on their way to devices while the next is read
 STRIP = 16  # float32 numbers in a cache line of 64 bytes
-Notice = Callable[[str, int, int], None]
-"""Told a phase, the bytes done and the bytes in all."""
 
 
 class Weights(Protocol):
-    """Stored parameters. Making one checks all that can be checked without reading a tensor.
+    """Stored parameters, checked when they are opened as far as headers allow.
 
-    The one comparison of numbers then is that of `SafetensorsWeights`.
+    `SafetensorsWeights` alone compares values then: a head beside tied embeddings.
     """
 
     unused: tuple[str, ...]
-    """Tensors that are not read, since they follow from others."""
+    """Redundant tensors, which are skipped."""
 
     def arrays(
         self, shardings: Mapping[str, Sharding], notice: Notice | None
     ) -> dict[str, jax.Array]:
         """Every parameter by name as a float32 array of this sharding."""
+        ...
 
     def whole(self, name: str, dtype: np.dtype) -> np.ndarray:
         """A whole parameter as a NumPy array of this type."""
+        ...
 
     def stored(self, name: str, layer: int) -> np.ndarray:
         """One layer's tensor as Hugging Face keeps it, in its stored type, without padding rows.
 
-        `layer` is 0 for a parameter that is not of the layers.
+        `layer` is 0 for a parameter outside of the layers.
         """
+        ...
 
     def dtype(self, name: str, layer: int) -> np.dtype:
         """The type of what `stored` gives."""
+        ...
 
 
 class ReadInParts(abc.ABC):
     """Weights whose tensors can be read in parts: `_block` is a block of one tensor's matrix.
 
     A process asks, for each parameter in turn, for the distinct parts that its own devices hold
-    and nothing else. A local safetensors file is read at those parts alone; of a bucket, and of a
-    GGUF file, whose blocks are dequantised by the row, a part of the columns costs the whole rows.
-    While parts are copied to devices the next is read, as far as they take no more
-    than `IN_FLIGHT_BYTES` together, so that memory stays near its share of the parameters.
+    and nothing else. Of a local safetensors file those parts alone are read; a bucket, and a GGUF
+    file, whose blocks are dequantised by the row, give whole rows for a part of the columns. While
+    parts are copied to devices the next one is read. Parts on their way take at most
+    `IN_FLIGHT_BYTES`, so that memory stays near the process's share of the parameters.
     """
 
     def __init__(self, cfg: ModelConfig):
@@ -105,7 +108,7 @@ class ReadInParts(abc.ABC):
     def arrays(
         self, shardings: Mapping[str, Sharding], notice: Notice | None
     ) -> dict[str, jax.Array]:
-        """See `Weights`; `notice` is told after every parameter."""
+        """See `Weights`; `notice` is called after each parameter."""
         sizes = {name: 4 * math.prod(spec.shape) for name, spec in self._specs.items()}
         arrays, done = {}, 0
         for name, spec in self._specs.items():
@@ -118,8 +121,9 @@ class ReadInParts(abc.ABC):
 
     def _sharded(self, name: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
         """One parameter: each part read once and copied to all devices here that hold it."""
-        holders: dict[tuple, list[jax.Device]] = {}
+        holders: dict[tuple, list[Any]] = {}
         for device, index in sharding.addressable_devices_indices_map(shape).items():
+            assert index is not None  # every addressable device holds a part
             bounds = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
             holders.setdefault(bounds, []).append(device)
         arrays = []
@@ -133,7 +137,7 @@ class ReadInParts(abc.ABC):
         return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
     def _wait(self, limit: int) -> None:
-        """Until no more than `limit` bytes of host memory are being copied to devices."""
+        """Wait until at most `limit` bytes of host memory are being copied to devices."""
         while sum(size for size, _ in self._in_flight) > limit:
             jax.block_until_ready(self._in_flight.popleft()[1])
 
@@ -142,7 +146,7 @@ class SafetensorsWeights(ReadInParts):
     """The weights of a Hugging Face folder.
 
     Opening one reads headers alone, with one exception: where embeddings are tied and the folder
-    has a head all the same, both matrices are read whole and compared.
+    has a head nevertheless, both matrices are read whole and compared.
 
     Raises:
         UserError: every tensor that is missing, of another shape or of a type that is not
@@ -153,11 +157,11 @@ class SafetensorsWeights(ReadInParts):
     def __init__(self, files: Files, cfg: ModelConfig):
         super().__init__(cfg)
         self._files, self._tensors = files, stored_tensors(files)
-        found = {n: (t.shape, t.kind) for n, t in self._tensors.items() if not _follows(n, cfg)}
+        found = {n: (t.shape, t.kind) for n, t in self._tensors.items() if not _redundant(n, cfg)}
         what = f"the weights in {files.location} do not fit its config.json"
         check_fit(found, hf_names, DTYPES, cfg, what)
         _check_tied_head(self._tensors, files, cfg)
-        self.unused = tuple(name for name in self._tensors if _follows(name, cfg))
+        self.unused = tuple(name for name in self._tensors if _redundant(name, cfg))
 
     def _block(self, name: str, layer: int, rows: slice, columns: slice) -> np.ndarray:
         return read_block(self._files, self._tensors[self._name(name, layer)], rows, columns)
@@ -209,8 +213,9 @@ def check_fit(
     """Raise UserError, which begins with `what`, unless these tensors are those of `cfg`.
 
     `found` has (shape in the file, stored type) by name, `names_of(parameter, layers)` names the
-    tensors of a parameter. Told are those that are missing, of another shape or of a type that is
-    not among `known_kinds`, and those that belong to no parameter: eight, and how many more.
+    tensors of a parameter. The message lists the tensors that are missing, of another shape or of
+    a type that is not among `known_kinds`, and those that belong to no parameter: the first eight,
+    and the number of the others.
     """
     problems, used = [], set()
     for name, spec in param_specs(cfg).items():
@@ -233,13 +238,13 @@ def check_fit(
         raise UserError(f"{what}: {listed}{more}")
 
 
-def _follows(tensor: str, cfg: ModelConfig) -> bool:
-    """Tensors that older checkpoints carry although they follow from others."""
+def _redundant(tensor: str, cfg: ModelConfig) -> bool:
+    """Whether a tensor, as in older checkpoints, can be computed from others."""
     return tensor.endswith("rotary_emb.inv_freq") or (cfg.tied and tensor == "lm_head.weight")
 
 
 def _check_tied_head(tensors: dict[str, StoredTensor], files: Files, cfg: ModelConfig) -> None:
-    """Raise UserError for a head beside a tied embedding that has values of its own."""
+    """Raise UserError for a head that differs from the embedding it is tied to."""
     head, embed = tensors.get("lm_head.weight"), tensors["model.embed_tokens.weight"]
     if head is None or not cfg.tied:
         return
@@ -247,8 +252,8 @@ def _check_tied_head(tensors: dict[str, StoredTensor], files: Files, cfg: ModelC
     step = max(1, COMPARED_BYTES // (cfg.embed * embed.dtype.itemsize))
     for start in range(0, embed.shape[0] if same else 0, step):
         rows = slice(start, min(start + step, embed.shape[0]))
-        blocks = (read_block(files, t, rows, slice(0, cfg.embed)) for t in (head, embed))
-        if not np.array_equal(*(block.view(np.uint8) for block in blocks)):
+        here, there = (read_block(files, t, rows, slice(0, cfg.embed)) for t in (head, embed))
+        if not np.array_equal(here.view(np.uint8), there.view(np.uint8)):
             same = False
             break
     if not same:
@@ -260,7 +265,7 @@ def _check_tied_head(tensors: dict[str, StoredTensor], files: Files, cfg: ModelC
 
 
 def named(state: nnx.State) -> dict[str, Any]:
-    """A decoder's parameters (or what stands in their place) by their declared names."""
+    """A decoder's parameters (or their placeholders) by their declared names."""
     return {".".join(map(str, keys)): v.get_value() for keys, v in state.flat_state()}
 
 
@@ -280,7 +285,7 @@ def shardings_of(cfg: ModelConfig, mesh: Mesh | None) -> dict[str, Sharding]:
         return dict.fromkeys(param_specs(cfg), here)
     check_mesh(cfg, mesh.shape["fsdp"], mesh.shape["tensor"])
 
-    def shape_only(name: str, spec: ParamSpec):
+    def shape_only(name: str, spec: ParamSpec) -> Any:
         return jax.ShapeDtypeStruct(spec.shape, jnp.float32)
 
     return named(param_shardings(nnx.state(Decoder(cfg, shape_only), nnx.Param), mesh))

@@ -1,9 +1,9 @@
-"""The tensors of safetensors files: where each lies, checked before any is read; and their writing.
+"""The tensors of safetensors files: their places, checked before any is read, and their writing.
 
 A file is the length of its header (8 bytes, little-endian), a JSON header that gives each tensor's
 type, shape and byte range, and the bytes (https://github.com/huggingface/safetensors#format). Read
-and written here rather than by the library because a process reads only the part of a tensor that
-its devices hold, from buckets too, and writes a file without having all of it in memory.
+and written here rather than by the library, because a process reads only the part of a tensor that
+its devices hold, from buckets, too, and writes a file without holding all of it in memory.
 """
 
 import json
@@ -90,7 +90,7 @@ def _no_weights(files: Files, present: Iterable[str]) -> str:
     if any(name.endswith((".bin", ".pth", ".pt")) for name in present):
         return f"{message}, but PyTorch pickles; save the model again as safetensors"
     if any(name.endswith(".safetensors") for name in present):
-        return f"{message}, but other .safetensors files; fetch {INDEX} as well, or rename the one"
+        return f"{message}, but other .safetensors files; fetch {INDEX}, or rename the only file"
     return f"{message}; give the folder that holds the weights"
 
 
@@ -115,12 +115,9 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
             f"{name} in {files.location} is damaged or was cut short: {why}; fetch it again"
         )
 
-    size = files.size(name)
-    if size < 8:
-        raise damaged(f"it has {size} bytes")
     length = struct.unpack("<Q", files.read(name, 0, 8))[0]
-    if length > min(size - 8, _LONGEST_HEADER):
-        raise damaged(f"its header says it is {length} bytes long, the file has {size}")
+    if length > _LONGEST_HEADER or not files.has_byte(name, 7 + length):
+        raise damaged(f"its header says it is {length} bytes long, and the file is shorter")
     try:
         text = files.read(name, 8, 8 + length).decode()  # UTF-8 alone, as the library reads it
         header = json.loads(text, object_pairs_hook=_unique)
@@ -137,13 +134,14 @@ def _header(files: Files, name: str) -> dict[str, StoredTensor]:
             raise damaged(f"{what}, has {stop - start} bytes")
         tensors[key] = StoredTensor(name, 8 + length + start, kind, shape)
         end = stop
-    if 8 + length + end != size:
-        raise damaged(f"its tensors end at byte {8 + length + end}, the file has {size}")
+    end += 8 + length
+    if not files.has_byte(name, end - 1) or files.has_byte(name, end):
+        raise damaged(f"its tensors end at byte {end}, and the file does not")
     return tensors
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, which says nothing twice."""
+    """A JSON object without repeated names."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a name occurs twice")
@@ -151,10 +149,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(value: Mapping[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
-    """(kind, shape, start, stop) of a header's entry; raises ValueError for what is no entry."""
+    """(kind, shape, start, stop) of a header's entry; raises ValueError for an invalid one."""
     kind, shape, (start, stop) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-    if not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop)):
-        raise ValueError("a shape or range that is none")
+    if not all(type(n) is int and 0 <= n < 2**62 for n in (*shape, start, stop)):
+        raise ValueError("an invalid shape or range")
     return str(kind), shape, start, stop
 
 
@@ -175,7 +173,7 @@ def read_block(files: Files, tensor: StoredTensor, rows: slice, columns: slice) 
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written: its name, shape and type; its bytes are asked for when due."""
+    """A tensor to be written: its name, shape and type; its values are read when it is written."""
 
     name: str
     shape: tuple[int, ...]
@@ -190,7 +188,7 @@ class NewTensor:
 def shard(tensors: Iterable[NewTensor], limit: int) -> dict[str, list[NewTensor]]:
     """Tensors in files of at most `limit` bytes each, by Hugging Face's file names, in order.
 
-    A tensor larger than the limit has a file of its own.
+    A tensor larger than the limit fills one file.
     """
     groups: list[list[NewTensor]] = [[]]
     filled = 0

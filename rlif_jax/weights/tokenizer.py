@@ -10,13 +10,13 @@ from typing import Any
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig
 
-# Embedding rows beyond the tokenizer's ids that pass as padding: so many, or this share of all.
+# Embedding rows beyond the tokenizer's ids count as padding up to this number or share of all.
 # Qwen2.5-Coder-7B has 399 of 152,064, deepseek-llm-7b 2,385 of 102,400.
 _MOST_PADDING, _MOST_PADDING_SHARE = 1024, 1 / 32
 
-# Decoders tell a text's first token from the following ones, and join the bytes of a character, of
-# which there are at most four. Byte tokens that are named like this are decoded as one run, however
-# long: one wrong byte makes replacement characters of them all.
+# Decoders treat a text's first token unlike the following ones, and join the bytes of a character,
+# at most four. Byte tokens named like this are decoded as one run of any length: one wrong byte
+# turns all of them into replacement characters.
 _CONTEXT = 8
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -24,7 +24,7 @@ _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 def read_tokenizer(folder: Path) -> Any:
     """The transformers tokenizer of a local folder, its padding token set.
 
-    A tokenizer.json is taken as it stands: AutoTokenizer may build another one by the class that
+    A tokenizer.json is used unchanged: AutoTokenizer may build another one by the class that
     tokenizer_config.json names, which for distilled models is often that of another family. Code in
     the folder is never run.
 
@@ -49,8 +49,8 @@ def read_tokenizer(folder: Path) -> Any:
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(
-            f"the tokenizer in {folder} has no end-of-sequence token: no way to stop; name one as "
-            "eos_token in its tokenizer_config.json"
+            f"the tokenizer in {folder} has no end-of-sequence token, so sampling would never "
+            "stop; name one as eos_token in its tokenizer_config.json"
         )
     if tokenizer.pad_token_id is None:  # never matters under the masks
         tokenizer.pad_token = tokenizer.eos_token
@@ -58,9 +58,9 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The text of these ids [T] to the character: all text of the package is decoded here.
+    """The text of these ids [T], character by character: the package decodes all text here.
 
-    Special tokens are written out, since tags of thinking may be special, and programs may hold
+    Special tokens are written out, since thinking tags may be special tokens, and programs may hold
     any of them. The clean-up of spaces, which a tokenizer's files may ask for, rewrites programs
     (`' , '.join`), so it is off.
     """
@@ -70,7 +70,7 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
 
 
 def continuation(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -> str:
-    """The text that `tokens` [T] add to that of `before` [P]: the two texts together are all's.
+    """The text that `tokens` [T] add to that of `before` [P]: both together are the whole text.
 
     A decoder may treat the first token of a text as a beginning, for instance take the space from
     it, so a completion is never decoded alone. Where `before` ends within a character, the whole
@@ -89,7 +89,7 @@ def continuation(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -
 def without_end(tokenizer: Any, tokens: Sequence[int], eos_ids: Collection[int]) -> Sequence[int]:
     """`tokens` [T] without the end-of-sequence and padding tokens that they end with.
 
-    `eos_ids` are the model's; the tokenizer's own are known.
+    `eos_ids` are the model's; those of the tokenizer are added.
     """
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *eos_ids}
     length = len(tokens)
@@ -99,7 +99,7 @@ def without_end(tokenizer: Any, tokens: Sequence[int], eos_ids: Collection[int])
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """tokenizer.json and tokenizer_config.json, in the form that transformers 4 reads as well."""
+    """tokenizer.json and tokenizer_config.json, in the form that transformers 4 reads, too."""
     tokenizer.save_pretrained(str(folder))
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text())
@@ -110,15 +110,15 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def reachable_ids(tokenizer: Any, cfg: ModelConfig, location: str) -> int:
-    """One more than the tokenizer's largest id, which is at most the number of embedding rows.
+    """One more than the tokenizer's largest id; at most the number of embedding rows.
 
     Raises:
-        UserError: ids beyond the embedding, or so few that the tokenizer is another model's.
+        UserError: ids beyond the embedding, or too few ids for a tokenizer of this model.
     """
     ids = 1 + max(tokenizer.get_vocab().values())
     if ids > cfg.vocab_size:
         raise UserError(
-            f"the tokenizer of {location} has ids up to {ids - 1}, but the embedding only "
+            f"the tokenizer of {location} has ids up to {ids - 1}, but the embedding has only "
             f"{cfg.vocab_size} rows; it belongs to another model, or tokens were added without "
             "resizing the embedding"
         )
@@ -131,7 +131,7 @@ def reachable_ids(tokenizer: Any, cfg: ModelConfig, location: str) -> int:
     outside = [i for i in cfg.eos_ids if i >= ids]
     if outside:
         raise UserError(
-            f"eos_token_id {outside[0]} of {location} is none of its tokenizer's {ids} ids; "
+            f"eos_token_id {outside[0]} of {location} is not among its tokenizer's {ids} ids; "
             "correct generation_config.json or config.json"
         )
     return ids

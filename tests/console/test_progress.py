@@ -10,7 +10,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from rlif_jax.console.progress import Progress, evaluation_lines, format_duration
+from rlif_jax.console.progress import Progress, evaluation_lines
+from rlif_jax.console.screen import Screen, format_duration
 
 METRICS = {
     "reward/mean": 0.4119,
@@ -54,7 +55,7 @@ def console(width: int, terminal: bool) -> Console:
 
 def plain_run(width: int = 80) -> list[str]:
     output, clock = console(width, terminal=False), Clock()
-    with Progress(10, 2, output, clock) as progress:
+    with Progress(10, 2, Screen(output), clock) as progress:
         progress.note("resuming [bold] from step 2")
         progress.phase("loading model ...")
         for done in (0, 5, 9):
@@ -99,7 +100,7 @@ def rows_drawn(text: str) -> list[str]:
 
 def live_run(width: int) -> list[str]:
     output, clock = console(width, terminal=True), Clock()
-    with Progress(10, 0, output, clock) as progress:
+    with Progress(10, 0, Screen(output), clock) as progress:
         progress.phase("scoring")
         progress.phase("sampling", 37, 64)
         clock.now += 65

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rlif_jax.config.schema import Config, Data, Eval
+from rlif_jax.config import Config, Data, Eval
 from rlif_jax.console.progress import Progress
+from rlif_jax.console.screen import Screen
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
-from rlif_jax.data.formats.rows import problem_from_row
+from rlif_jax.data.formats.livecodebench import problem_from_row
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import DEFAULT_OPTIONS, encode_prompt
 from rlif_jax.data.selection import errata_filter, select
@@ -123,7 +124,7 @@ def test_evaluation_while_training_uses_the_same_choice(official_set, tiny):
         data = Data(name=official_set, max_prompt_tokens=10_000, keep_errata=keep)
         cfg = replace(Config(), data=data, eval=Eval(samples_per_problem=1, pass_at=1))
         shown = io.StringIO()
-        progress = Progress(1, console=Console(file=shown, width=200))
+        progress = Progress(1, screen=Screen(Console(file=shown, width=200)))
         unseen = held_out_problems(cfg, tiny[2], DEFAULT_OPTIONS, progress)
         chosen[keep] = [problem.id for problem in unseen.problems]
         assert ("left out of" in shown.getvalue()) is not keep

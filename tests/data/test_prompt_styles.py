@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import GOLDENS
 
-from rlif_jax.config.schema import Data, PromptStyle
+from rlif_jax.config import Data, PromptStyle
 from rlif_jax.data.prompt_styles import WHOLE_TEXTS
 from rlif_jax.data.prompts import (
     PromptOptions,
@@ -274,7 +274,7 @@ def test_a_block_in_an_unfinished_thought_is_no_answer(family_tokenizers, thinki
     """The prompt holds the <think>, so the completion alone does not show that it is a thought."""
     tokenizer = family_tokenizers[R1]
     options = PromptOptions.of(Data(thinking=thinking))
-    prompt = pose(tokenizer, STDIN, options).text
+    prompt = pose(tokenizer, STDIN, options)
     submissions = Submissions([STDIN], [prompt], 2, tokenizer, None)
     tokens = [
         np.array([*exact_ids(R1, text), tokenizer.eos_token_id]) for text in (ANSWERED, TRIED)

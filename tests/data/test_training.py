@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlif_jax.config.schema import Data
+from rlif_jax.config import Data
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.sets.named import ProblemSource, problem_source
 from rlif_jax.data.training import (

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from rlif_jax.errors import UserError
-from rlif_jax.evaluation.scores import Estimate, Results, compare
+from rlif_jax.evaluation.scores import Estimate, PerSample, compare
 from rlif_jax.evaluation.scores.paired import FLIPS, sign_flip_p_values
 
 PLATFORMS = ("leetcode", "atcoder", None)
@@ -163,7 +163,7 @@ def test_the_table_and_json():
 
 def test_the_longest_length():
     data = broken(1, "length", [(1 << 31) - 1, 0, 0, 0])
-    assert Results.from_json(data, "a").length[1].tolist() == [(1 << 31) - 1, 0, 0, 0]
+    assert PerSample.from_json(data, "a").length[1].tolist() == [(1 << 31) - 1, 0, 0, 0]
 
 
 def broken(row, key, value):
@@ -177,11 +177,11 @@ BAD_FILES = {
     "problem 0 is 7 and not an object": [{"problems": [7]}],
     r"problem 1 has the id 3,": [broken(1, "id", 3)],
     r"problem 2 \('p2'\) has platform \['x'\]": [broken(2, "platform", ["x"])],
-    r"problem 1 \('p1'\) has correct \[1, 0, 1, 0\], no list of true": [
+    r"problem 1 \('p1'\) has correct \[1, 0, 1, 0\], not a list of true": [
         broken(1, "correct", [1, 0, 1, 0])
     ],
-    r"problem 1 \('p1'\) has length '9', no list of whole": [broken(1, "length", "9")],
-    r"problem 1 \('p1'\) has length \[-?\d+, 1, 1, 1\], no list of whole numbers from 0 to": [
+    r"problem 1 \('p1'\) has length '9', not a list of whole": [broken(1, "length", "9")],
+    r"problem 1 \('p1'\) has length \[-?\d+, 1, 1, 1\], not a list of whole numbers from 0 to": [
         broken(1, "length", [length, 1, 1, 1]) for length in (10**22, 1 << 31, -1)
     ],
     r"problem 1 \('p1'\) has length \[True": [broken(1, "length", [True] * 4)],

@@ -11,7 +11,7 @@ from support.execution.judging import assert_problem
 from test_isolation import row, workplace
 from test_own_attacks import search_for
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

@@ -107,8 +107,8 @@ def test_a_match_is_true_and_no_more_as_in_one_process(run, source):
         ("assert f('ab').group() == 'a'", "has no attribute 'group'"),
         ("assert f('ab')[0] == 'a'", "is not subscriptable"),
         ("import re\nassert isinstance(f('ab'), re.Match)", "failed"),
-        ("assert f(f('ab'))", "an argument cannot be passed on: Match"),
-        ("import re\nassert f(re.match('a', 'a'))", "an argument cannot be passed on: Match"),
+        ("assert f(f('ab'))", "an argument is not plain data: Match"),
+        ("import re\nassert f(re.match('a', 'a'))", "an argument is not plain data: Match"),
     ],
 )
 def test_what_is_not_known_of_a_match(run, source, words):
@@ -145,7 +145,7 @@ def test_what_only_looks_like_a_type_or_a_match_is_refused(name):
     problem = assert_problem("f", "assert (f([1]), True)[1]")
     with Judge(EXECUTION) as judge:
         outcome = judge.submit(problem, f"import re\n{UNTRUE[name]}").result()
-    assert outcome.verdict is WRONG and "returned no plain data" in outcome.detail
+    assert outcome.verdict is WRONG and "returned a value that is not plain data" in outcome.detail
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_a_program_cannot_have_returned_is_not_rebuilt(run, claim):
     """A program that writes its answers itself, before a test that would take anything."""
     problem = assert_problem("f", "assert (f([1]), True)[1]")
     outcome = run(problem, says(claim))
-    assert outcome.verdict is WRONG and "returned what cannot be read" in outcome.detail
+    assert outcome.verdict is WRONG and "returned a value that cannot be read" in outcome.detail
     assert run(problem, says('result [{{"match": []}}]')).passed  # no more than a match does
 
 

@@ -13,7 +13,7 @@ from support.execution.host import below, settles
 from support.execution.judging import stdin_problem
 from support.execution.official import problem_of, read_rows
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

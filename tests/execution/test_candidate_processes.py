@@ -10,7 +10,14 @@ import pytest
 from support.execution.host import settles
 
 from rlif_jax.execution.sandbox import processes
-from rlif_jax.execution.sandbox.processes import LIMITS, PROCESSES, below, children, excess, used_s
+from rlif_jax.execution.sandbox.processes import (
+    LIMITS,
+    PROCESSES,
+    below,
+    children,
+    exceeded_limit,
+    used_s,
+)
 
 MIB = 1 << 20
 
@@ -88,8 +95,8 @@ def test_cpu_time_is_that_of_all_below_and_of_the_dead_that_they_waited_for(proc
         assert settles(lambda: used_s(proc, pid) >= 0.55)
         used = used_s(proc, pid)
         assert used < 0.5 + 0.3 + 0.2 + 0.1
-        assert excess(proc, pid, 1 << 40, used - 0.05) == LIMITS.index("cpu")
-        assert excess(proc, pid, 1 << 40, used + 0.05) == LIMITS.index("")
+        assert exceeded_limit(proc, pid, 1 << 40, used - 0.05) == LIMITS.index("cpu")
+        assert exceeded_limit(proc, pid, 1 << 40, used + 0.05) == LIMITS.index("")
     assert settles(lambda: used_s(proc, pid) == 0.0)
 
 
@@ -102,8 +109,8 @@ def test_memory_is_that_of_all_below_beyond_what_the_loader_has(proc):
         f"for _ in range(2): os.read(r, 1)\n{READY}"
     )
     with started(code) as pid:
-        assert excess(proc, pid, 70 * MIB, 9.0) == LIMITS.index("memory")
-        assert excess(proc, pid, 100 * MIB, 9.0) == LIMITS.index("")
+        assert exceeded_limit(proc, pid, 70 * MIB, 9.0) == LIMITS.index("memory")
+        assert exceeded_limit(proc, pid, 100 * MIB, 9.0) == LIMITS.index("")
         (first, _) = children(proc, pid)
         own = processes.resident(proc, first) - processes.resident(proc, pid)
         assert 30 * MIB < own < 45 * MIB
@@ -115,7 +122,7 @@ def test_processes_are_counted(proc):
     for count, limit in ((PROCESSES, ""), (PROCESSES + 1, "processes")):
         with started(code.format(count)) as pid:
             assert len(children(proc, pid)) == count
-            assert excess(proc, pid, 1 << 40, 9.0) == LIMITS.index(limit)
+            assert exceeded_limit(proc, pid, 1 << 40, 9.0) == LIMITS.index(limit)
 
 
 def test_descriptors_count_as_full_sockets(proc):
@@ -129,13 +136,13 @@ def test_descriptors_count_as_full_sockets(proc):
     for count in (10, 100):
         with started(code.format(count)) as pid:
             (child,) = children(proc, pid)
-            counted[count] = processes.places(proc, child)
-            more = max(0, counted[count] - processes.FREE_PLACES) * processes.SOCKET_BYTES
-            assert excess(proc, pid, more + 20 * MIB, 9.0) == LIMITS.index("")
+            counted[count] = processes.descriptor_slots(proc, child)
+            more = max(0, counted[count] - processes.FREE_DESCRIPTORS) * processes.SOCKET_BYTES
+            assert exceeded_limit(proc, pid, more + 20 * MIB, 9.0) == LIMITS.index("")
             if more:
-                assert excess(proc, pid, more - MIB, 9.0) == LIMITS.index("memory")
+                assert exceeded_limit(proc, pid, more - MIB, 9.0) == LIMITS.index("memory")
     assert counted[10] == 64 < 100 < counted[100]
-    assert settles(lambda: processes.places(proc, child) == 0)
+    assert settles(lambda: processes.descriptor_slots(proc, child) == 0)
 
 
 def test_what_is_gone_is_nothing(proc):
@@ -145,9 +152,9 @@ def test_what_is_gone_is_nothing(proc):
         os._exit(0)
     os.waitpid(child, 0)
     assert below(proc, child) == {}
-    assert processes.resident(proc, child) == processes.places(proc, child) == 0
+    assert processes.resident(proc, child) == processes.descriptor_slots(proc, child) == 0
     with pytest.raises(OSError):
         processes.stat_fields(proc, child)
-    assert excess(proc, child, 0, 0.0) == LIMITS.index("")
+    assert exceeded_limit(proc, child, 0, 0.0) == LIMITS.index("")
     own = processes.stat_fields(proc, os.getpid())
     assert int(own[1]) == os.getppid()

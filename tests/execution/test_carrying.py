@@ -28,7 +28,7 @@ from support.execution.carrying_holders import attributes
 from support.execution.carrying_ways import AT_ONCE, ELSEWHERE, ENCODINGS, LATER, STEPS, WAYS
 from support.execution.judging import stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 
 EXECUTION = config.Execution(workers=2, time_limit_s=6.0, memory_mb=512)
@@ -57,7 +57,7 @@ def thorough():
 
 def promised(judge: Judge) -> set[str]:
     """The sorts of programs that cannot move a bit on this machine, by the judge's own report."""
-    if judge.isolation.get("process_ids", "").startswith("start anew"):
+    if judge.isolation.get("process_ids", "").startswith("restart"):
         return {"object", *SORTS}
     return {"object", "setting"}
 

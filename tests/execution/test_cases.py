@@ -8,7 +8,7 @@ runs the program as a process of its own says.
 import pytest
 from support.execution.official import problem_of, read_rows
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict

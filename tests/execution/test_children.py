@@ -3,7 +3,7 @@
 import pytest
 from support.execution.judging import assert_problem, function_problem, stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Verdict
 
@@ -24,10 +24,10 @@ BURNING = {
     "multiprocessing": "import multiprocessing\n"
     "multiprocessing.get_context('fork').Process(target=burn, daemon=True).start()\n"
     "time.sleep(60)\n",
-    # It is gone before anybody looks, and its parent does not wait: the kernel has the figure.
-    "short": "for _ in range(20):\n    if os.fork() == 0:\n"
+    # It is gone before anybody looks, and nobody collects it: the kernel has the figure.
+    "short": "for _ in range(20):\n    child = os.fork()\n    if child == 0:\n"
     "        while time.process_time() < 0.05: pass\n        os._exit(0)\n"
-    "    time.sleep(0.06)\n",
+    "    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)\n",
 }
 
 

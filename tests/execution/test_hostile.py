@@ -8,7 +8,7 @@ from support.execution.confinement import run_at
 from support.execution.judging import EXECUTION, assert_problem, function_problem, stdin_problem
 from test_isolation import row, workplace
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 
@@ -84,7 +84,7 @@ def test_an_answer_ahead_of_time_is_no_answer(run):
     )
     outcome = run(function_problem("f", ("1", "5"), ("2", "5")), code)
     assert outcome.verdict is Verdict.RUNTIME_ERROR
-    assert outcome.detail.endswith("wrote to the judge's descriptor")
+    assert outcome.detail.endswith("wrote to the judge's file descriptor")
 
 
 def test_no_other_process_can_be_read(run):

@@ -1,4 +1,4 @@
-"""The judge with more and with less to shut programs in, and what a shut-in program can reach."""
+"""The judge on machines that allow more or less of a sandbox, and what a program can reach."""
 
 import contextlib
 import json
@@ -13,10 +13,10 @@ from support.execution.judging import stdin_problem
 from support.execution.official import read_rows
 from support.execution.probes import PROBES
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge, weaknesses
 from rlif_jax.execution.sandbox import seccomp
-from rlif_jax.execution.sandbox.places import package_folders, readable_places
+from rlif_jax.execution.sandbox.paths import package_folders, readable_paths
 from rlif_jax.problem import Verdict
 
 ATTACKS = {
@@ -91,7 +91,7 @@ def session():
 
 
 WITH_NAMESPACES = {
-    "process_ids": "start anew for each test",
+    "process_ids": "restart for each test",
     "namespaces": "user, pid, network, mount, IPC, UTS",
     "files": "a read-only root with one folder in memory",
     "system_calls": "filtered",
@@ -108,17 +108,17 @@ WITHOUT = {
 @pytest.mark.parametrize(
     "level, isolation",
     [
-        ("as it is", WITH_NAMESPACES | {"user": "another" if ROOT else "own namespace"}),
+        ("as it is", WITH_NAMESPACES | {"user": "separate" if ROOT else "own namespace"}),
         ("one user", WITH_NAMESPACES | {"user": "own namespace"}),
         ("a user", WITH_NAMESPACES | {"user": "own namespace"}),
-        ("no namespaces", WITHOUT | {"user": "another" if ROOT else "the judge's"}),
+        ("no namespaces", WITHOUT | {"user": "separate" if ROOT else "the judge's"}),
         ("a user, no namespaces", WITHOUT | {"user": "the judge's"}),
     ],
 )
 def test_the_level_is_reported(session, level, isolation):
     assert session(level)["isolation"] == isolation
     shared = isolation["user"] == "the judge's"
-    why = ["they run as the user of this process"]
+    why = ["they would run as the user of this process"]
     assert session(level)["weaknesses"] == (why if shared else [])
 
 
@@ -165,7 +165,7 @@ def test_too_little_is_refused():
     with workplace(0o755) as folder:
         seen = run_at("a user, no namespaces", folder, {"allow": False, "programs": ASKED})
     assert seen["refused"].startswith(
-        "Candidate programs cannot be shut in on this machine: they run as the user of this "
+        "This machine cannot sandbox candidate programs: they would run as the user of this "
         "process ("
     )
     assert "namespaces: none ([Errno 1] unshare(0x10000000): Operation not perm" in seen["refused"]
@@ -184,7 +184,7 @@ def test_enough_is_not_refused(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_private_temporary_folder_opens_no_files(level):
-    """Another user may not get to it: programs are shut in all the same, or refused."""
+    """Another user may not enter it: programs are sandboxed all the same, or refused."""
     with workplace(0o700) as folder:
         seen = run_at(level, folder, {"allow": False, "programs": [*ASKED, *PROBED]})
     assert "error" not in seen, seen["error"]
@@ -202,9 +202,9 @@ GOOD = WITH_NAMESPACES | {"user": "own namespace"}
     "found, why",
     [
         ({}, []),
-        ({"namespaces": "none (x)", "user": "another", "files": "Landlock"}, []),
+        ({"namespaces": "none (x)", "user": "separate", "files": "Landlock"}, []),
         ({"user": "the judge's"}, ["user of this process"]),
-        ({"system_calls": "open (x)"}, ["system calls are open (x)"]),
+        ({"system_calls": "unfiltered (x)"}, ["system calls would be unfiltered (x)"]),
         ({"network": "open"}, ["network"]),
         ({"files": "open (x)"}, ["files"]),
         ({"user": "the judge's", "network": "open"}, ["user of this process", "network"]),
@@ -347,8 +347,8 @@ def test_the_root_shows_little_and_only_one_folder_can_be_written():
     hidden = ["/home", "/etc/passwd", "/etc/shadow", "/sys", "/var", "/dev/pts", "/dev/mem"]
     hidden += [str(package), str(package.parent), str(Path(__file__)), os.getcwd()]
     shown = {"proc", "outer", "dev", "tmp", "python", "box"}
-    shown |= {Path(place).parts[1] for place in readable_places()}
-    packages = package_folders(readable_places())
+    shown |= {Path(place).parts[1] for place in readable_paths()}
+    packages = package_folders(readable_paths())
     assert packages
     code = (
         "import os\n"

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.execution.judging import EXECUTION, function_problem, stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config, judgeable
 from rlif_jax.errors import UserError
-from rlif_jax.execution import judgeable
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Problem, Test, Verdict
 
@@ -284,9 +283,12 @@ def test_a_long_expected_output_fits(run):
     ("problem", "words"),
     [
         (stdin_problem(), "'stdin' cannot be judged: it has no tests"),
-        (function_problem("", ("1", "1")), "no entry_point"),
-        (function_problem("f", ("1", "abc")), "test 1 has 'abc', which is not JSON"),
-        (function_problem("f", ("1", "1"), ("[", "1")), r"test 2 has '\['"),
+        (function_problem("", ("1", "1")), "no entry_point names it"),
+        (
+            function_problem("f", ("1", "abc")),
+            "test 1 of the function 'f' has 'abc', which is",
+        ),
+        (function_problem("f", ("1", "1"), ("[", "1")), r"test 2 of the function 'f' has '\['"),
         (Problem("kind", "", (Test("", "", "interactive"),)), "kind 'interactive'"),
     ],
 )
@@ -298,7 +300,7 @@ def test_a_problem_that_cannot_be_judged_is_refused(judge, problem, words):
 def test_a_problem_is_checked_once_however_many_programs_come(judge, monkeypatch):
     """Another problem that is equal is another one; so is a later one at the same address."""
     parsed = []
-    monkeypatch.setattr(judgeable, "load_json", lambda text: parsed.append(text))
+    monkeypatch.setattr(judgeable, "json_error", lambda text: parsed.append(text))
 
     def problem():
         return function_problem("f", *((str(n), f"[{n}]") for n in range(50)))
@@ -321,7 +323,9 @@ def test_a_worker_that_is_isolated_otherwise_is_not_used():
     with Judge(EXECUTION) as judge:
         assert judge.submit(SUM, READERS["input"]).result().passed
         judge.isolation = {**judge.isolation, "network": "open"}
-        with pytest.raises(SandboxError, match=r"otherwise isolated: .*network: none"):
+        with pytest.raises(
+            SandboxError, match=r"sandboxed differently \(.*network: none.*network: open"
+        ):
             judge.submit(SUM, READERS["input"]).result()
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from support.execution.judging import assert_problem, function_problem, stdin_problem
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Verdict
 

@@ -11,7 +11,7 @@ from support.execution.own_attacks import CHANNEL, ECHO, FUNCTION, SECRET
 from support.execution.own_harm import HARM
 from support.execution.own_messages import MESSAGES
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.execution.pool import Judge
 
 PR_SET_CHILD_SUBREAPER = 36

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlif_jax.data.formats.detect import problem_from_any
-from rlif_jax.data.formats.rows import row_from_problem
+from rlif_jax.data.formats.livecodebench import row_from_problem
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.errors import UserError
 from rlif_jax.grading.inputs import ProblemFile
@@ -108,7 +108,7 @@ def test_one_problem_in_two_schemas_is_there_twice(tmp_path):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("assert half(4 == 2", "test 2 is no Python"),
+        ("assert half(4 == 2", "test 2 is not Python"),
         ("assert halve(4) == 2", "test 2 never calls 'half'"),
     ],
 )

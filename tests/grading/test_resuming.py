@@ -1,4 +1,4 @@
-"""Grading that goes on after an interruption at any byte, its output file, and what it prints."""
+"""Grading that resumes after an interruption at any byte, its output file, and what it prints."""
 
 import io
 import json
@@ -16,15 +16,17 @@ from support import ROOT
 from support.grading import ECHO, GOOD, Grading, sample
 
 from rlif_jax import grade as grade_module
-from rlif_jax.config.schema import own_limits
+from rlif_jax.config import own_limits
+from rlif_jax.config.processors import own_processors
 from rlif_jax.console.meter import Meter
+from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge, SandboxError
-from rlif_jax.grade import Tally
 from rlif_jax.grading.graded_file import GradedFile, graded_row, skipped_row
 from rlif_jax.grading.inputs import (
     Completion,
 )
+from rlif_jax.grading.tally import Tally
 from rlif_jax.problem import Outcome, Verdict
 
 
@@ -33,7 +35,7 @@ def grading(tmp_path, capsys):
     return Grading(tmp_path, capsys)
 
 
-# ---- going on
+# ---- resuming
 
 
 COMPLETIONS = [Completion("ü", "a", True), Completion("e", "b", True), Completion("ü", None, True)]
@@ -99,6 +101,15 @@ def test_another_file_is_refused_and_kept(tmp_path, change):
     assert path.read_bytes() == content
 
 
+def test_a_file_that_an_older_version_began_is_completed(tmp_path):
+    """It called the verdicts of the tests `results` only; its rows stay as they are."""
+    path = tmp_path / "graded.jsonl"
+    older = {name: value for name, value in ROWS[0].items() if name != "tests"}
+    path.write_text(json.dumps(older) + "\n")
+    assert resumed(path) == (1, 3)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [older, *ROWS[1:]]
+
+
 def test_a_second_run_grades_only_what_is_missing(grading):
     codes = [ECHO, "print(2)", None, ECHO]
     grading.write([GOOD], [{"id": "good", "code": code} for code in codes])
@@ -111,7 +122,7 @@ def test_a_second_run_grades_only_what_is_missing(grading):
         assert grading() == 0
         kept = whole[:cut].rpartition(b"\n")[0]
         assert grading.out.read_bytes().startswith(kept)
-        assert f"going on after row {len(kept.splitlines())}" in grading.shown
+        assert f"resuming after row {len(kept.splitlines())}" in grading.shown
         assert summary in grading.shown
         timeless = [{**row, "seconds": 0} for row in grading.rows]
         assert timeless == [{**row, "seconds": 0} for row in rows]
@@ -131,7 +142,7 @@ def test_results_of_other_programs_are_refused(grading):
     assert grading.out.read_bytes() == before
 
 
-def test_ctrl_c_leaves_a_file_to_go_on_from(grading):
+def test_ctrl_c_leaves_a_file_to_resume_from(grading):
     codes = [f"print(input())  # {i}" for i in range(6)]
     codes.append("while True: pass")
     codes += [f"print({i})" for i in range(3)]
@@ -152,7 +163,7 @@ def test_ctrl_c_leaves_a_file_to_go_on_from(grading):
     run.send_signal(signal.SIGINT)
     shown, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors
-    assert f"stopped; the same command goes on from {grading.out}" in shown
+    assert f"stopped; run the same command to resume from {grading.out}" in shown
     assert errors == ""
     assert grading.column("passed") == [True] * 6
     assert grading("--execution.time-limit-s=0.2") == 0
@@ -215,8 +226,8 @@ def test_one_run_at_a_time(tmp_path):
     GradedFile(path).__exit__(None, None, None)
 
 
-def test_a_full_disk_leaves_a_file_to_go_on_from(tmp_path):
-    """The limit on file sizes stands for the disk: it too cuts a row in the middle."""
+def test_a_full_disk_leaves_whole_rows(tmp_path):
+    """The limit on file sizes stands for the disk: it too takes a part of a row."""
     path = tmp_path / "graded.jsonl"
     line = len(json.dumps(ROWS[0])) + 1
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -229,7 +240,7 @@ def test_a_full_disk_leaves_a_file_to_go_on_from(tmp_path):
                 file.write(ROWS[1])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.stat().st_size == line + 7
+    assert path.stat().st_size == line
     assert resumed(path) == (1, 3)
 
 
@@ -255,7 +266,7 @@ def test_summary_of_two_problems():
 def progress_of(console, seconds_each, total, done=0):
     """What the console shows of `total` rows that take so long each by an injected clock."""
     now, tally = [0.0], Tally()
-    with Meter("grading", "programs", done, total, console, lambda: now[0]) as meter:
+    with Meter(Screen(console), "grading", "programs", done, total, lambda: now[0]) as meter:
         for _ in range(total - done):
             now[0] += seconds_each
             tally.add({"id": "a", "passed": True, "verdict": "passed"})
@@ -291,12 +302,12 @@ def test_a_bar_on_a_terminal():
 def test_unknown_or_bad_flags(grading):
     grading.write([GOOD], [{"id": "good", "code": ECHO}])
     assert grading("--execution.workers=0") == 2
-    assert "execution.workers=0 must be at least 1" in grading.errors
+    assert "--execution.workers 0 must be at least 1" in grading.errors
     assert not grading.out.exists()
     assert grading("--runalltests") == 2
 
 
 def test_default_workers_are_the_processors_of_this_process():
     execution = own_limits()
-    assert execution.workers == len(os.sched_getaffinity(0))
+    assert execution.workers == own_processors()
     assert execution.memory_mb == 1024

@@ -8,7 +8,7 @@ import pytest
 from support import GOLDENS
 from support.tiny_gguf import TINY
 
-from rlif_jax.config.schema import Mesh
+from rlif_jax.config import Mesh
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import param_specs
 from rlif_jax.model.placement import check_mesh

@@ -7,13 +7,19 @@ import pytest
 from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config.schema import Config, Execution, Reward, read_config_file
+from rlif_jax.config import Config, Execution, Reward
+from rlif_jax.config.load import read_config_file
 from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
-from rlif_jax.loss.grpo_loss import group_advantages
+from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.problem import Outcome, Verdict
-from rlif_jax.rewards import combine, known_rewards, needs_all_tests, needs_execution
-from rlif_jax.train import all_tests
+from rlif_jax.rewards import (
+    combine,
+    known_rewards,
+    needs_all_tests,
+    needs_execution,
+    runs_all_tests,
+)
 
 LENGTHS = np.array([4, 1, 2, 3])
 OUTCOMES = tuple(
@@ -152,9 +158,9 @@ def test_which_rewards_read_all_tests(terms, whether):
 
 def test_the_judge_of_a_run_goes_on_when_a_reward_or_the_user_says_so():
     fraction = Config(reward=Reward(terms=(("vote_fraction", 1.0),)))
-    assert all_tests(fraction)
-    assert not all_tests(Config())
-    assert all_tests(Config(execution=Execution(run_all_tests=True)))
+    assert runs_all_tests(fraction)
+    assert not runs_all_tests(Config())
+    assert runs_all_tests(Config(execution=Execution(run_all_tests=True)))
 
 
 def test_a_term_of_the_wrong_shape_is_refused(monkeypatch):

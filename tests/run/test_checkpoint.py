@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlif_jax.config.schema import Optim
+from rlif_jax.config import Optim
 from rlif_jax.errors import UserError
 from rlif_jax.grpo import init_state, make_optimizer
 from rlif_jax.run.checkpoint import Checkpoints
@@ -79,7 +79,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_earlier_checkpoint(tmp_path, tin
         import jax
         from flax import nnx
         from rlif_jax.run.checkpoint import Checkpoints
-        from rlif_jax.config.schema import Optim
+        from rlif_jax.config import Optim
         from rlif_jax.errors import UserError
         from rlif_jax.grpo import init_state, make_optimizer
         from rlif_jax.weights.source import load_model
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, tiny_path):
         import numpy as np
         from flax import nnx
         from rlif_jax.run.checkpoint import Checkpoints
-        from rlif_jax.config.schema import Optim
+        from rlif_jax.config import Optim
         from rlif_jax.errors import UserError
         from rlif_jax.grpo import init_state, make_optimizer
         from rlif_jax.weights.source import load_model

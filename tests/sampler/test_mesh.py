@@ -28,16 +28,16 @@ def test_eight_devices_give_the_same_tokens(tiny, alone, axes, shards):
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, param_shardings(params, mesh))
         synced = graphdef, make_sync(graphdef)(placed), tokenizer
-        programs = sampling(synced, slots=8)
-        got = run(programs, synced, queue(), shape=None)
+        engine = sampling(synced, slots=8)
+        got = run(engine, synced, queue(), shape=None)
         assert flips(got.samples, alone.samples) == 0
         assert_close_stats(got.samples, alone.samples)
         # A prompt is computed once on every shard that has samples of it.
         assert len(PROMPTS) <= got.usage.prefills <= min(shards, G) * len(PROMPTS)
-        assert compiled(programs) == (2, 1, 1)  # prompts of one page, and of three
-        again = run(programs, synced, queue(seed=6), shape=None)
+        assert compiled(engine) == (2, 1, 1)  # prompts of one page, and of three
+        again = run(engine, synced, queue(seed=6), shape=None)
         assert flips(again.samples, got.samples) == 15
-        assert compiled(programs) == (2, 1, 1)
+        assert compiled(engine) == (2, 1, 1)
 
 
 def test_a_mesh_of_one_device_is_that_device(tiny, alone):
@@ -46,7 +46,7 @@ def test_a_mesh_of_one_device_is_that_device(tiny, alone):
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, param_shardings(params, mesh))
         synced = graphdef, make_sync(graphdef)(placed), tokenizer
-        programs = sampling(synced, slots=8)
-        got = run(programs, synced, queue(), shape=None)
+        engine = sampling(synced, slots=8)
+        got = run(engine, synced, queue(), shape=None)
     assert flips(got.samples, alone.samples) == 0
-    assert compiled(programs) == (2, 1, 1)
+    assert compiled(engine) == (2, 1, 1)

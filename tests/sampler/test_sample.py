@@ -1,4 +1,4 @@
-"""Rollouts of the very small model: masks, statistics, keys, streaming, one program per shape."""
+"""Rollouts of the very small model: masks, statistics, keys, callbacks, what is compiled."""
 
 import dataclasses
 
@@ -8,11 +8,9 @@ import pytest
 from flax import nnx
 from support.queues import recompiled
 
-from rlif_jax.batch import Prompts
-from rlif_jax.data.prompts import pad_prompts
 from rlif_jax.errors import UserError
 from rlif_jax.sampler import pool_shape as budget
-from rlif_jax.sampler.engine import Usage
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.scoring import make_score, sequences
@@ -25,14 +23,16 @@ G, C = 4, 40
 
 
 def sampler(tiny, **changes):
-    settings = {"samples_per_prompt": G, "temperature": 0.9, "max_new_tokens": C, "pad_id": 2}
-    settings |= {"batching": BATCHING, "max_prompt_tokens": 8}
-    return make_sample(tiny[0], **{**settings, **changes})
+    engine = {"temperature": 0.9, "batching": BATCHING}
+    engine |= {name: changes.pop(name) for name in engine.keys() & changes}
+    settings = {"samples_per_prompt": G, "max_new_tokens": C, "pad_id": 2}
+    settings |= {"max_prompt_tokens": 8, "prompt_bucket": 8}
+    return make_sample(Engine(tiny[0], **engine), **{**settings, **changes})
 
 
 @pytest.fixture(scope="module")
 def rollout(tiny):
-    return sampler(tiny)(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
+    return sampler(tiny)(tiny[1], PROMPTS, jax.random.key(5))[0]
 
 
 def test_mask_ends_with_the_first_eos(rollout):
@@ -49,8 +49,10 @@ def test_mask_ends_with_the_first_eos(rollout):
 
 
 def test_rows_carry_their_prompts(rollout):
+    assert rollout.prompts.tokens.shape == rollout.prompts.mask.shape == (len(PROMPTS), 8)
+    rows = sequences(rollout)
     for row in range(len(PROMPTS) * G):
-        real = np.asarray(rollout.prompt_tokens)[row][np.asarray(rollout.prompt_mask)[row]]
+        real = np.asarray(rows.tokens)[row, :8][np.asarray(rows.mask)[row, :8]]
         assert real.tolist() == PROMPTS[row // G]
 
 
@@ -69,7 +71,7 @@ def test_temperature_divides_the_logits(tiny):
     """At a temperature near zero every token is the likeliest after what stands before it."""
     graphdef, params, _ = tiny
     cold = sampler(tiny, temperature=1e-4, max_new_tokens=6)
-    rollout = cold(params, pad_prompts(PROMPTS, 2, 8), jax.random.key(0))
+    rollout, _ = cold(params, PROMPTS, jax.random.key(0))
     rows = sequences(rollout)
     model = nnx.merge(graphdef, params)
     logits_BTV = model.logits(rows.tokens, rows.position, rows.mask)
@@ -80,17 +82,16 @@ def test_temperature_divides_the_logits(tiny):
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(tiny, rollout):
-    prompts = pad_prompts(PROMPTS[:1], 2, 8)
-    alone = sampler(tiny)(tiny[1], prompts, jax.random.key(5))
+    alone, _ = sampler(tiny)(tiny[1], PROMPTS[:1], jax.random.key(5))
     assert (np.asarray(alone.tokens) == np.asarray(rollout.tokens)[:G]).all()
-    wider = pad_prompts(PROMPTS, 2, 32)
-    padded = sampler(tiny)(tiny[1], wider, jax.random.key(5))
+    padded, _ = sampler(tiny, prompt_bucket=32)(tiny[1], PROMPTS, jax.random.key(5))
+    assert padded.prompts.tokens.shape == (len(PROMPTS), 32)
     assert (np.asarray(padded.tokens) == np.asarray(rollout.tokens)).all()
 
 
 def test_the_key_decides(tiny, rollout):
-    again = sampler(tiny)(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
-    other = sampler(tiny)(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(6))
+    again, _ = sampler(tiny)(tiny[1], PROMPTS, jax.random.key(5))
+    other, _ = sampler(tiny)(tiny[1], PROMPTS, jax.random.key(6))
     assert (np.asarray(again.tokens) == np.asarray(rollout.tokens)).all()
     assert (np.asarray(other.tokens) != np.asarray(rollout.tokens)).any()
     first = np.asarray(rollout.tokens)[:G]
@@ -108,7 +109,7 @@ def test_finished_rows_come_out_once_and_whole(tiny, rollout):
             assert row not in seen
             seen[row] = row_tokens.tolist()
 
-    sampler(tiny)(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5), rows_finished)
+    sampler(tiny)(tiny[1], PROMPTS, jax.random.key(5), rows_finished)
     tokens, mask = np.asarray(rollout.tokens), np.asarray(rollout.mask)
     assert seen == {r: tokens[r][mask[r]].tolist() for r in range(len(PROMPTS) * G)}
     assert calls > 1  # they come while others go on
@@ -116,26 +117,25 @@ def test_finished_rows_come_out_once_and_whole(tiny, rollout):
 
 def test_the_caller_is_told_after_every_chunk(tiny):
     """Also of those in which no row has ended, for it may want to stop."""
-    usage, told = Usage(), []
+    told = []
     sample = sampler(tiny, batching=dataclasses.replace(BATCHING, chunk=2))
 
     def rows_finished(rows, tokens):
         told.append(len(rows))
 
-    prompts = pad_prompts(PROMPTS[:1], 2, 8)
-    sample(tiny[1], prompts, jax.random.key(5), rows_finished, usage)
+    _, usage = sample(tiny[1], PROMPTS[:1], jax.random.key(5), rows_finished)
     assert len(told) == usage.chunks
     assert 0 in told and sum(told) == G
 
 
 def test_a_mesh_gives_the_same_tokens(tiny, rollout):
     params = tiny[1]
-    prompts = pad_prompts([*PROMPTS, PROMPTS[0]], 2, 8)
-    expected = sampler(tiny)(params, prompts, jax.random.key(5))
+    prompts = [*PROMPTS, PROMPTS[0]]
+    expected, _ = sampler(tiny)(params, prompts, jax.random.key(5))
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, param_shardings(params, mesh))
-        got = sampler(tiny)(placed, prompts, jax.random.key(5))
+        got, _ = sampler(tiny)(placed, prompts, jax.random.key(5))
     assert (np.asarray(got.tokens) == np.asarray(expected.tokens)).all()
     np.testing.assert_allclose(got.stats.entropy, expected.stats.entropy, atol=1e-5)
 
@@ -146,23 +146,14 @@ def test_columns_are_a_multiple_of_the_bucket_that_holds_the_longest(tiny, bucke
     graphdef, params, _ = tiny
     model = nnx.merge(graphdef, params)
     model.cfg = dataclasses.replace(model.cfg, eos_ids=tuple(range(0, 261, 3)))
-    settings = {"max_prompt_tokens": 8, "bucket": bucket, "samples_per_prompt": G}
-    sample = make_sample(
-        nnx.split(model)[0],
-        temperature=0.9,
-        max_new_tokens=C,
-        pad_id=2,
-        batching=BATCHING,
-        **settings,
-    )
-    rollout = sample(params, pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
+    rollout, _ = sampler((nnx.split(model)[0],), bucket=bucket)(params, PROMPTS, jax.random.key(5))
     longest = int(rollout.length.max())
     columns = rollout.tokens.shape[1]
     assert columns == min(C, -(-longest // bucket) * bucket) and longest < 16
     B = len(PROMPTS) * G
     for array in (rollout.mask, *jax.tree.leaves(rollout.stats)):
         assert array.shape == (B, columns)
-    assert rollout.prompt_tokens.shape == (B, 8)
+    assert rollout.prompts.tokens.shape == (len(PROMPTS), 8)
     mask_BC = np.asarray(rollout.mask)
     assert (mask_BC.sum(1) == rollout.length).all()
     assert (np.asarray(rollout.tokens)[~mask_BC] == 2).all()
@@ -171,33 +162,29 @@ def test_columns_are_a_multiple_of_the_bucket_that_holds_the_longest(tiny, bucke
 
 
 def test_an_empty_prompt_is_refused(tiny):
-    prompts = Prompts(tokens=np.full((2, 8), 70, np.int32), mask=np.ones((2, 8), bool))
-    prompts.mask[1] = False
     with pytest.raises(UserError, match="prompt 1 is empty; a model needs at least one token"):
-        sampler(tiny)(tiny[1], prompts, jax.random.key(0))
+        sampler(tiny)(tiny[1], [[70] * 8, []], jax.random.key(0))
 
 
 def test_a_prompt_longer_than_the_cache_is_refused(tiny):
     small = dataclasses.replace(BATCHING, cache_gib=16 / 2**20)  # 8 pages of 2 KiB
     draw = sampler(tiny, batching=small)
     with pytest.raises(UserError, match=r"68 tokens needs 0.0215 MiB .* raise cache_gib"):
-        sampler(tiny, batching=small, max_new_tokens=60)(
-            tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(0)
-        )
-    rollout = draw(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
-    whole = sampler(tiny)(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5))
+        sampler(tiny, batching=small, max_new_tokens=60)(tiny[1], PROMPTS, jax.random.key(0))
+    rollout, _ = draw(tiny[1], PROMPTS, jax.random.key(5))
+    whole, _ = sampler(tiny)(tiny[1], PROMPTS, jax.random.key(5))
     assert (np.asarray(rollout.tokens) == np.asarray(whole.tokens)).all()
 
 
 def test_a_second_rollout_compiles_nothing_however_much_memory_is_free(tiny, caplog, monkeypatch):
     """Of other prompts and lengths; the pool keeps its size when the free memory changes."""
-    draw, usage = sampler(tiny), Usage()
+    draw = sampler(tiny)
     page = 2 * 2 * 2 * 8 * 8 * 4
     monkeypatch.setattr(budget, "_free_bytes", lambda device: 12 * page / 0.8 + 1)
-    draw(tiny[1], pad_prompts(PROMPTS, 2, 8), jax.random.key(5), None, usage)
+    _, usage = draw(tiny[1], PROMPTS, jax.random.key(5))
     assert usage.prefills == len(PROMPTS)
     monkeypatch.setattr(budget, "_free_bytes", lambda device: 10 * page / 0.8 + 1)
-    other = pad_prompts([[80] * 3, [81] * 7, [82]], 2, 8)
+    other = [[80] * 3, [81] * 7, [82]]
     with jax.log_compiles():
         draw(tiny[1], other, jax.random.key(6))
     assert recompiled(caplog.records) == []

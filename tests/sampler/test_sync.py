@@ -99,7 +99,7 @@ def test_a_decode_step_gathers_nothing_over_fsdp(dtype):
         assert after[name].sharding.is_equivalent_to(target, after[name].ndim), name
 
 
-def test_the_same_programs_serve_every_step_and_every_mesh():
+def test_the_same_stages_serve_every_step_and_every_mesh():
     graphdef, params = split(dtype="bfloat16")
     sync = make_sync(graphdef)
     sync(params)

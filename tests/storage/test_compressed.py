@@ -16,7 +16,7 @@ from support.own_rows import own
 
 from rlif_jax.data.findings import check_rows, usable_problems
 from rlif_jax.data.formats.detect import problem_from_any
-from rlif_jax.data.formats.rows import read_lines, read_rows
+from rlif_jax.data.formats.lines import read_lines, read_rows
 from rlif_jax.data.selection import read_pass_rates
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.errors import UserError

@@ -67,7 +67,10 @@ def model(request, bucket, folder, monkeypatch, tmp_path):
 
 def test_names_sizes_and_ranges(model):
     assert model.names() == NAMES
-    assert {name: model.size(name) for name in NAMES} == {n: len(CONTENT[n]) for n in NAMES}
+    for name in NAMES:
+        size = len(CONTENT[name])
+        assert not model.has_byte(name, size) and not model.has_byte(name, size + 1)
+        assert all(model.has_byte(name, at) for at in {0, size // 2, size - 1} if 0 <= at < size)
     read = {name: model.read(name) for name in NAMES}
     assert read == {name: CONTENT[name] for name in NAMES}
     assert model.bytes_read == sum(len(CONTENT[name]) for name in NAMES)
@@ -114,11 +117,13 @@ def test_a_block_of_a_bucket_reads_its_own_rows_only(bucket, monkeypatch, rows, 
 
 
 @pytest.mark.parametrize("size", [1, 2, 4096, 262_144, 262_145, 5_000_001, 1 << 24])
-def test_the_size_of_an_object_is_found_without_reading_it(bucket, size):
+def test_the_end_of_an_object_is_found_by_two_bytes(bucket, size):
     bucket.files["models/tiny/big"] = bytes(size)
     bucket.reads.clear()
-    assert BucketFiles(LOCATION).size("big") == size
-    assert sum(stop - start for _, start, stop in bucket.reads) <= (1 << 18) + 200
+    model = BucketFiles(LOCATION)
+    assert model.has_byte("big", size - 1) and not model.has_byte("big", size)
+    assert bucket.reads == [("models/tiny/big", size - 1, size), ("models/tiny/big", size, size)]
+    assert not model.has_byte("big", 2 * size)
     del bucket.files["models/tiny/big"]
 
 
@@ -138,9 +143,15 @@ def test_what_is_not_there_or_cut_short_is_named(model):
         lambda: model.read(WEIGHTS, size - 2, size + 2),
         lambda: model.block(WEIGHTS, OFFSET, ROWS + 1, ROW_BYTES, slice(5, ROWS + 1), slice(0, 9)),
     ):
-        with pytest.raises(UserError, match=r"weights\.safetensors ends before byte .*truncated"):
+        with pytest.raises(
+            UserError, match=r"weights\.safetensors in .* ends before byte .*fetch it"
+        ):
             act()
-    for act in (model.size, model.read, lambda name: model.block(name, 0, 2, 2)):
+    for act in (
+        lambda name: model.has_byte(name, 0),
+        model.read,
+        lambda name: model.block(name, 0, 2, 2),
+    ):
         with pytest.raises(UserError, match=r"has no file absent\.safetensors"):
             act("absent.safetensors")
         for name in ("../outside", "/etc/passwd", "a/../../b", ""):
@@ -156,7 +167,9 @@ def test_local_copies(bucket, folder, monkeypatch, tmp_path):
     assert tmp_path in copy.parents
     assert {n: (copy / n).read_bytes() for n in names} == {n: CONTENT[n] for n in names}
     assert sum(path.is_file() for path in copy.rglob("*")) == len(names)
+    bucket.reads.clear()
     assert open_files(LOCATION).local_copy(names) == copy
+    assert bucket.reads == []  # metadata alone tells that the copy is current
     monkeypatch.setitem(bucket.files, "models/tiny/config.json", b'{"model_type": "llama"}')
     newer = open_files(LOCATION).local_copy(names)
     assert (newer / "config.json").read_bytes() == b'{"model_type": "llama"}'

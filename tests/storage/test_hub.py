@@ -14,13 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support import ROOT
 from support.servers import HubServer
-from support.tiny import write_problems
 
-from rlif_jax.convert import Arguments, convert
 from rlif_jax.errors import UserError
-from rlif_jax.storage.hub import fetch_hub
+from rlif_jax.weights.hub_model import fetch_model
 
 REPO = "org/tiny-model"
 INDEX = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
@@ -57,9 +54,10 @@ PROGRAM = """
 import json, sys
 from rlif_jax.errors import UserError
 from rlif_jax.storage import hub
+from rlif_jax.weights.hub_model import fetch_model
 hub.SECONDS_BETWEEN_LINES = 0.05
 try:
-    folder = hub.fetch_hub(sys.argv[1])
+    folder = fetch_model(sys.argv[1])
     print(json.dumps({"path": str(folder.path), "revision": folder.revision}))
 except UserError as error:
     print(json.dumps({"error": str(error)}))
@@ -74,7 +72,7 @@ def hub():
 
 @pytest.fixture
 def fetch(hub, tmp_path):
-    """fetch_hub in a new process, since the client reads its environment once."""
+    """fetch_model in a new process, since the client reads its environment once."""
 
     def run(source=f"hf:{REPO}", stderr=subprocess.PIPE, first="", **variables) -> dict:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSF"))}
@@ -286,16 +284,29 @@ MALFORMED = ("foo", "a/b/c", "", "a/b@", "a/", "/b", "a b/c", "a/b@../../x", "a/
 def test_malformed_names(name):
     source = f"hf:{name}"
     with pytest.raises(UserError, match="hf:ORG/NAME@REVISION") as error:
-        fetch_hub(source)
+        fetch_model(source)
     assert repr(source) in str(error.value)
 
 
-def test_plain_lines_in_a_pipe(hub, fetch):
-    go_on = hub.wait["model-1-of-2.safetensors"] = threading.Event()
-    threading.Timer(1.5, go_on.set).start()
-    lines = fetch()["stderr"].splitlines()
+def test_plain_lines_in_a_pipe(hub, fetch, tmp_path):
+    """One file is held back until the line that tells of the others is there."""
+    held = hub.wait["model-1-of-2.safetensors"] = threading.Event()
+    log, arrived = tmp_path / "stderr", f"downloaded 1 of 1 MB of hf:{REPO}"
+
+    def watch() -> None:
+        while arrived not in log.read_text().splitlines() and not held.wait(0.05):
+            pass
+        held.set()
+
+    with log.open("w") as stderr:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        fetch(stderr=stderr)
+        held.set()
+        watcher.join()
+    lines = log.read_text().splitlines()
     assert any(line.startswith(f"downloading hf:{REPO} (1 MB) to ") for line in lines)
-    assert any(line == f"downloaded 1 of 1 MB of hf:{REPO}" for line in lines)
+    assert arrived in lines
     assert not any("%|" in line for line in lines)
     assert "download" not in fetch()["stderr"]
 
@@ -313,35 +324,3 @@ def test_bars_on_a_terminal(fetch):
         pass
     os.close(ours)
     assert b"100%" in shown and b"downloading hf:" not in shown
-
-
-def test_a_run_records_its_commit_and_goes_on_from_it(tiny_path, tmp_path):
-    """Train from the Hub for a step, then go on: the second start asks for the recorded commit."""
-    folder = convert(Arguments(str(tiny_path), str(tmp_path / "model")))
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    home = {"HF_HOME": str(tmp_path / "hf"), "RLIF_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "rlif_jax.train", f"--model.source=hf:{REPO}"]
-    command += [f"--config={ROOT / 'configs' / 'random.py'}", f"--run-dir={tmp_path / 'run'}"]
-    command += [f"--data.name={write_problems(tmp_path / 'adding.jsonl')}", "--eval.every=0"]
-    command += ["--data.prompts-per-step=4", "--sampling.samples-per-prompt=2"]
-    command += ["--sampling.max-new-tokens=8", "--loss.micro-batches=1", "--checkpoint.every=1"]
-
-    def train(steps: int, **variables) -> str:
-        environment = os.environ | home | variables
-        done = subprocess.run(
-            [*command, f"--steps={steps}"], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    with HubServer(REPO, files) as hub:
-        assert f"at commit {hub.commit}" in train(1, HF_ENDPOINT=hub.url)
-        record = json.loads((tmp_path / "run" / "config.json").read_text())
-        assert record["model"] == {"source": f"hf:{REPO}@{hub.commit}", "revision": hub.commit}
-        hub.requests.clear()
-        train(2, HF_ENDPOINT=hub.url)
-        asked = {path for _, path, _ in hub.requests if path.startswith("/api/models")}
-        assert asked == {f"/api/models/{REPO}/revision/{hub.commit}"}
-    printed = train(3, HF_HUB_OFFLINE="1")
-    assert "step 3/3" in printed and "step 1/3" not in printed

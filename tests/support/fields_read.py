@@ -9,8 +9,9 @@ from typing import Any
 import rlif_jax
 
 PACKAGE = Path(rlif_jax.__file__).parent
-PASSED_ON = {str(PACKAGE / "config" / "schema.py"), __file__}
-"""A property of a section reads a field for whoever asks for the property."""
+CONFIG = PACKAGE / "config"
+PASSED_ON = {str(CONFIG / "schema.py"), str(CONFIG / "shared.py"), __file__}
+"""A property or a method of a section reads a field for whoever asks for it."""
 
 
 def leaves(section: Any, prefix: str = "") -> Iterator[str]:
@@ -48,4 +49,4 @@ def _used(frame: Any) -> bool:
     while frame.f_code.co_filename in PASSED_ON:
         frame = frame.f_back
     file = Path(frame.f_code.co_filename)
-    return file.is_relative_to(PACKAGE) and file != PACKAGE / "config" / "validate.py"
+    return file.is_relative_to(PACKAGE) and not file.is_relative_to(CONFIG)

@@ -4,12 +4,19 @@ import json
 from pathlib import Path
 
 PAIR = {"input": "3 4\n", "output": "7\n"}
+CALL = {"input": [[3, 1], True], "output": [1, 3]}
 SUM = "print(sum(map(int, input().split())))"
 
 
 def own(name: str, **fields) -> dict:
     """A good row, with a statement of its own."""
     return {"id": name, "prompt": f"Add the numbers of {name}.", "tests": [PAIR]} | fields
+
+
+def replaced(**fields) -> dict:
+    """A good row with some fields replaced, or left out where they are None."""
+    row = {"id": "sum", "prompt": "Add the numbers.", "tests": [PAIR]} | fields
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def write_rows(folder: Path, *rows: dict | str, name: str = "set.jsonl") -> Path:

@@ -16,7 +16,7 @@ from flax import nnx
 from rlif_jax.batch import TokenStats
 from rlif_jax.kernels.token_stats.api import stats_from_logits
 from rlif_jax.sampler.draw import row_keys
-from rlif_jax.sampler.engine import Sampling, Usage
+from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose
 from rlif_jax.sampler.pool_shape import Batching, PoolShape
 from rlif_jax.sampler.requests import Finished, Request
@@ -50,9 +50,9 @@ def queue(prompts: Sequence[int] = range(5), limit: int = LIMIT, seed: int = 5) 
 
 
 def sampling(tiny, *, temperature=0.9, filters=NO_FILTERS, eos_ids=EOS, stats=True, **batching):
-    """The programs of the very small model; narrowing is off unless asked for."""
+    """The engine of the very small model; narrowing is off unless asked for."""
     settings = Batching(**{"slots": SHAPE.slots, "page": PAGE, "narrow": False, **batching})
-    return Sampling(
+    return Engine(
         tiny[0],
         batching=settings,
         temperature=temperature,
@@ -62,16 +62,16 @@ def sampling(tiny, *, temperature=0.9, filters=NO_FILTERS, eos_ids=EOS, stats=Tr
     )
 
 
-def compiled(programs: Sampling) -> tuple[int, ...]:
-    """For how many shapes each program has been compiled."""
+def compiled(engine: Engine) -> tuple[int, ...]:
+    """For how many shapes each stage has been compiled."""
     names = ("prefill", "admit", "decode_chunk")
-    return tuple(getattr(programs, name)._cache_size() for name in names)
+    return tuple(getattr(engine, name)._cache_size() for name in names)
 
 
 def recompiled(records) -> list[str]:
-    """Programs of a sampler of which a log has it that they were compiled."""
-    programs = re.compile(r"Finished XLA compilation of jit\((prefill|admit|decode_chunk|narrow)\)")
-    return [m[1] for record in records if (m := programs.match(record.getMessage()))]
+    """Stages of a sampler of which a log has it that they were compiled."""
+    stages = re.compile(r"Finished XLA compilation of jit\((prefill|admit|decode_chunk|narrow)\)")
+    return [m[1] for record in records if (m := stages.match(record.getMessage()))]
 
 
 @dataclass
@@ -83,10 +83,10 @@ class Drawn:
     usage: Usage
 
 
-def run(programs: Sampling, tiny, requests, prompts=PROMPTS, shape=SHAPE, stop=None) -> Drawn:
+def run(engine: Engine, tiny, requests, prompts=PROMPTS, shape=SHAPE, stop=None) -> Drawn:
     """Put the requests through; every one of them must come out, and only once."""
     usage = Usage()
-    chunks = list(programs.run(tiny[1], prompts, requests, shape=shape, stop=stop, usage=usage))
+    chunks = list(engine.run(tiny[1], prompts, requests, shape=shape, stop=stop, usage=usage))
     samples = {one.request: one for chunk in chunks for one in chunk}
     arrivals = [[one.request for one in chunk] for chunk in chunks]
     assert sorted(i for arrived in arrivals for i in arrived) == list(range(len(requests)))

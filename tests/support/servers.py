@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -167,29 +168,34 @@ class _BucketHandler(_Handler):
         elif url.path == root:
             self.reply_json(bucket.page(parse_qs(url.query)))
         elif (name := unquote(url.path).removeprefix(f"{root}/")) in bucket.files:
-            self.send_object(name)
+            self.send_object(name, parse_qs(url.query))
         else:
             self.reply_json({"error": {"code": 404, "message": "Not Found"}}, 404)
 
-    def send_object(self, name: str):
+    def send_object(self, name: str, query: dict[str, list[str]]):
         content = self.owner.files[name]
+        if query.get("alt") != ["media"]:
+            self.owner.looks.append(name)
+            self.reply_json(self.owner.metadata(name))
+            return
         start, stop = self.byte_range(len(content)) or (0, len(content))
         if "Range" in self.headers and start >= len(content):
             self.owner.reads.append((name, start, start))
             self.reply(416, headers={"Content-Range": f"bytes */{len(content)}"})
             return
         self.owner.reads.append((name, start, stop))
-        headers = {"x-goog-generation": "1"}
+        headers = {"x-goog-generation": self.owner.generation(name)}
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
         status = 206 if "Range" in self.headers else 200
         self.reply(status, content[start:stop], headers)
 
 
 class BucketServer(_Server):
-    """The JSON API of one bucket: its listing, a few names a page, and ranged media reads.
+    """The JSON API of one bucket: its listing, a few names a page, metadata and ranged media reads.
 
     `status`: what every request is answered with, if not None. `reads`: (name, start, stop) of each
-    media read. `authorization`: the Authorization header of each request, None without one.
+    media read. `looks`: the names whose metadata was asked for. `authorization`: the Authorization
+    header of each request, None without one. An object's generation follows from its content.
     """
 
     handler = _BucketHandler
@@ -198,15 +204,20 @@ class BucketServer(_Server):
         self.name, self.files, self.page_size = name, dict(files), page_size
         self.status: int | None = None
         self.reads: list[tuple[str, int, int]] = []
+        self.looks: list[str] = []
         self.authorization: list[str | None] = []
+
+    def generation(self, name: str) -> str:
+        return str(1 + zlib.crc32(self.files[name]))
+
+    def metadata(self, name: str) -> dict[str, str]:
+        size = str(len(self.files[name]))
+        return {"name": name, "size": size, "generation": self.generation(name)}
 
     def page(self, query: dict[str, list[str]]) -> dict:
         first, last = query.get("startOffset", [""])[0], query.get("endOffset", ["\x7f"])[0]
         names = sorted(name for name in self.files if first <= name < last)
         start = int(query.get("pageToken", ["0"])[0])
         stop = start + self.page_size
-        items = [
-            {"name": name, "size": str(len(self.files[name])), "generation": "1"}
-            for name in names[start:stop]
-        ]
+        items = [self.metadata(name) for name in names[start:stop]]
         return {"items": items, **({"nextPageToken": str(stop)} if stop < len(names) else {})}

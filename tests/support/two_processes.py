@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from rlif_jax.data.prompts import pad_prompts
+from rlif_jax.distributed import from_first, join, least
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
 from rlif_jax.sampler.sampler import Sampler
@@ -33,22 +34,15 @@ BATCHING = Batching(slots=8, page=32, chunk=8, narrow=False)
 def sampled(opened, mesh, narrow: bool) -> dict:
     """The rollout of `make_sample`, and the rows that it told of before, in order."""
     graphdef, params = nnx.split(opened.load("float32", False, mesh))
-    sample = make_sample(
-        graphdef,
-        samples_per_prompt=G,
-        temperature=0.9,
-        max_new_tokens=C,
-        pad_id=2,
-        batching=replace(BATCHING, narrow=narrow),
-    )
+    engine = Engine(graphdef, temperature=0.9, batching=replace(BATCHING, narrow=narrow))
+    sample = make_sample(engine, samples_per_prompt=G, max_new_tokens=C, pad_id=2, prompt_bucket=8)
     told = []
 
     def rows_finished(rows, tokens):
         told.append([rows.tolist(), [one.tolist() for one in tokens]])
 
     params = make_sync(graphdef)(params)
-    prompts, key = pad_prompts(PROMPTS, 2, 8), jax.random.key(5)
-    rollout = whole(sample(params, prompts, key, rows_finished))
+    rollout = whole(sample(params, PROMPTS, jax.random.key(5), rows_finished)[0])
     return {
         "tokens": rollout.tokens.tolist(),
         "mask": rollout.mask.tolist(),
@@ -114,11 +108,11 @@ def free_address() -> str:
 
 
 def main(address: str, rank: str, model: str, out: str) -> None:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, 2, int(rank))
+    assert join(2, int(rank), address) == (rank == "0")
     assert [d.process_index for d in jax.devices()] == [0, 0, 1, 1]
+    agreed = {"first": from_first(np.full(3, int(rank))).tolist(), "least": least(int(rank) + 2.5)}
     with open(out, "w") as file:
-        json.dump(results(open_model(model), make_mesh), file)
+        json.dump(results(open_model(model), make_mesh) | {"agreed": agreed}, file)
 
 
 if __name__ == "__main__":

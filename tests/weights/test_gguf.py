@@ -10,7 +10,8 @@ from support.tiny_gguf import TINY, gguf_tensors, positions, write_gguf
 
 from rlif_jax.errors import UserError
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.weights.gguf import GGUFWeights, open_gguf, read_config
+from rlif_jax.weights.gguf import GGUFWeights, read_config
+from rlif_jax.weights.gguf_header import open_gguf
 from rlif_jax.weights.parameters import shardings_of
 from rlif_jax.weights.source import load_model
 
@@ -166,7 +167,7 @@ def test_damaged_headers_end_in_a_user_error_or_a_model(path, tiny):
         ({"rope_scaling": "yarn"}, r"lacks the metadata llama\.rope\.scaling\.factor"),
         ({"cfg": dataclasses.replace(TINY, heads=0)}, "head_count 0"),
         ({"cfg": dataclasses.replace(TINY, kv_heads=3)}, "4 heads, 3 key/value heads"),
-        ({"cfg": dataclasses.replace(TINY, head_dim=7)}, "heads 7 wide, which do not fit"),
+        ({"cfg": dataclasses.replace(TINY, head_dim=7)}, "heads 7 wide, which do not fit together"),
         ({"cfg": dataclasses.replace(TINY, layers=2**30)}, "block_count 1073741824"),
         ({"cfg": dataclasses.replace(TINY, layers=3)}, r"blk\.2\.attn_norm\.weight is missing"),
     ],
@@ -179,7 +180,7 @@ def test_unsupported_metadata_is_named(path, tiny, written, named):
 
 def test_not_a_gguf_file(path):
     path.write_bytes(b"PK\x03\x04 this is a zip" * 100)
-    with pytest.raises(UserError, match="not a whole GGUF file"):
+    with pytest.raises(UserError, match="not a complete GGUF file"):
         open_gguf(path)
 
 

@@ -15,7 +15,8 @@ from support.tiny_gguf import to_llama_cpp
 
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import RopeScaling
-from rlif_jax.weights.gguf import open_gguf, read_config
+from rlif_jax.weights.gguf import read_config
+from rlif_jax.weights.gguf_header import open_gguf
 
 LLAMA_CPP = {
     "model.embed_tokens": "token_embd",

@@ -7,7 +7,7 @@ from support import GOLDENS
 from support.tiny_gguf import TINY, TOKENS, gguf_tensors, write_gguf
 
 from rlif_jax.errors import UserError
-from rlif_jax.weights.gguf import open_gguf
+from rlif_jax.weights.gguf_header import open_gguf
 from rlif_jax.weights.gguf_tokenizer import read_gguf_tokenizer
 from rlif_jax.weights.tokenizer import decode
 

@@ -32,8 +32,8 @@ def test_unknown_source_says_what_is_supported(source):
 @pytest.mark.parametrize(
     ("source", "named"),
     [
-        ("~no-such-user/model", "is no path"),
-        ("a" * 400, "is no path"),
+        ("~no-such-user/model", "is not a valid path"),
+        ("a" * 400, "is not a valid path"),
         ("Qwen/Qwen3-4B", "write hf:Qwen/Qwen3-4B"),
         (__file__, "it is a file; give its folder"),
         ("s3://bucket/model", "no such folder"),

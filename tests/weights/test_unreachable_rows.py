@@ -8,10 +8,10 @@ from safetensors.numpy import load_file
 from support.changed_folders import TOKENS, change_tensors, words, write_words
 from support.family_folders import family_folder
 
-from rlif_jax.data.prompts import pad_prompts
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.sample import make_sample
-from rlif_jax.scoring import make_score
+from rlif_jax.scoring import make_score, sequences
 from rlif_jax.weights.source import load_model
 
 HEAD = "lm_head.weight"
@@ -34,16 +34,19 @@ def beyond(tmp_path) -> Decoder:
 
 def test_rows_that_no_id_names_are_never_drawn_and_no_part_of_statistics(beyond):
     graphdef, params = nnx.split(beyond)
-    settings = {"samples_per_prompt": 8, "temperature": 0.7, "max_new_tokens": 24, "pad_id": 2}
-    prompts = pad_prompts([[5, 6, 7, 8], [9, 10]], 2, 4)
-    rollout = make_sample(graphdef, **settings)(params, prompts, jax.random.key(0))
+    engine = Engine(graphdef, temperature=0.7)
+    sample = make_sample(engine, samples_per_prompt=8, max_new_tokens=24, pad_id=2)
+    rollout, _ = sample(params, [[5, 6, 7, 8], [9, 10]], jax.random.key(0))
     scored = make_score(graphdef, temperature=0.7)(params, rollout)
     mask_BC, tokens_BC = np.asarray(rollout.mask), np.asarray(rollout.tokens)
     assert tokens_BC.max() < 49 and len(np.unique(tokens_BC[mask_BC])) > 20
-    rows = np.concatenate([rollout.prompt_tokens, rollout.tokens], axis=1)
-    mask = np.concatenate([rollout.prompt_mask, rollout.mask], axis=1)
-    P = rollout.prompt_tokens.shape[1]
-    z_BCV = np.asarray(beyond.logits(rows, None, mask), np.float64)[:, P - 1 : -1, :49] / 0.7
+    rows = sequences(rollout)
+    z_BCV = (
+        np.asarray(beyond.logits(rows.tokens, None, rows.mask), np.float64)[
+            :, rows.prompt - 1 : -1, :49
+        ]
+        / 0.7
+    )
     lse_BC = np.log(np.exp(z_BCV).sum(axis=-1))
     p_BCV = np.exp(z_BCV - lse_BC[..., None])
     top_BCV = np.sort(p_BCV, axis=-1)

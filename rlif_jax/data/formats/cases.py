@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlif_jax.data.formats.rows import check_unicode, function_name
+from rlif_jax.data.formats.fields import check_unicode, function_name, json_value
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Test
 
@@ -28,17 +28,12 @@ def cases_of(value: Any, field: str, private: bool, where: str) -> list[Case]:
     """The cases in a field: {inputs, outputs, fn_name?}, {input, output} with lists, or pairs.
 
     A pair is {input, output}; its function is its `fn_name` or its `metadata.func_name`. The field
-    may also hold the JSON of any of these; null and "" are no cases.
+    may also hold the JSON of any of these; null and "" hold no cases.
 
     Raises UserError when it holds anything else.
     """
     if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{where}: field {field} is not JSON ({error}); it starts with {value[:40]!r}."
-            ) from error
+        value = json_value(value, field, where)
     if value is None or value == "":
         return []
     if isinstance(value, dict):
@@ -64,13 +59,14 @@ def cases_of(value: Any, field: str, private: bool, where: str) -> list[Case]:
 
 def _columns(value: dict[str, Any], field: str, private: bool, where: str) -> list[Case]:
     names = ("inputs", "outputs") if "inputs" in value else ("input", "output")
-    columns = [value.get(name) for name in names]
-    for name, column in zip(names, columns, strict=True):
-        if not isinstance(column, list):
+    columns: list[list] = []
+    for name in names:
+        if not isinstance(column := value.get(name), list):
             raise UserError(
                 f"{where}: {name} of field {field} is {shown(column)}; it must be a list, one "
                 "element per test."
             )
+        columns.append(column)
     if len(columns[0]) != len(columns[1]):
         raise UserError(
             f"{where}: field {field} has {len(columns[0])} {names[0]} and {len(columns[1])} "
@@ -90,8 +86,8 @@ def tests_of(cases: Sequence[Case], where: str) -> tuple[tuple[Test, ...], str |
 
     A program's input or output is a text, or a list of lines. A function's input is the list of its
     arguments and its output the value that is returned, or a list that holds nothing but that
-    value. Nothing in a row of APPS or TACO tells which, so both results are right where the output
-    is a list of one element, as for their own checkers (`testing_util.py` of either).
+    value. A row of APPS or TACO does not say which, so both results are right where the output is
+    a list of one element, as for their own checkers (`testing_util.py` of either).
     LiveCodeBench's form is taken as it is: an input text with one JSON value per line, and the JSON
     of the output.
 

@@ -2,8 +2,8 @@
 
 APPS (https://huggingface.co/datasets/codeparrot/apps): `problem_id`, `question`, `solutions` and
 `input_output` (JSON texts; the latter {inputs, outputs, fn_name?}), `difficulty`, `url`,
-`starter_code`. TACO (https://huggingface.co/datasets/BAAI/TACO) has no id, and `name`, `source`,
-`date`, `time_limit` ("2.0 seconds") besides. code_contests
+`starter_code`. TACO (https://huggingface.co/datasets/BAAI/TACO) lacks the id and adds `name`,
+`source`, `date` and `time_limit` ("2.0 seconds"). code_contests
 (https://huggingface.co/datasets/deepmind/code_contests; contest_problem.proto in
 github.com/google-deepmind/code_contests): `name`, `description`, `public_tests`, `private_tests`
 and `generated_tests` ({input, output}, both lists, or a list of such pairs), `solutions` (programs
@@ -15,17 +15,21 @@ Dataset, iamtarun/code_contest_processed) or in two lists `test_input` and `test
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.formats.cases import Case, cases_of, tests_of
-from rlif_jax.data.formats.fields import id_field, text_field
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import check_unicode, positive_seconds
+from rlif_jax.data.formats.fields import (
+    check_unicode,
+    id_field,
+    json_value,
+    positive_seconds,
+    text_field,
+)
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Problem
 
 STATEMENTS = ("question", "description", "problem")
@@ -57,7 +61,7 @@ def problem_from_contest(
     The id is `id`, `task_id`, "apps/N" for `problem_id` N, the `name` of code_contests after its
     platform, or else a digest of the statement. A contest's time limit holds for each test, though
     it was set for compiled programs; rows without one get `time_limit_s`. `metadata` has the
-    platform, difficulty, date and title that the row tells, and in "solution" the first of its
+    platform, difficulty, date and title of the row, and in "solution" the first of its
     programs that is Python 3.
 
     Raises UserError, with `where`, the row's id, the field and the remedy.
@@ -107,8 +111,7 @@ def _name(row: Mapping[str, Any], statement: str, platform: str, where: str) -> 
         return given
     if given is not None:
         return f"{'apps' if given == row.get('problem_id') else platform or 'contest'}/{given}"
-    # Names of code_contests agree now and then between platforms; those of TACO are no names of
-    # single problems.
+    # Names of code_contests may agree between platforms; those of TACO name several problems.
     if "description" in row and (title := text_field(row, "name", where)):
         return f"{platform}/{title}" if platform else title
     return f"question-{hashlib.sha256(statement.encode()).hexdigest()[:16]}"
@@ -180,12 +183,7 @@ def _solutions(row: Mapping[str, Any], where: str) -> Any:
     value = row.get("solutions") or []
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: field solutions is not JSON ({error}); it starts with {value[:40]!r}."
-        ) from error
+    return json_value(value, "solutions", where)
 
 
 def _programs(value: Any, field: str, where: str) -> list[str]:

@@ -3,10 +3,10 @@
 A row of the release files (github.com/evalplus/humanevalplus_release, mbppplus_release) has the
 arguments of each call in `base_input` and `plus_input`, and no results: what the row's
 `canonical_solution` returns is expected. It runs where the test's source runs, on a copy of the
-arguments, in a namespace of its own, so that no program sees what is expected of it.
+arguments, in a separate namespace, so that no program sees the expected results.
 
 The rules are those of `unsafe_execute` and `_special_oracle.py` in evalplus 0.3.1, written anew:
-equal, or of one type and within rtol 1e-7 and the row's `atol`, which is 1e-6 where the row says 0
+equal, or of one type and within rtol 1e-7 and the row's `atol`, which is 1e-6 where the row has 0
 and a float, or a list or tuple of floats, is expected; a few tasks have rules of their own
 (`_RULES`). Where evalplus 0.3.1 accepts any result of `are_equivalent`, the result must be right or
 True here, as in its earlier versions. `atol` is chosen for each result by itself; in evalplus it
@@ -39,7 +39,7 @@ RELEASES: Mapping[str, tuple[str, str]] = {
 INPUT_FIELDS = ("base_input", "plus_input")
 INPUTS_PER_TEST = 25
 """Calls of one test. EvalPlus gives each call the larger of 1 s and four times the reference's
-time, here a test has a limit: this many calls together leave a slow right program a like time."""
+time; here each test has a limit, which this number of calls makes about as strict."""
 
 _SOURCE = """
 import cmath
@@ -134,9 +134,9 @@ def release_path(name: str) -> Path:
 
 
 def check_release_row(row: Mapping[str, Any], is_function: bool, name: str, where: str) -> None:
-    """Refuse a row that is not of the set `name`, or has the base tests alone, by UserError.
+    """Raise UserError for a row that is not of the set `name` or has only the base tests.
 
-    `is_function` tells whether its prompt is a function to complete, as HumanEval's.
+    `is_function` says whether its prompt is a function to complete, as HumanEval's.
     """
     text = name.partition("@")[0]
     family, source = RELEASES[text]
@@ -145,7 +145,7 @@ def check_release_row(row: Mapping[str, Any], is_function: bool, name: str, wher
     if not plus or is_function != (family == "HumanEval"):
         raise UserError(
             f"{where}: not a row of {family}+, which has more inputs in plus_input or test; use "
-            f"{source}, or name the file as jsonl:PATH to use its rows as what they are."
+            f"{source}, or name the file as jsonl:PATH to use its rows unchecked."
         )
 
 
@@ -205,15 +205,15 @@ def evalplus_tests(
 
     `family`, "HumanEval" or "MBPP", has the rules; `reference` is a whole program.
 
-    Raises UserError, with `where`, the field and the remedy, for inputs that are no arguments, for
-    a bad `atol`, and where there is no reference.
+    Raises UserError, with `where`, the field and the remedy, for invalid arguments, for an invalid
+    `atol`, and for a missing reference.
     """
     if not has_inputs(row):
         return ()
     if not reference.strip():
         raise UserError(
             f"{where}: field {' or '.join(INPUT_FIELDS)} has inputs, and field canonical_solution, "
-            "which tells their results, is missing; add it or remove the row."
+            "which gives their results, is missing; add it or remove the row."
         )
     atol = row.get("atol") or 0
     if type(atol) not in (int, float) or not 0 <= atol < math.inf:
@@ -237,10 +237,10 @@ def evalplus_tests(
     return tuple(tests)
 
 
-def _number(row: Mapping[str, Any]) -> int | None:
-    """The number of an MBPP task, which is 2 or "Mbpp/2"."""
+def _number(row: Mapping[str, Any]) -> int:
+    """The number of an MBPP task, as 2 or "Mbpp/2"; 0 for any other id."""
     match = re.fullmatch(r"(?:mbpp/)?(\d+)", str(row.get("task_id")), re.IGNORECASE)
-    return int(match[1]) if match else None
+    return int(match[1]) if match else 0
 
 
 def _inputs(

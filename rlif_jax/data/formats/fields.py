@@ -1,16 +1,22 @@
-"""Fields of a row of any schema, read so that a bad one is named with its value and the remedy."""
+"""Fields of a row of any schema; errors name the field, its value and the remedy."""
 
+import json
+import keyword
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlif_jax.data.formats.rows import check_unicode, json_field
 from rlif_jax.errors import UserError, shown
+
+DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
+"""Fields that describe a problem, by which scores are broken down and problems are filtered."""
+LONGEST_TIME_LIMIT_S = 86_400.0
 
 
 def text_field(row: Mapping[str, Any], name: str, where: str, required: bool = False) -> str:
     """The text in a field, "" where it is absent or null.
 
-    Raises UserError when it is no text, holds half of a surrogate pair, or is blank and `required`.
+    Raises UserError for any other value, for half of a surrogate pair, and for a blank `required`
+    text.
     """
     value = row.get(name)
     if value is None and not required:
@@ -65,3 +71,66 @@ def id_field(row: Mapping[str, Any], names: Iterable[str], where: str) -> str | 
         check_unicode(str(value), name, where)
         return value
     return None
+
+
+def text_in(value: Any, name: str, where: str) -> str:
+    """The value, which must be text; UserError for any other, and for half of a surrogate pair."""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field {name} is {shown(value)}, not text; write it as text.")
+    check_unicode(value, name, where)
+    return value
+
+
+def function_name(value: Any, what: str, where: str) -> str | None:
+    """The name of the function that tests call, None for stdin; UserError for an invalid name."""
+    return None if value is None else valid_name(value, what, where)
+
+
+def valid_name(value: Any, what: str, where: str) -> str:
+    """The name of a function; UserError for an invalid one."""
+    if isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value):
+        return value
+    raise UserError(
+        f"{where}: {what} {shown(value)}, which is not the name of a function; give the name "
+        "that the tests call, or leave it out for stdin problems."
+    )
+
+
+def positive_seconds(value: Any, what: str, where: str) -> float:
+    """A time limit; UserError when it is not a positive number, or is more than a day."""
+    if type(value) not in (int, float) or not 0 < value <= LONGEST_TIME_LIMIT_S:
+        raise UserError(
+            f"{where}: {what} {shown(value)}, not a positive number of seconds up to a day; "
+            "correct it or leave it out."
+        )
+    return float(value)
+
+
+def check_unicode(text: str, name: str, where: str) -> None:
+    """Raise UserError for half of a surrogate pair: legal in JSON, but neither stored nor piped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: field {name} holds {text[error.start]!a}, half of a surrogate pair, which "
+            "is not a character; replace it."
+        ) from error
+
+
+def json_field(text: str, name: str, kind: type, where: str) -> Any:
+    """The value of type `kind`, list or dict, that a field holds as JSON; UserError otherwise."""
+    value = json_value(text, name, where)
+    if not isinstance(value, kind):
+        wanted = "a list of tests" if kind is list else "an object"
+        raise UserError(f"{where}: field {name} must be {wanted} in JSON, not {shown(value)}.")
+    return value
+
+
+def json_value(text: str, name: str, where: str) -> Any:
+    """The value that a field holds as JSON; UserError when it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{where}: field {name} is not JSON ({error}); it starts with {text[:40]!r}."
+        ) from error

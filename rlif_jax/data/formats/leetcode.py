@@ -15,10 +15,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rlif_jax.data.formats.fields import id_field, text_field
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import function_name, positive_seconds
+from rlif_jax.data.formats.fields import id_field, positive_seconds, text_field, valid_name
 from rlif_jax.errors import UserError
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Problem, Test
 
 _METHOD = re.compile(r"Solution\(\)\.(\w+)")
@@ -49,7 +48,7 @@ def problem_from_leetcode(
     where = f"{where} (id {name!r})"
     entry_point = text_field(row, "entry_point", where, required=True)
     method = _METHOD.fullmatch(entry_point.strip())
-    function = function_name(method[1] if method else entry_point, "field entry_point has", where)
+    function = valid_name(method[1] if method else entry_point, "field entry_point has", where)
     preamble = text_field(row, "prompt", where)
     test = text_field(row, "test", where, required=True)
     _check_plain(test, preamble, where)
@@ -82,24 +81,25 @@ def _statement(row: Mapping[str, Any], where: str) -> tuple[str, str]:
 
 
 def _metadata(row: Mapping[str, Any], preamble: str, where: str) -> dict[str, Any]:
-    meta = row.get("meta") if isinstance(row.get("meta"), dict) else {}
+    meta = row.get("meta")
+    both = {**(meta if isinstance(meta, dict) else {}), **row}
     described: dict[str, Any] = {"platform": "leetcode"}
-    described["difficulty"] = text_field(meta | row, "difficulty", where).lower()
+    described["difficulty"] = text_field(both, "difficulty", where).lower()
     described["contest_date"] = text_field(row, "estimated_date", where)
     for field in ("question_id", "tags"):
-        described[field] = (meta | row).get(field)
+        described[field] = both.get(field)
     if completion := text_field(row, "completion", where):
         described["solution"] = f"{preamble.rstrip()}\n\n{completion}".lstrip("\n")
     return {field: value for field, value in described.items() if value}
 
 
 def _check_plain(test: str, preamble: str, where: str) -> None:
-    """Refuse a test that reaches, in the preamble, a class: its instances are no plain data."""
+    """Refuse a test that reaches, in the preamble, a class: its instances are not plain data."""
     try:
         used, defined = _names(parsed(test)), parsed(preamble).body
     except ValueError as error:
         raise UserError(
-            f"{where}: field test or prompt is no Python: {error}; correct it or remove the row."
+            f"{where}: field test or prompt is not Python: {error}; correct it or remove the row."
         ) from error
     helpers = {
         node.name: node for node in defined if isinstance(node, ast.FunctionDef | ast.ClassDef)
@@ -111,7 +111,7 @@ def _check_plain(test: str, preamble: str, where: str) -> None:
             if isinstance(helpers[helper], ast.ClassDef):
                 raise UserError(
                     f"{where}: its test calls {name} of the field prompt, which needs the class "
-                    f"{helper}; objects of a class are no plain data and cannot be passed to a "
+                    f"{helper}; objects of a class are not plain data and cannot be passed to a "
                     "program in another process, so remove the row."
                 )
             waiting += (_names(helpers[helper]) & set(helpers)) - seen

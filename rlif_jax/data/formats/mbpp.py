@@ -6,19 +6,19 @@ that assert), `challenge_test_list`, and what tests need before them, `test_setu
 `test_imports` (a list of texts). Some copies are one JSON array, as sanitized-mbpp.json; the
 message that refuses one has a command that writes a row in each line.
 
-Rows of evalplus/mbppplus on the Hugging Face Hub have these fields as well, and in `test` the
+Rows of evalplus/mbppplus on the Hugging Face Hub have these fields, too, and in `test` the
 source of one more test, with EvalPlus's inputs and results. EvalPlus's release files have inputs
 in fields of their own (`evalplus.py`), the reference in `canonical_solution`, and a
 `prompt` that is a docstring: the statement and, where there is no `test_list`, an assert or more.
 
-A statement of MBPP often does not name the function. So the prompt goes on as in the paper (Austin
-et al. 2021, arXiv 2108.07732, section 2.1) with "Your code should pass these tests:" and the
-asserts of `test_list`, which are public for that reason; all other tests are private.
+A statement of MBPP often does not name the function. So the prompt continues, as in the paper
+(Austin et al. 2021, arXiv 2108.07732, section 2.1), with "Your code should pass these tests:" and
+the asserts of `test_list`, which are public for that reason; all other tests are private.
 
-Other than in MBPP's own harness, a program and its asserts run in two processes with plain data
-between them (`detect.py` says what that is). So a program fails whose function returns
-a generator, an array or another object, even where the assert makes a list of it; and every program
-fails where an assert calls a class or a second function of the program.
+Unlike in MBPP's own harness, a program and its asserts run in two processes with plain data
+between them (`detect.py` says what that is). So a program fails when its function
+returns a generator, an array or another object, even where the assert makes a list of it, and every
+program fails when an assert calls a class or a second function of the program.
 `python -m rlif_jax.check` names the rows whose own `code` fails.
 """
 
@@ -30,10 +30,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_jax.data.formats.evalplus import evalplus_tests, has_inputs
-from rlif_jax.data.formats.fields import id_field, text_field, texts_field
-from rlif_jax.data.formats.judgeable import parsed
-from rlif_jax.data.formats.rows import function_name, positive_seconds
+from rlif_jax.data.formats.fields import (
+    function_name,
+    id_field,
+    positive_seconds,
+    text_field,
+    texts_field,
+)
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import parsed
 from rlif_jax.problem import Problem, Test
 
 TEST_FIELDS = (
@@ -141,7 +146,7 @@ def _called(test: str, number: int, where: str) -> list[str]:
         tree = parsed(test)
     except ValueError as error:
         raise UserError(
-            f"{where}: field test_list, test {number} is no Python: {error}, in {shown(test)}; "
+            f"{where}: field test_list, test {number} is not Python: {error}, in {shown(test)}; "
             "write statements that assert."
         ) from error
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]

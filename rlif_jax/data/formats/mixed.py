@@ -25,8 +25,13 @@ from typing import Any
 
 from rlif_jax.data.formats.cases import Case, as_json, cases_of, tests_of
 from rlif_jax.data.formats.contest import first_python
-from rlif_jax.data.formats.fields import id_field, text_field
-from rlif_jax.data.formats.rows import json_field, positive_seconds, text_in
+from rlif_jax.data.formats.fields import (
+    id_field,
+    json_field,
+    positive_seconds,
+    text_field,
+    text_in,
+)
 from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem, Test
 
@@ -113,11 +118,11 @@ def _printed(case: Case, test: Test) -> Test:
             return test
         return dataclasses.replace(test, alternatives=(*test.alternatives, as_json(value)))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return test  # the text is no value, or one that JSON has not
+        return test  # not a Python literal, or not expressible in JSON
 
 
 def _from_json(case: Case) -> Case:
-    """A function's case with values where it has their JSON; the case itself where it has not."""
+    """A function's case with values in place of their JSON; any other case unchanged."""
     if case.function is None or not (isinstance(case.input, str) and isinstance(case.output, str)):
         return case
     try:

@@ -16,8 +16,8 @@ _IDLE_OPCODES = ("PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "S
 def unpack(text: str, field: str, where: str) -> str:
     """The text in a packed one; nothing of it is executed or imported.
 
-    Raises UserError, with `where`, the `field` and the remedy, when it is no base64 of zlib data,
-    when it unpacks to more than `LARGEST_BYTES`, and when it is no pickle of one text.
+    Raises UserError, with `where`, the `field` and the remedy, for what is not base64 of zlib data,
+    unpacks to more than `LARGEST_BYTES`, or is not a pickle of one text.
     """
     stream = zlib.decompressobj()
     try:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlif_jax.data.dates import Window, parse_window
-from rlif_jax.data.formats.judgeable import check_judgeable
-from rlif_jax.data.formats.rows import problem_from_row
+from rlif_jax.data.dates import Window, check_contest_date, parse_window
+from rlif_jax.data.formats.livecodebench import only_public_tests, problem_from_row
 from rlif_jax.errors import UserError
+from rlif_jax.judgeable import check_judgeable
 from rlif_jax.problem import Problem
 
 FILES = ("test.jsonl", *(f"test{number}.jsonl" for number in range(2, 7)))
@@ -88,17 +88,18 @@ def parse_name(name: str) -> Selection:
     return Selection(FILES[first - 1 : last], window, location or DEFAULT_LOCATION)
 
 
-def read_release_row(row: Any, where: str) -> tuple[Problem, None]:
-    """The problem of a row of a release file, and no split, for such files have none.
+def read_release_row(row: Any, where: str) -> tuple[Problem, None, str]:
+    """The problem of a row of a release file, its split (None: such files have none), its warning.
 
-    Raises UserError for a row that is not right, whose tests cannot be judged, or without a date.
+    Raises UserError for an invalid row, for tests that cannot be judged, and without a date.
     """
     problem = problem_from_row(row, where)
     place = f"{where} (question_id {problem.id!r})"
     check_judgeable(problem, place)
+    check_contest_date(problem, place)
     if "contest_date" not in problem.metadata:
         raise UserError(
             f"{place}: field contest_date is empty, by which windows are chosen; write the day of "
             "the contest, as 2024-08-01T00:00:00."
         )
-    return problem, None
+    return problem, None, only_public_tests(row)

@@ -8,20 +8,14 @@ from typing import Any
 
 from rlif_jax.data.dates import Window, in_window
 from rlif_jax.data.faults import RowFault, lines_of
-from rlif_jax.data.formats.detect import problem_from_any
+from rlif_jax.data.formats.detect import read_row
 from rlif_jax.data.formats.evalplus import check_release_row, is_evalplus, release_path
+from rlif_jax.data.sets.builder import SPLITS
+from rlif_jax.data.sets.content import Content, Parsed, jsonl_content, listed_content
 from rlif_jax.data.sets.humaneval import humaneval_problems
 from rlif_jax.data.sets.livecodebench import is_livecodebench, parse_name, read_release_row
 from rlif_jax.data.sets.release_files import release_files
-from rlif_jax.data.sets.stored import (
-    SPLITS,
-    BuiltSet,
-    Content,
-    Entry,
-    built_set,
-    jsonl_content,
-    listed_content,
-)
+from rlif_jax.data.sets.stored import BuiltSet, Entry, built_set
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem
 
@@ -31,8 +25,7 @@ DATASETS: Mapping[str, Path] = {"starter": Path(__file__).parent / "starter" / "
 class ProblemSource:
     """Random access to the problems of a set, in the order of its files.
 
-    `name` names it in messages; `skipped` holds a line for each kind of fault of the rows that were
-    left out.
+    `name` names it in messages; `skipped` holds a line for each kind of fault of skipped rows.
     """
 
     def __init__(
@@ -76,12 +69,12 @@ def problem_source(
 
     Names are `starter`, `humaneval`, `humanevalplus@FILE`, `mbppplus@FILE`, `livecodebench` with
     what `livecodebench.parse_name` knows, and `jsonl:PATH`, or a path that ends in .jsonl or
-    .jsonl.gz. Files may be compressed. Of a set whose rows name a split, only the problems of
-    `role` are there; of others all, in either role.
+    .jsonl.gz. Files may be compressed. A set whose rows name a split gives only the problems of
+    `role`; any other set gives all in either role.
 
-    `notice` is told before a large file is built, once of what people should know of its rows, and,
-    with `skip_bad`, of the rows that are left out because they cannot be used, those with equal
-    faults in one line. Without `skip_bad` a set with such rows is refused.
+    `notice` is called before a large file is built, for warnings about its rows, and, with
+    `skip_bad`, for the invalid rows that are skipped, those with equal faults in one line. Without
+    `skip_bad` a set with invalid rows is refused.
 
     Raises UserError for an unknown name or role, a file that is missing or cannot be read, a bad
     row, a repeated id, a set or role without problems, and a cache that cannot be written.
@@ -98,7 +91,7 @@ def problem_source(
             for line in lines_of(part.warnings):
                 notice(f"warning: {line}")
         if skipped:
-            notice(f"{len(faults)} rows of {name} cannot be used and are left out:")
+            notice(f"{len(faults)} rows of {name} are invalid and skipped:")
         for line in skipped:
             notice(line)
     return ProblemSource(
@@ -130,16 +123,16 @@ def _contents(name: str) -> tuple[list[Content], Window | None]:
     )
 
 
-def _read_row(row: Any, where: str) -> tuple[Problem, Any]:
-    problem = problem_from_any(row, where)
-    return problem, row.get("split")
+def _read_row(row: Any, where: str) -> Parsed:
+    problem, warning = read_row(row, where)
+    return problem, row.get("split"), warning
 
 
-def _read_plus_row(name: str, row: Any, where: str) -> tuple[Problem, Any]:
-    problem, split = _read_row(row, where)
+def _read_plus_row(name: str, row: Any, where: str) -> Parsed:
+    problem, split, warning = _read_row(row, where)
     place = f"{where} (id {problem.id!r})"
     check_release_row(row, bool(problem.starter_code), name, place)
-    return problem, split
+    return problem, split, warning
 
 
 def _distinct(
@@ -169,7 +162,7 @@ def _picked(
     role: str,
     window: Window | None,
 ) -> list[tuple[int, int]]:
-    """Those of the picks that are in the role and in the window."""
+    """The picks of the role and the window."""
     entries = [parts[part].entries[record] for part, record in picks]
     splits = {entry.split for entry in entries} - {""}
     if splits and role not in splits:

@@ -28,7 +28,7 @@ _CONFIDENCES = {
     "trajectory_entropy": "mean token probability",
     "trajectory_entropy_sum": "response probability",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.titlesize": 8,
     "axes.labelsize": 7,
@@ -56,12 +56,15 @@ def figure(analysis: Analysis, path: str | Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
 
     rows = math.ceil(len(analysis.rewards) / _COLUMNS)
     with plt.rc_context(_STYLE):
         drawing = plt.figure(figsize=(7.2, 1.75 * rows + 2.9), layout="constrained")
         # Apart, so that the names beside the last panel take no room from the upper columns.
-        upper, lower = drawing.subfigures(2, 1, height_ratios=(1.75 * rows, 2.9))
+        heights = (1.75 * rows, 2.9)
+        (upper,), (lower,) = drawing.subfigures(2, 1, squeeze=False, height_ratios=heights)
         panels = upper.subplots(rows, _COLUMNS, squeeze=False)
         for panel, (name, each) in zip(panels.flat, analysis.rewards.items(), strict=False):
             _distributions(panel, name, each)
@@ -72,11 +75,11 @@ def figure(analysis: Analysis, path: str | Path) -> None:
         samples = analysis.problems * analysis.n
         correct = round(analysis.random.value * samples)
         handles = [
-            plt.Rectangle((0, 0), 1, 1, label=f"{correct} correct", **_look(_CORRECT, None)),
-            plt.Rectangle(
+            Rectangle((0, 0), 1, 1, label=f"{correct} correct", **_look(_CORRECT, None)),
+            Rectangle(
                 (0, 0), 1, 1, label=f"{samples - correct} incorrect", **_look(_INCORRECT, _HATCH)
             ),
-            plt.Line2D([], [], color="0.3", linewidth=1.2, label="means, 95% interval shaded"),
+            Line2D([], [], color="0.3", linewidth=1.2, label="means, 95% interval shaded"),
         ]
         upper.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
         left, middle, right = lower.subplots(1, 3)
@@ -120,7 +123,7 @@ def _distributions(panel: Any, name: str, each: RewardAnalysis) -> None:
     panel.set_yticks([])
     panel.set_ylim(top=1.35 * panel.get_ylim()[1])  # room for the text
     panel.set_xlim(edges[0], edges[-1])
-    if each.rank_biserial is not None:
+    if each.rank_biserial is not None and each.auroc is not None:
         panel.text(
             0.03,
             0.96,
@@ -192,6 +195,7 @@ def _argmax(panel: Any, analysis: Analysis) -> None:
     names = list(analysis.rewards)
     for number, name in enumerate(names):
         best = analysis.rewards[name].argmax_accuracy
+        assert best.low is not None and best.high is not None  # as every score in [0, 1] has
         panel.errorbar(
             best.value,
             number,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-from rlif_jax.batch import Array, Evidence, TokenStats
+from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.rewards.registry import find_reward
 
 INTRINSIC = (
@@ -22,7 +23,7 @@ it orders responses as trajectory_entropy_sum does."""
 
 
 def rewards_of(
-    stats: TokenStats, mask: Array, names: Sequence[str] = INTRINSIC
+    stats: TokenStats, mask: ArrayLike, names: Sequence[str] = INTRINSIC
 ) -> dict[str, np.ndarray]:
     """Each reward of each response, float32 [B], larger is more certain.
 
@@ -31,7 +32,7 @@ def rewards_of(
     evidence = Evidence(
         stats=jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), stats),
         mask=jnp.asarray(mask, bool),
-        truncated=jnp.zeros(len(mask), bool),
+        truncated=jnp.zeros(len(np.asarray(mask)), bool),
         key=jax.random.key(0),
         group_size=1,
     )

@@ -2,7 +2,7 @@
 
 from rlif_jax.evaluation.scores.bootstrap import RESAMPLES, Estimate
 from rlif_jax.evaluation.scores.paired import Comparison, compare
-from rlif_jax.evaluation.scores.results import Results
+from rlif_jax.evaluation.scores.per_sample import PerSample
 from rlif_jax.evaluation.scores.summary import (
     Scores,
     default_ks,
@@ -15,7 +15,7 @@ __all__ = [
     "RESAMPLES",
     "Comparison",
     "Estimate",
-    "Results",
+    "PerSample",
     "Scores",
     "compare",
     "default_ks",

@@ -14,12 +14,12 @@ import numpy as np
 
 from rlif_jax.errors import UserError, shown
 from rlif_jax.evaluation.scores.bootstrap import RESAMPLES, Estimate, mean_estimates
-from rlif_jax.evaluation.scores.results import Results
+from rlif_jax.evaluation.scores.per_sample import PerSample
 from rlif_jax.evaluation.scores.summary import decimals, default_ks, members_of, per_problem
 from rlif_jax.evaluation.scores.table import aligned, labelled
 
 FLIPS = 10_000
-"""Sign patterns of the permutation test; so many or fewer are enumerated, and p is exact."""
+"""Random sign patterns of the permutation test; up to this many are enumerated: p is exact."""
 
 _CHUNK_ENTRIES = 2_000_000
 _TIE = 1e-9  # of the mean difference: what rounding makes of equal sums
@@ -114,8 +114,8 @@ def sign_flip_p_values(difference_PS: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _paired(
-    a: Results, b: Results, names: tuple[str, str], common: bool
-) -> tuple[Results, Results, tuple[int, int]]:
+    a: PerSample, b: PerSample, names: tuple[str, str], common: bool
+) -> tuple[PerSample, PerSample, tuple[int, int]]:
     """Both results on the problems that both have, and how many each has alone.
 
     Raises:
@@ -161,7 +161,7 @@ def compare(
     Raises:
         UserError: a file has another form, the sets differ, or a k is above the samples of one.
     """
-    first, second = (Results.from_json(*each) for each in zip((a, b), names, strict=True))
+    first, second = (PerSample.from_json(*each) for each in zip((a, b), names, strict=True))
     first, second, left_out = _paired(first, second, names, common)
     n = (first.correct.shape[1], second.correct.shape[1])
     ks = default_ks(min(n)) if ks is None else sorted(set(ks))

@@ -148,23 +148,24 @@ def summarise(
     Raises:
         UserError: there is no problem, a k is not between 1 and n, or shapes differ.
     """
-    arrays = [np.asarray(correct, bool), np.asarray(length), np.asarray(truncated, bool)]
-    shape = arrays[0].shape
-    if len(shape) != 2 or arrays[0].size == 0:
+    correct_Pn, length_Pn = np.asarray(correct, bool), np.asarray(length)
+    truncated_Pn = np.asarray(truncated, bool)
+    shape = correct_Pn.shape
+    if len(shape) != 2 or correct_Pn.size == 0:
         raise UserError(
             f"No accuracy can be computed from results of shape {shape}: at least one problem "
             "with one sample is needed. Check the problem set and eval.max_problems."
         )
     lengths = {name: len(values) for name, values in (groups or {}).items()}
-    if {a.shape for a in arrays} != {shape} or set(lengths.values()) - {shape[0]}:
+    if {length_Pn.shape, truncated_Pn.shape} != {shape} or set(lengths.values()) - {shape[0]}:
         raise UserError(
-            f"The results do not belong together: correct {shape}, length {arrays[1].shape}, "
-            f"truncated {arrays[2].shape}, values of groups {lengths}. Give arrays "
+            f"The results do not belong together: correct {shape}, length {length_Pn.shape}, "
+            f"truncated {truncated_Pn.shape}, values of groups {lengths}. Give arrays "
             "[problems, samples] and one value of a group for each problem."
         )
     n = shape[1]
     ks = default_ks(n) if ks is None else sorted(set(ks))
-    values = per_problem(*arrays, ks, f"avg@{n}")
+    values = per_problem(correct_Pn, length_Pn, truncated_Pn, ks, f"avg@{n}")
     names = tuple(values)
     values_PS = np.stack(list(values.values()), axis=1)
     bounded = [name != "length" for name in names]

@@ -1,8 +1,8 @@
 """The source of a test of kind "assert", in a process of its own. Standard library only.
 
-The function's name is bound to a proxy: each call goes as plain data to the judge, who asks the
-program's process and brings its answer. So this process holds the expected values and nothing of
-the program, the program's process the program and nothing of the test.
+The function's name is bound to a proxy: each call goes as plain data to the judge, which asks the
+program's process and returns its answer. So this process holds the expected values and nothing of
+the program; the program's process holds the program and nothing of the test.
 """
 
 import builtins
@@ -16,19 +16,19 @@ from rlif_jax.execution.sandbox.calls import message_of, receive_requests, write
 from rlif_jax.execution.sandbox.preamble import PARSE_ONLY
 
 FILE = "test.py"
-# Where one is raised into a loop or a generator of the source, it would end it like a normal end.
+# Raised inside a loop or a generator of the source, these would look like its normal end.
 ENDING = (StopIteration, StopAsyncIteration)
 NOTE = "__note_failed_assertion__"
 CATCHING = ("Try", "TryStar", "With", "AsyncWith")
 
 
 def serve_test(program: types.CodeType, namespace: dict, name: str, hook) -> None:
-    """Run the test's source; tell the judge how that ended. Never returns.
+    """Run the test's source; report to the judge how it ended. Never returns.
 
     That is "passed"; "failed" for an AssertionError, or "error" for another exception, with
     [line, class, message], and whether the program raised later; "raised" for an exception of the
     program's that nothing caught, with [class, message]; "refused" with the reason when a call
-    cannot be passed on or its answer not be read. `hook` reports a MemoryError, and gives the exit
+    cannot be sent or its answer cannot be read. `hook` reports a MemoryError, and gives the exit
     status.
     """
     calls = _Calls()
@@ -43,15 +43,15 @@ def serve_test(program: types.CodeType, namespace: dict, name: str, hook) -> Non
 
 
 def compile_source(source: str, all_assertions: bool) -> types.CodeType:
-    """Compile a test's source; `all_assertions`: so that it goes on after one that fails.
+    """Compile a test's source; `all_assertions`: so that it continues after one that fails.
 
-    That one counts all the same, and what the program answers to later calls is known, too. But a
-    source that catches anything could tell the difference, and is compiled as it is. Raises what
+    The failed one still counts, and the program's answers to later calls are known, too. A source
+    that catches exceptions could notice the difference, and is compiled as it is. Raises what
     `compile` raises.
     """
     tree = compile(source, FILE, "exec", PARSE_ONLY, dont_inherit=True)
     nodes = [tree] if all_assertions else []
-    for node in nodes:  # it grows
+    for node in nodes:  # the list grows
         for field in node._fields:
             value = getattr(node, field, None)
             nodes += [
@@ -66,7 +66,7 @@ def compile_source(source: str, all_assertions: bool) -> types.CodeType:
 
 
 def _noted(statement):
-    """Return the statement, an assertion as one whose failure is noted."""
+    """Return the statement; an assertion becomes one whose failure is recorded."""
     if type(statement).__name__ != "Assert":
         return statement
     caught = compile(f"try: pass\nexcept AssertionError: {NOTE}()", FILE, "exec", PARSE_ONLY)
@@ -75,7 +75,7 @@ def _noted(statement):
 
 
 class _Calls:
-    """The calls of one test, and what became of them."""
+    """The calls of one test, and how they ended."""
 
     def __init__(self):
         self._requests = receive_requests(os.read)
@@ -84,7 +84,7 @@ class _Calls:
         self._failure: tuple[str, list] | None = None
 
     def proxy(self, name: str):
-        """Return what stands for the program's function of that name."""
+        """Return a function that stands for the program's function of that name."""
 
         def call(*arguments, **keywords):
             return self._call(arguments, keywords)
@@ -96,7 +96,7 @@ class _Calls:
         try:
             question = json.dumps(plain_data.encode([list(arguments), keywords]))
         except (TypeError, ValueError, RecursionError) as error:
-            self.end("refused", f"an argument cannot be passed on: {error}"[:300])
+            self.end("refused", f"an argument is not plain data: {error}"[:300])
         self._say("call", question)
         self._nonce, text = next(self._requests)
         kind, _, answer = text.partition(" ")
@@ -112,7 +112,7 @@ class _Calls:
                 for key, old in keywords.items():
                     _refill(old, new_keywords[key])
         except plain_data.UNREADABLE:
-            self.end("refused", "the function returned what cannot be read")
+            self.end("refused", "the function returned a value that cannot be read")
         if kind != "raised":
             return value
         raised, what = self._raised
@@ -121,19 +121,19 @@ class _Calls:
         raise raised
 
     def note(self) -> None:
-        """Keep the failed assertion that is being handled, if it is the source's first."""
+        """Record the failed assertion that is being handled, if it is the source's first."""
         error = sys.exc_info()[1]
         if error is self._raised[0]:
             raise error
         self._failure = self._failure or _described(error)
 
     def end_by(self, error: BaseException) -> None:
-        """Tell what ended the source, and end the process."""
+        """Report the exception that ended the source, and end the process."""
         raised, what = self._raised
         self.end(*(("raised", what) if error is raised else _described(error)))
 
     def end(self, kind: str, what) -> None:
-        """Tell how the test ended, unless an assertion failed before, and end the process."""
+        """Report how the test ended, or an earlier failed assertion, and end the process."""
         if self._failure is not None:
             failed, first = self._failure
             kind, what = failed, [*first, kind == "raised"]
@@ -145,7 +145,7 @@ class _Calls:
 
 
 def _described(error: BaseException) -> tuple[str, list]:
-    """Say what an exception of the source's own is, and in which of its lines it arose."""
+    """Describe an exception of the source's own, with the line where it arose."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == FILE:
@@ -156,18 +156,18 @@ def _described(error: BaseException) -> tuple[str, list]:
 
 
 def _exception(name: str, message: str) -> Exception:
-    """Return a builtin exception; raises AttributeError or TypeError when it is none."""
+    """Return a builtin exception; raises AttributeError or TypeError for another name."""
     kind = getattr(builtins, name)
     if not issubclass(kind, Exception):
         raise TypeError(name)
     try:
         return kind(message)
-    except TypeError:  # UnicodeDecodeError and its like want more than a message
+    except TypeError:  # UnicodeDecodeError and others need more than a message
         return ValueError(message)
 
 
 def _refill(old, new) -> None:
-    """Give a container that was an argument the contents that the call has left in it."""
+    """Copy into an argument the contents that the call left in its copy."""
     if type(old) is not type(new):
         return
     if type(old) is list:

@@ -1,7 +1,7 @@
 """Calls of a candidate's function, in the candidate's own process. Standard library only.
 
-Everything that runs after the program has been loaded is kept in local names beforehand: the
-program may have replaced any module's.
+Whatever runs after the program was loaded is bound to local names beforehand: the program may have
+replaced the names of any module.
 """
 
 import builtins
@@ -13,7 +13,7 @@ from collections import UserList
 
 from rlif_jax.execution.sandbox import plain_data
 from rlif_jax.execution.sandbox.plain_data import as_number
-from rlif_jax.execution.sandbox.terms import CHANNEL_FD, RECURSION
+from rlif_jax.execution.sandbox.protocol import CHANNEL_FD, RECURSION
 
 BUILTINS = builtins.__dict__.copy()
 
@@ -51,14 +51,14 @@ def serve_plain_calls(
 
     A request is [arguments, keywords] as plain data. The answer is "result" with [value], to which
     the arguments are added where the call has changed them; or "raised", with the name of the
-    nearest builtin exception and the message. What is no `Exception` ends the process, as does
-    MemoryError: `hook` reports it and gives the exit status. `own` are the builtins as they were
+    nearest builtin exception and the message. An exception outside `Exception` ends the process,
+    as does MemoryError: `hook` reports it and gives the exit status. `own` are the builtins from
     before the program could replace them. Never returns.
     """
     leave, send = os._exit, write_all
     requests = receive_requests(os.read)
-    loads, dumps, decode = map(nesting, (json.loads, json.dumps, plain_data.decode))
-    encode, encode_result = map(nesting, (plain_data.encode, plain_data.encode_result))
+    loads, dumps, decode = map(with_deep_recursion, (json.loads, json.dumps, plain_data.decode))
+    encode, encode_result = map(with_deep_recursion, (plain_data.encode, plain_data.encode_result))
     try:
         nonce, text = next(requests)
         exec(program, namespace)
@@ -83,8 +83,8 @@ def serve_plain_calls(
         leave(hook(error))
 
 
-def nesting(work, get=sys.getrecursionlimit, set_to=sys.setrecursionlimit):
-    """Return `work` as a function of one value that may nest deeper than the program's limit."""
+def with_deep_recursion(work, get=sys.getrecursionlimit, set_to=sys.setrecursionlimit):
+    """Return `work` for values that nest deeper than the program's recursion limit."""
 
     def worked(value):
         limit = get()
@@ -98,7 +98,7 @@ def nesting(work, get=sys.getrecursionlimit, set_to=sys.setrecursionlimit):
 
 
 def exception_name(error: Exception, own: dict) -> str:
-    """Return the name of the first class of an exception's that is a builtin one."""
+    """Return the name of the nearest builtin class of an exception."""
     for kind in type(error).__mro__:
         if own.get(kind.__name__) is kind:
             return kind.__name__
@@ -106,7 +106,7 @@ def exception_name(error: Exception, own: dict) -> str:
 
 
 def message_of(error: Exception) -> str:
-    """Return what an exception says, "" when it cannot."""
+    """Return the message of an exception, "" when it has none to give."""
     try:
         return str(error)[:300]
     except Exception:
@@ -149,5 +149,5 @@ def find_function(namespace: dict, name: str):
 
 
 def plain(value):
-    """Return the list that a UserList equals; anything else as it is."""
+    """Return a UserList as a list; anything else unchanged."""
     return list(value) if isinstance(value, UserList) else value

@@ -1,8 +1,8 @@
 """What a loader and its tests get for themselves. Standard library only.
 
-In namespaces that is a pid namespace and a /proc for each program, an empty folder and a first
-process id for each test: all of them new, so that nothing has to be cleared. Elsewhere it is a
-folder that is emptied. Sources: pid_namespaces(7), proc(5), tmpfs(5).
+In namespaces a program gets a new pid namespace and a new /proc, and a test gets a new empty folder
+and process ids from 2 on: nothing has to be cleared. Elsewhere they get a folder that is emptied.
+Sources: pid_namespaces(7), proc(5), tmpfs(5).
 """
 
 import contextlib
@@ -36,14 +36,14 @@ _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 
 
 class Cell:
-    """What both kinds have."""
+    """The base of both kinds of cell."""
 
-    refuse_processes = None
-    """Call it for a process that may have none below it; None where no call can be refused."""
+    forbid_forks = None
+    """Call it in a process that may not fork; None where system calls cannot be filtered."""
 
 
 class NamespaceCell(Cell):
-    """A cell in the namespaces that the zygote has entered as their root.
+    """A cell in the namespaces in which the zygote is root.
 
     `uid`, unless 0, is the user that tests become.
     """
@@ -55,13 +55,13 @@ class NamespaceCell(Cell):
         with contextlib.suppress(OSError):  # a kernel without checkpoints, or a closed /proc/sys
             self._last_pid = os.open(f"{OUTER_PROC}/sys/kernel/ns_last_pid", os.O_WRONLY)
         self.proc = os.open(OUTER_PROC, os.O_RDONLY | os.O_DIRECTORY)
-        # It has to stay mounted for others to be, but need not be seen.
+        # It must stay mounted so that others can be mounted, but need not be visible.
         mount("none", OUTER_PROC, "tmpfs", _READ_ONLY, "mode=555,size=4k")
 
     @property
-    def pids(self) -> str:
-        """What a test can tell from process ids, in words."""
-        return "count on within a program" if self._last_pid is None else "start anew"
+    def process_ids(self) -> str:
+        """How process ids run, in words."""
+        return "increase from test to test" if self._last_pid is None else "restart for each test"
 
     def fork_loader(self) -> int:
         """Fork the first process of a new pid namespace; return its id, 0 in it."""
@@ -75,35 +75,35 @@ class NamespaceCell(Cell):
         return pid
 
     def enter(self) -> None:
-        """In the loader: show it its processes, and to a test no others than the test's own."""
+        """In the loader: mount a /proc that shows a test only its own processes."""
         flags = _READ_ONLY | _NO_SUID | _NO_DEVICES | _NO_EXEC
-        # 4 shows those that may be traced; 2 would show all to whoever is in root's group.
+        # 4 shows the processes that one may trace; 2 would show all to members of root's group.
         mount("proc", "/proc", "proc", flags, "hidepid=4,subset=pid")
 
-    def renewal(self):
-        """In the loader: return what makes the next test find an empty folder and be process 2.
+    def make_reset(self):
+        """In the loader: return a function that prepares an empty folder and process id 2.
 
-        It is called before each test, and touches little (loader.py).
+        It is called before each test, and touches little memory (loader.py).
         """
         chdir, pwrite = os.chdir, os.pwrite
         box, kind, flags = BOX.encode(), b"tmpfs", ctypes.c_ulong(_NO_SUID | _NO_DEVICES)
         options = f"mode=700,size={BOX_BYTES},nr_inodes={BOX_FILES},uid={self._uid},gid={self._uid}"
         options, last_pid, one = options.encode(), self._last_pid, b"1"
 
-        def renew():
-            umount2(box, _MNT_DETACH)  # there is none before the first test
+        def reset():
+            umount2(box, _MNT_DETACH)  # nothing is mounted before the first test
             if mount_now(kind, box, kind, flags, options):
                 raise OSError(f"no file system at {BOX}")
             chdir(box)
             if last_pid is not None:
                 pwrite(last_pid, one, 0)
 
-        return renew
+        return reset
 
-    def confinement(self, shown: bool):
-        """In the loader: return what has a test give up all that sets the loader apart.
+    def make_confine(self, shown: bool):
+        """In the loader: return a function by which a test drops the loader's privileges.
 
-        `shown` says that the test may look into /proc/self.
+        `shown`: the test may read /proc/self.
         """
         uid, setresgid, setresuid = self._uid, os.setresgid, os.setresuid
 
@@ -122,10 +122,10 @@ class NamespaceCell(Cell):
         """In the loader: kill all processes but itself, at once."""
         os.kill(-1, SIGKILL)
 
-    def leave(self) -> None:
+    def clean_up(self) -> None:
         """In the zygote, after the loader and with it its namespace have ended."""
         for place in (b"/proc", BOX.encode()):
-            umount2(place, _MNT_DETACH)  # unless the loader did not get so far
+            umount2(place, _MNT_DETACH)  # fails harmlessly if the loader ended before mounting
 
 
 class FolderCell(Cell):
@@ -142,31 +142,31 @@ class FolderCell(Cell):
         """In the loader: become the parent of all orphans below it."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
-    def renewal(self):
-        """In the loader: return what empties the folder before each test."""
-        return self._renew
+    def make_reset(self):
+        """In the loader: return a function that empties the folder before each test."""
+        return self._reset
 
-    def _renew(self) -> None:
+    def _reset(self) -> None:
         """Empty the folder and reset its attributes, if it has been changed."""
         os.chmod(".", 0o700)
         if not os.listdir(".") and os.stat(".").st_mtime_ns == 0:
             return
-        pid = os.fork()  # what this imports and touches is not for the tests
+        pid = os.fork()  # so that tests do not inherit what this imports and touches
         if pid == 0:
             with contextlib.suppress(BaseException):
                 _empty(".")
                 os._exit(0)
             os._exit(1)
         if os.waitpid(pid, 0)[1]:
-            raise OSError("the folder of programs cannot be emptied")
+            raise OSError("the folder of candidate programs cannot be emptied")
 
-    def confinement(self, shown: bool):
-        """In the loader: return what refuses a test signals to others; `shown` as above."""
+    def make_confine(self, shown: bool):
+        """In the loader: return a function that keeps a test from signalling others."""
 
         def confine():
             if shown:
                 prctl(PR_SET_DUMPABLE, 1)
-            if self.refuse_processes:
+            if self.forbid_forks:
                 seccomp.install(seccomp.program_filter(os.getpid()))
 
         return confine
@@ -174,8 +174,7 @@ class FolderCell(Cell):
     def kill_all(self) -> None:
         """In the loader: kill all processes below it.
 
-        They are stopped first and killed when all are, so that a fork bomb cannot outrun the
-        killing.
+        All are stopped before any is killed, so that a fork bomb cannot outrun this.
         """
         stopped: set[int] = set()
         while new := self._living() - stopped:
@@ -186,14 +185,14 @@ class FolderCell(Cell):
     def _living(self) -> set[int]:
         return {pid for pid, (_, lives) in below(self.proc, os.getpid()).items() if lives}
 
-    def leave(self) -> None:
-        """In the zygote: kill and reap what a loader has left that was ended; empty the folder."""
+    def clean_up(self) -> None:
+        """In the zygote: kill and reap what a killed loader left behind; empty the folder."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
                     self.kill_all()
                     time.sleep(0.001)
-        self._renew()
+        self._reset()
 
 
 def _signal_all(pids: set[int], signum: int) -> None:
@@ -203,10 +202,10 @@ def _signal_all(pids: set[int], signum: int) -> None:
 
 
 def _empty(folder: str) -> None:
-    """Remove what is in a folder, and its attributes; raises OSError when it resists."""
+    """Remove a folder's contents and reset its times; raises OSError when that fails."""
     import shutil
 
-    def insist(remove, path, _):  # the program took permissions away; nothing of it runs
+    def insist(remove, path, _):  # the program removed permissions; none of its processes runs
         for place in (os.path.dirname(path), path):
             os.chmod(place, 0o700)
         remove(path) if remove in (os.unlink, os.rmdir) else shutil.rmtree(path)

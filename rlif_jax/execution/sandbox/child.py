@@ -1,10 +1,10 @@
-"""What a test's process does: confine itself, then run one program.
+"""A test's process: it confines itself, then runs one program. Standard library only.
 
-Standard library only. A program that reads standard input runs once and has nothing but its
-streams. One that defines a function is loaded once and called with one test's arguments after
-another, on a channel. What it writes there, `NONCE KIND JSON`, is a claim of the candidate's own
-process: the judge believes no more than that this value was returned. The source of an assert test
-is run like a program, but never in a program's process nor below the same zygote.
+A program that reads standard input runs once and has only its streams. One that defines a function
+is loaded once and called with one test's arguments after another, on a channel. What it writes
+there, `NONCE KIND JSON`, is a claim: the judge believes only that this value was returned. The
+source of an assert test is run like a program, but never in a program's process nor below the same
+zygote.
 """
 
 import atexit
@@ -22,7 +22,7 @@ import types
 from rlif_jax.execution.sandbox import asserts, isolation
 from rlif_jax.execution.sandbox.calls import serve_calls, serve_plain_calls
 from rlif_jax.execution.sandbox.preamble import PARSE_ONLY, run_preamble
-from rlif_jax.execution.sandbox.terms import CHANNEL_FD, OUT_OF_MEMORY, RECURSION, STARTED
+from rlif_jax.execution.sandbox.protocol import CHANNEL_FD, OUT_OF_MEMORY, RECURSION, STARTED
 
 PRELUDE_MODULES = (  # of LiveCodeBench's import block, in its order
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
@@ -41,7 +41,7 @@ SERVE = {
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 WRAPPED_IN_FUNCTION = re.compile("outside function|at module level|binding for nonlocal")
 REPORTED_FRAMES = 20
-WARM_RUNS = 3  # it specialises what has run twice
+WARM_RUNS = 3  # the interpreter specialises code that has run twice
 WARM_PROGRAM = """
 import sys
 from collections import Counter, defaultdict, deque
@@ -62,10 +62,10 @@ PLAIN_LIMITS = sys.getrecursionlimit(), sys.int_info.default_max_str_digits
 
 
 def load_prelude() -> dict:
-    """Run the import block; return the names that it binds, for use in place of the builtins.
+    """Run the import block; return the names that it binds, to use in place of the builtins.
 
-    It binds all builtins, too. A fork is spared the copy of 600 names into its own namespace, whose
-    reference counts alone would cost it half its time.
+    It binds all builtins, too. So a fork need not copy 600 names into its own namespace, whose
+    reference counts alone would take half its time.
     """
     names: dict = {"__builtins__": builtins.__dict__.copy()}
     exec(compile(PRELUDE, "prelude", "exec", dont_inherit=True), names)
@@ -73,9 +73,9 @@ def load_prelude() -> dict:
 
 
 def prepare() -> dict:
-    """Do once, in the zygote, all that its forks would do alike; return the prelude.
+    """Do once, in the zygote, what every fork would repeat; return the prelude.
 
-    That is much of what a test costs: a fork pays for every page of memory that it touches.
+    A fork pays for every page of memory that it touches, which is much of the cost of a test.
     """
     open_streams()
     builtins.exit = builtins.quit = sys.exit  # as `site` would, but without state
@@ -88,10 +88,10 @@ def prepare() -> dict:
 
 
 def warm_up(prelude: dict) -> None:
-    """Run a program once as a test would, and open the streams anew.
+    """Run a program as a test would, and reopen the streams.
 
-    What the interpreter looks up and specialises at first use is settled by that, and no fork pays
-    for the pages that it would change.
+    The interpreter then looks up and specialises before the forks what it does at first use, and no
+    fork pays for the pages that this changes.
     """
     kept = [os.dup(fd) for fd in range(2)]
     for _ in range(WARM_RUNS):
@@ -110,14 +110,14 @@ def warm_up(prelude: dict) -> None:
 
 
 def new_module(name: str, names: dict) -> dict:
-    """Put an empty module under this name, with `names` for builtins; return its namespace."""
+    """Register an empty module with `names` for builtins; return its namespace."""
     module = sys.modules[name] = types.ModuleType(name)
     vars(module).update(__builtins__=names, __file__="solution.py")
     return vars(module)
 
 
 def function_module(kind: str, prelude: dict) -> dict:
-    """Return the namespace of a function, or of the source of an assert test, as yet empty.
+    """Return an empty namespace for a function, or for the source of an assert test.
 
     Prelude and limits are LiveCodeBench's, whose functions are called by functional tests; a
     program with assert tests gets what a new interpreter has.
@@ -132,8 +132,8 @@ def function_module(kind: str, prelude: dict) -> dict:
 def open_streams() -> None:
     """Open the standard streams as CPython does at start-up under -X utf8, for files and pipes.
 
-    They hold no state until they are used, so that they may be opened before a fork puts the
-    descriptors of its own test in place.
+    They hold no state until they are used, so they can be opened before a fork installs the
+    descriptors of its own test.
     """
     for name, fd, mode, errors in (
         ("stdin", 0, "r", "surrogateescape"),
@@ -153,13 +153,13 @@ def open_streams() -> None:
 
 
 def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
-    """In the loader: return what runs a program in a fork, given its streams.
+    """In the loader: return a function that runs a program in a fork, given its streams.
 
-    All that it needs is at hand, so that it looks up little: each page that it changes is copied.
+    All names are bound beforehand, so that it looks up little: each page that it changes is copied.
     """
-    confine = cell.confinement(job["own_files"])
+    confine = cell.make_confine(job["own_proc"])
     dup2, closerange, setsid = os.dup2, os.closerange, os.setsid
-    leave, run, tidy, files = os._exit, run_main, job["tidy"], isolation.OPEN_FILES
+    leave, run, cleanup, files = os._exit, run_main, job["cleanup"], isolation.OPEN_FILES
 
     def run_test(fds: tuple[int, ...]) -> None:
         stdin, stdout, stderr = fds
@@ -169,33 +169,33 @@ def whole_program(job: dict, program: types.CodeType, cell, prelude: dict):
         closerange(3, files)
         setsid()
         confine()
-        leave(run(program, prelude, tidy))
+        leave(run(program, prelude, cleanup))
 
     return run_test
 
 
 def function(job: dict, preamble: str, program: types.CodeType, cell, prelude: dict):
-    """In the loader: return what loads a function in a fork and serves calls, given a channel.
+    """In the loader: return a function that serves calls in a fork, given a channel.
 
-    The fork has no standard input, and its output goes nowhere but for stderr.
+    The fork has no standard input, and its output is discarded except for stderr.
     """
-    confine, kind, name = cell.confinement(job["own_files"]), job["kind"], job["entry_point"]
+    confine, kind, name = cell.make_confine(job["own_proc"]), job["kind"], job["entry_point"]
 
     def serve(fds: tuple[int, ...]) -> None:
-        channel, stderr = fds  # above the places to be taken, where the loader has its own
+        channel, stderr = fds  # numbers above 3: the loader uses the lower ones
         nothing = os.open(os.devnull, os.O_RDWR)
         for place, fd in enumerate((nothing, nothing, stderr, channel)):
             os.dup2(fd, place)
         os.closerange(CHANNEL_FD + 1, isolation.OPEN_FILES)
         os.setsid()
         confine()
-        if job["lone"] and cell.refuse_processes and cell.refuse_processes():
-            raise OSError("processes cannot be refused")
+        if job["single_process"] and cell.forbid_forks and cell.forbid_forks():
+            raise OSError("the filter that forbids forks could not be installed")
         os.write(CHANNEL_FD, STARTED + b"\n")
         namespace = function_module(kind, prelude)
         if preamble:
             run_preamble(preamble, namespace)
-        for own in ("Solution", name):  # which the program has to define
+        for own in ("Solution", name):  # the program must define these
             namespace.pop(own, None)
         SERVE[kind](program, namespace, name, report_exception)
 
@@ -223,11 +223,11 @@ def compile_program(code: str, kind: str) -> types.CodeType:
     return compile(frame, "solution.py", "exec", dont_inherit=True)
 
 
-def run_main(program: types.CodeType, prelude: dict, tidy: bool) -> int:
+def run_main(program: types.CodeType, prelude: dict, cleanup: bool) -> int:
     """Run a whole program in the module __main__, which nothing else holds; return its exit status.
 
-    Any exit by sys.exit is 0, as it is officially. `tidy` says that its objects may have something
-    to do at the end.
+    Any exit by sys.exit is 0, as it is officially. `cleanup`: its objects may act when they are
+    deleted.
     """
     leave, hook, end = os._exit, report_exception, finish
     try:
@@ -238,11 +238,11 @@ def run_main(program: types.CodeType, prelude: dict, tidy: bool) -> int:
                 print(exit.code, file=sys.stderr)
     except BaseException as error:
         leave(hook(error))
-    return end(tidy)
+    return end(cleanup)
 
 
 def report_exception(error: BaseException, isinstance=isinstance) -> int:
-    """Print what ended the program, as the interpreter would; return the exit status."""
+    """Print the exception that ended the program, as the interpreter would; return the status."""
     status = OUT_OF_MEMORY if isinstance(error, MemoryError) else 1
     with contextlib.suppress(BaseException):
         keep_last_frames(error)
@@ -252,10 +252,10 @@ def report_exception(error: BaseException, isinstance=isinstance) -> int:
 
 
 def keep_last_frames(error: BaseException) -> None:
-    """Cut the tracebacks of an exception, and of those it followed, to their last frames.
+    """Cut the tracebacks of an exception and of its causes to their last frames.
 
     From 3.13 on Python formats each frame in Python, which takes seconds of CPU time for an endless
-    recursion: the program would have run into its time limit.
+    recursion: the program would hit its time limit.
     """
     seen, link = set(), error
     while link is not None and id(link) not in seen:
@@ -269,16 +269,18 @@ def keep_last_frames(error: BaseException) -> None:
         link = link.__context__ if link.__cause__ is None else link.__cause__
 
 
-def finish(tidy: bool) -> int:
+def finish(cleanup: bool) -> int:
     """Do what the interpreter does at a normal end; return the exit status.
 
-    That is: join threads, call atexit functions, drop the program's objects (files write what they
-    hold), which takes a fifth of a small test and is left out unless `tidy`, and flush. It leaves
-    out taking the imported modules apart.
+    It joins threads, calls atexit functions, deletes the program's objects (files write their
+    buffers) and flushes. Deleting takes a fifth of a small test and is skipped unless `cleanup`.
+    Imported modules are not taken apart.
     """
-    if threading := sys.modules.get("threading"):  # not imported by the zygote: forks pay for it
+    if threading := sys.modules.get(
+        "threading"
+    ):  # the zygote does not import it: forks would pay for it
         threading._shutdown()
-    if tidy:
+    if cleanup:
         drop_objects()
     try:
         for stream in (sys.stdout, sys.__stdout__):
@@ -290,7 +292,7 @@ def finish(tidy: bool) -> int:
 
 
 def drop_objects() -> None:
-    """Call atexit functions, flush files, and let all objects of the program go."""
+    """Call atexit functions, flush files, and delete all objects of the program."""
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     with contextlib.suppress(MemoryError):
@@ -302,8 +304,8 @@ def drop_objects() -> None:
 def flush_files() -> None:
     """Flush every open file of the program, text before the bytes below it.
 
-    Garbage collection takes them in any order and may close a file below its buffer. What the
-    zygote had before the fork is frozen and not listed.
+    Garbage collection takes them in any order and may close a file before its buffer is written.
+    Objects from before the fork are frozen and not listed.
     """
     writers = [o for o in gc.get_objects() if issubclass(type(o), WRITERS)]
     for writer in sorted(writers, key=lambda o: not issubclass(type(o), io.TextIOWrapper)):

@@ -1,6 +1,6 @@
 """Landlock, which closes the file system to this process and its forks. Standard library only.
 
-Source: landlock(7). Used where there are no namespaces, which hide files altogether.
+Used without namespaces, which hide files altogether. Source: landlock(7).
 """
 
 import contextlib
@@ -9,11 +9,11 @@ import os
 import struct
 
 from rlif_jax.execution.sandbox.libc import checked, libc
-from rlif_jax.execution.sandbox.places import (
+from rlif_jax.execution.sandbox.paths import (
     DEVICES,
-    opened,
+    open_path,
     package_folders,
-    readable_places,
+    readable_paths,
     split_at,
 )
 
@@ -26,16 +26,16 @@ _FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 
 
 def close_file_system(writable: str, packages: list[str]) -> str:
-    """Leave this process and its forks no files but `writable` and what Python needs to read.
+    """Leave this process and its forks only `writable` and the files that Python reads.
 
-    Returns "" or why the kernel cannot do that. Needs no_new_privs.
+    Returns "", or why the kernel cannot do that. Needs no_new_privs.
     """
     call = libc().syscall
     version = call(_CREATE, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return f"no Landlock: {os.strerror(ctypes.get_errno())}"
     every = sum(rights for since, rights in _RIGHTS.items() if since <= version)
-    places = readable_places()
+    places = readable_paths()
     rules = {place: _READ for place in ("/proc", *packages)}
     for place in places:
         passed, kept = split_at(place, package_folders(places))
@@ -45,8 +45,8 @@ def close_file_system(writable: str, packages: list[str]) -> str:
     try:
         ruleset = checked(call(_CREATE, struct.pack("Q", every), ctypes.c_size_t(8), 0), "landlock")
         for place, rights in rules.items():
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # not to be seen anyway
-                below = opened(place)
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # unreadable anyway
+                below = open_path(place)
                 if not os.path.isdir(place):
                     rights &= _FILE_RIGHTS
                 rule = struct.pack("=Qi", rights & every, below)

@@ -1,13 +1,13 @@
 """The process that stands between the zygote and the tests of one program.
 
 It compiles the program once and forks a process for each test, or for a function, whenever the
-judge asks for one; it collects that process and all that it leaves behind, and passes on what the
-kernel says of them. It runs nothing of the program, and the zygote has the clock.
+judge requests one. It collects that process and all that it leaves behind, and forwards the
+kernel's account of them. It runs nothing of the program; the zygote watches the time.
 
-What it learns of one test must not reach the next through the memory that both are forked from: no
-status and no usage ever becomes a Python object here, they pass from the kernel to the judge in two
-buffers that are wiped. And each page that it touches between two forks is copied: so it does
-little, by system calls whose arguments are made beforehand. Standard library only.
+Nothing about one test may reach the next through the memory that both are forked from. So no status
+and no usage ever becomes a Python object here: they pass from the kernel to the judge in two
+buffers that are wiped. Each page that the loader touches between two forks is copied, so it does
+little, by system calls whose arguments are prepared. Standard library only.
 """
 
 import _socket
@@ -20,7 +20,7 @@ import time
 from rlif_jax.execution.sandbox import asserts, child, isolation
 from rlif_jax.execution.sandbox.libc import wait4
 from rlif_jax.execution.sandbox.preamble import NOT_COMPILED
-from rlif_jax.execution.sandbox.terms import COMPILED, ENDED, LEFT_BEHIND, RUN, STARTED, SYNTAX
+from rlif_jax.execution.sandbox.protocol import COMPILED, ENDED, LEFT_BEHIND, RUN, STARTED, SYNTAX
 
 STREAMS, CHANNEL = struct.Struct("3i"), struct.Struct("2i")  # the descriptors of an order
 WNOHANG = os.WNOHANG
@@ -38,8 +38,8 @@ def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
     isolation.limit_program(job)
     cell.enter()
     channel.send(STARTED)
-    complaints = os.dup(2)
-    os.dup2(os.open("/dev/null", os.O_WRONLY), 2)  # where the compiler warns
+    stderr = os.dup(2)
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 2)  # hides the compiler's warnings
     try:
         if job["kind"] == "test":
             program = asserts.compile_source(code, job["all_assertions"])
@@ -48,7 +48,7 @@ def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
     except NOT_COMPILED as error:
         channel.send(SYNTAX + ascii(str(error))[1:-1][:300].encode())
         os._exit(0)
-    os.dup2(complaints, 2)
+    os.dup2(stderr, 2)
     channel.send(COMPILED)
     if job["kind"] == "stdin":
         run = child.whole_program(job, program, cell, prelude)
@@ -58,21 +58,21 @@ def load(job: dict, fds: list[int], cell, prelude: dict) -> None:
 
 
 def fork_tests(channel: _socket.socket, order: struct.Struct, cell, run, rehearsals: int) -> None:
-    """Fork a process at every order, which runs with the descriptors that came with it."""
-    renew, room, unpack = cell.renewal(), _socket.CMSG_SPACE(order.size), order.unpack
+    """Fork a process at every request; it gets the descriptors that came with the request."""
+    reset, room, unpack = cell.make_reset(), _socket.CMSG_SPACE(order.size), order.unpack
     close, memset = os.close, ctypes.memset
     own, others = (ctypes.create_string_buffer(WAITED_BYTES) for _ in range(2))
     own_usage, others_usage = ctypes.byref(own, 8), ctypes.byref(others, 8)
 
-    def turn(receive, send, fork) -> None:
-        renew()
+    def run_one_test(receive, send, fork) -> None:
+        reset()
         message, ancillary, _, _ = receive(1, room)
         if not message:
             os._exit(0)
         fds = unpack(ancillary[0][2])
         pid = fork()
         if pid == 0:
-            run(fds)  # does not return: that would touch whatever this function holds
+            run(fds)  # does not return: that would touch the objects of this function
         for fd in fds:
             close(fd)
         wait4(pid, own, 0, own_usage)
@@ -88,16 +88,16 @@ def fork_tests(channel: _socket.socket, order: struct.Struct, cell, run, rehears
 
     gc.freeze()
     for _ in range(rehearsals):
-        rehearse(turn, order)
+        rehearse(run_one_test, order)
     while True:
-        turn(channel.recvmsg, channel.sendmsg, os.fork)
+        run_one_test(channel.recvmsg, channel.sendmsg, os.fork)
 
 
-def rehearse(turn, order: struct.Struct) -> None:
-    """Take a turn without a fork, so that the first test finds memory as later ones do."""
+def rehearse(run_one_test, order: struct.Struct) -> None:
+    """Run one turn without a fork, so that the first test finds memory as later ones do."""
     judge, loader = _socket.socketpair()
     fds = order.pack(*(0 for _ in range(order.size // 4)))
     judge.sendmsg([RUN], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-    turn(loader.recvmsg, loader.sendmsg, lambda: -1)
+    run_one_test(loader.recvmsg, loader.sendmsg, lambda: -1)
     judge.close()
     loader.close()

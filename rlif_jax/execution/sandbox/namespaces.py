@@ -1,4 +1,4 @@
-"""Namespaces of its own for a zygote, with a root that shows little. Standard library only.
+"""New namespaces for a zygote, with a root that shows little. Standard library only.
 
 The first process of new user, pid, network, mount, IPC and UTS namespaces sees read-only bind
 mounts of Python's library and the system's shared libraries, and nothing else of this machine.
@@ -21,7 +21,7 @@ from rlif_jax.execution.sandbox.libc import (
     mount,
     prctl,
 )
-from rlif_jax.execution.sandbox.places import DEVICES, opened, package_folders, readable_places
+from rlif_jax.execution.sandbox.paths import DEVICES, open_path, package_folders, readable_paths
 from rlif_jax.execution.sandbox.seccomp import NUMBERS
 
 THIRD_PARTY = "/python"  # where numpy is found
@@ -44,15 +44,15 @@ _LINKS = {
 
 
 def enter_namespaces(other_uid: int, packages: list[str]) -> str:
-    """Become the first process of new namespaces, or say why that cannot be.
+    """Become the first process of new namespaces, or return why that is impossible.
 
-    On success this returns "" in a new process; the process that called stays behind to end with
-    it, and returns only when there are no namespaces, with the reason. `other_uid`, when not 0,
+    On success this returns "" in a new process; the calling process waits for it to end and exits.
+    In the calling process it returns only the reason for a failure. `other_uid`, when not 0,
     is a user of this machine whom root maps to user 1 of the namespace. `packages` are paths that
     programs may import.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    prctl(PR_SET_CHILD_SUBREAPER, 1)  # the first process becomes our child when the middle ends
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # the first process becomes our child when the middle one ends
     middle = os.fork()
     if middle == 0:
         ours.close()
@@ -72,7 +72,7 @@ def enter_namespaces(other_uid: int, packages: list[str]) -> str:
         os._exit(0)
     with contextlib.suppress(ChildProcessError):
         os.wait()
-    return answer.decode(errors="replace") or "the process for them ended"
+    return answer.decode(errors="replace") or "the process that makes them ended"
 
 
 def _map_users(pid: int, other_uid: int) -> str:
@@ -85,7 +85,7 @@ def _map_users(pid: int, other_uid: int) -> str:
                 _write(f"/proc/{pid}/{name}", text + f"1 {other_uid} 1\n")
             return "mapped"
     try:
-        _write(f"/proc/{pid}/setgroups", "deny")  # or an ordinary user may not map groups
+        _write(f"/proc/{pid}/setgroups", "deny")  # without it an ordinary user cannot map groups
         for name, text in maps.items():
             _write(f"/proc/{pid}/{name}", text)
     except OSError as error:
@@ -125,13 +125,13 @@ def _become_first(outer: _socket.socket, packages: list[str]) -> None:
 def _build_root(packages: list[str]) -> None:
     """Replace this mount namespace's root by one that shows only what programs need."""
     mount(None, "/", None, _MS_REC | _MS_PRIVATE)
-    root = "/tmp" if os.path.isdir("/tmp") else "/mnt"  # any folder that nothing below hides
-    places = readable_places()
+    root = "/tmp" if os.path.isdir("/tmp") else "/mnt"  # any folder that no mount below hides
+    places = readable_paths()
     hidden = package_folders(places)
     links = _LINKS | {place: os.readlink(place) for place in places if os.path.islink(place)}
-    sources = {place: opened(place) for place in places if place not in links}
-    sources |= {device: opened(device) for device in DEVICES}
-    sources |= {f"{THIRD_PARTY}/{os.path.basename(p)}": opened(p) for p in packages}
+    sources = {place: open_path(place) for place in places if place not in links}
+    sources |= {device: open_path(device) for device in DEVICES}
+    sources |= {f"{THIRD_PARTY}/{os.path.basename(p)}": open_path(p) for p in packages}
     mount("none", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for place, descriptor in sources.items():
         _bind(f"/proc/self/fd/{descriptor}", root + place)

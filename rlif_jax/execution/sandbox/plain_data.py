@@ -1,10 +1,10 @@
 """Plain data as JSON: what passes between the process of a program and that of a test's source.
 
 Unlike JSON it keeps tuples from lists and sets from both, has keys of any kind, and loses no digit.
-None, booleans, floats, texts and lists stand for themselves, integers too while they are short; all
-else is an object of one member, {"tuple": [...]}. What is rebuilt consists of values of builtin
-types, of these types themselves and at most one `Match`, so that no code of a program is ever
-asked. Standard library only.
+None, booleans, floats, texts and lists stand for themselves, integers too while they are short;
+everything else is an object of one member, {"tuple": [...]}. Decoded values are of builtin types,
+or are these types themselves, or one `Match`, so that no code of a program ever runs. Standard
+library only.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections import UserList
 from decimal import Decimal
 from fractions import Fraction
 
-# What `decode` raises for a tree that is none of `encode`'s.
+# What `decode` raises for a tree that `encode` did not make.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _ITSELF = (type(None), bool, float, str)
 _SHORT = 1 << 63
@@ -26,7 +26,7 @@ _MATCH = re.Match  # as it was before a program could replace it
 
 
 class Match:
-    """A match of `re` that a program returned: true and equal to itself alone, nothing more."""
+    """A match of `re` that a program returned: true, and equal only to itself."""
 
     __slots__ = ()
 
@@ -36,8 +36,8 @@ def encode(value):
 
     An instance of a subclass (Counter, namedtuple, IntEnum) counts as its builtin base, a UserList
     as a list, and an exact number of another kind (Fraction, numpy's scalars) as the int or float
-    that it equals, as in functional tests. A type of plain data goes by its name, if it is that
-    very type. Raises TypeError for everything else.
+    that it equals, as in functional tests. A type of plain data is encoded by its name. Raises
+    TypeError for everything else.
     """
     kind = type(value)
     if kind in _ITSELF:
@@ -68,7 +68,7 @@ def encode(value):
 
 
 def decode(tree):
-    """Return the value of a JSON tree; raises one of UNREADABLE for a tree that has none."""
+    """Return the value of a JSON tree; raises one of UNREADABLE for any other tree."""
     if type(tree) in _ITSELF or type(tree) is int:
         return tree
     if type(tree) is list:
@@ -92,17 +92,17 @@ def decode(tree):
 
 
 def encode_result(value):
-    """As `encode`, of what a program returned, which may be a match of `re` by itself."""
+    """As `encode`, for a returned value, which may be a match of `re`."""
     return {"match": []} if type(value) is _MATCH else encode(value)
 
 
 def decode_result(tree):
-    """As `decode`, of `encode_result`'s tree: each match is a new `Match`."""
+    """As `decode`, for a tree of `encode_result`: each match is a new `Match`."""
     return Match() if tree == {"match": []} else decode(tree)
 
 
 def as_number(value):
-    """Encode the exact numbers that Python holds equal to an int or a float as that."""
+    """Return an exact number of another kind as the int or float that it equals."""
     if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
         return value.item()
     if isinstance(value, complex) and value.imag == 0:
@@ -112,4 +112,4 @@ def as_number(value):
             for exact in (int(value), float(value)):
                 if exact == value:
                     return exact
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")

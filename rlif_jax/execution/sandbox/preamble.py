@@ -1,7 +1,7 @@
-"""What a problem's starter code has before the answer's own part. Standard library only.
+"""The part of a problem's starter code before the answer. Standard library only.
 
-It is run ahead of a program, which may rely on it, and is no part of the program: nothing in it may
-fail one.
+It runs before a program, which may rely on it. It is not part of the program, so nothing in it may
+make a program fail.
 """
 
 import re
@@ -14,14 +14,14 @@ _TOP_LEVEL = re.compile(r"^[^\s#]", re.MULTILINE)
 
 
 def run_preamble(text: str, namespace: dict) -> None:
-    """Run the complete statements of `text`; one that raises is passed over, and so is its name."""
+    """Run the complete statements of `text`; one that raises is skipped and binds no name."""
     program = compile_preamble(text)
     if program is not None:
         exec(program, namespace)
 
 
 def compile_preamble(text: str) -> types.CodeType | None:
-    """Compile the complete statements of `text`, each so that it cannot raise; None for none.
+    """Compile the complete statements of `text`, each so that it cannot raise; None without any.
 
     Starter code may end in the head of a function or in a decorator, which are cut off.
     """
@@ -37,7 +37,7 @@ def compile_preamble(text: str) -> types.CodeType | None:
 
 
 def _guarded(statement):
-    """Return the statement inside a `try`, where that is allowed and it could raise."""
+    """Return the statement inside a `try`, if that is allowed and it could raise."""
     kind = type(statement).__name__
     future = kind == "ImportFrom" and statement.module == "__future__"
     if future or (kind == "Expr" and type(statement.value).__name__ == "Constant"):

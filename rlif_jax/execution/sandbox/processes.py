@@ -1,7 +1,7 @@
-"""What the processes of a candidate use, as /proc tells. Standard library only.
+"""Resources that a candidate's processes use, by /proc. Standard library only.
 
-Called in a fork of the zygote, so that no program's loader is forked from a process that has seen
-another's figures.
+Called in a fork of the zygote, so that no loader is forked from a process that has read the figures
+of another program.
 """
 
 import contextlib
@@ -11,17 +11,17 @@ PROCESSES = 64  # of a candidate
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SOCKET_BYTES = 2 * 106496  # what the kernel may hold for a socket; for a pipe it is less
-FREE_PLACES = 64  # for descriptors that need not be sockets: a process has as many at least
+FREE_DESCRIPTORS = 64  # not counted as sockets: every process has at least this many slots
 LIMITS = ("", "cpu", "memory", "processes")
 
 
-def excess(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
-    """Say what all processes below a loader together have too much of, as an index of LIMITS.
+def exceeded_limit(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
+    """Return the limit that all processes below a loader together exceed, as an index of LIMITS.
 
-    RLIMIT_NPROC does not bind root and may count a user's other processes; RLIMIT_AS and RLIMIT_CPU
-    count each process alone, the former with room for the stacks of threads, and neither what the
-    kernel holds in sockets: each descriptor counts as a full one. A fork shares most of its memory
-    with the loader, which is not counted.
+    RLIMIT_NPROC does not bind root and may count a user's other processes. RLIMIT_AS and RLIMIT_CPU
+    count each process separately, the former with room for the stacks of threads. Neither counts
+    what the kernel holds in sockets: here each descriptor counts as a full one. A fork shares most
+    of its memory with the loader; that part is not counted.
     """
     used = below(proc, loader)
     if sum(seconds for seconds, _ in used.values()) > cpu_s:
@@ -31,7 +31,8 @@ def excess(proc: int, loader: int, memory_bytes: int, cpu_s: float) -> int:
         return LIMITS.index("processes")
     shared = resident(proc, loader)
     held = sum(max(0, resident(proc, pid) - shared) for pid in living)
-    held += SOCKET_BYTES * max(0, sum(places(proc, pid) for pid in living) - FREE_PLACES)
+    slots = sum(descriptor_slots(proc, pid) for pid in living)
+    held += SOCKET_BYTES * max(0, slots - FREE_DESCRIPTORS)
     return LIMITS.index("memory" if held > memory_bytes else "")
 
 
@@ -41,9 +42,9 @@ def used_s(proc: int, loader: int) -> float:
 
 
 def below(proc: int, above: int) -> dict[int, tuple[float, bool]]:
-    """Return the processes below one.
+    """Return the processes below one, by id.
 
-    Of each: its CPU seconds with those of the children it has waited for, and whether it lives.
+    Each has its CPU seconds, with those of the children it has waited for, and whether it lives.
     """
     found = all_fields(proc)
     chosen, more = set(), {above}
@@ -63,7 +64,7 @@ def children(proc: int, above: int) -> list[int]:
 
 
 def all_fields(proc: int) -> dict[int, list[bytes]]:
-    """Return `stat_fields` of all processes that are there."""
+    """Return `stat_fields` of all processes."""
     found = {}
     for name in os.listdir(proc):
         if name.isdigit():
@@ -84,8 +85,8 @@ def resident(proc: int, pid: int) -> int:
     return 0
 
 
-def places(proc: int, pid: int) -> int:
-    """Return for how many descriptors a process has places, 0 when it is gone."""
+def descriptor_slots(proc: int, pid: int) -> int:
+    """Return the size of a process's descriptor table, 0 when the process is gone."""
     with contextlib.suppress(OSError):
         for line in read(proc, f"{pid}/status").splitlines():
             if line.startswith(b"FDSize:"):

@@ -1,9 +1,9 @@
 """System calls that a candidate program may not make, as a seccomp filter. Standard library only.
 
-The filter is written here rather than by libseccomp, which would have to be installed beside
-Python, because a judge that depends on it would be refused on many machines. It is a deny-list:
-whatever Python and its extension modules need to compute, read and print stays allowed. Sources:
-seccomp(2), the kernel's networking/filter documentation, asm/unistd_64.h, asm-generic/unistd.h.
+The filter is written here rather than by libseccomp, which many machines do not have. It is a
+deny-list: whatever Python and its extension modules need to compute, read and print stays allowed.
+Sources: seccomp(2), the kernel's networking/filter documentation, asm/unistd_64.h,
+asm-generic/unistd.h.
 """
 
 import ctypes
@@ -91,7 +91,7 @@ _AARCH64 = {
 # fmt: on
 NUMBERS: Mapping[str, Mapping[str, int]] = {"x86_64": _X86_64, "aarch64": _AARCH64}
 
-# The zygote itself needs none of these once it serves, so that one filter covers all its forks.
+# A serving zygote needs none of these, so one filter covers all its forks.
 # fmt: off
 _DENIED = (
     # other memories
@@ -102,7 +102,7 @@ _DENIED = (
     "open_by_handle_at", "quotactl", "quotactl_fd", "fanotify_init",
     # memory that no limit on address space counts
     "memfd_create", "memfd_secret",
-    # what is in memory of files, and other affairs of the whole machine that a program may change
+    # the page cache, and other state of the whole machine that a program could change
     "sync", "syncfs", "sync_file_range", "fadvise64", "readahead", "mincore", "sysinfo", "io_setup",
     # what would outlive a program
     "setxattr", "lsetxattr", "fsetxattr",
@@ -110,18 +110,18 @@ _DENIED = (
     # parts of the kernel with a history of holes
     "bpf", "userfaultfd", "perf_event_open", "io_uring_setup", "io_uring_enter",
     "io_uring_register", "modify_ldt", "uselib",
-    # the machine's own affairs
+    # administration of the machine
     "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot",
     "swapon", "swapoff", "acct", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex",
     "sethostname", "setdomainname", "personality", "syslog", "vhangup", "ioprio_set", "iopl",
     "ioperm",
-    # another program than the one that is judged
+    # other programs than the candidate
     "execve", "execveat",
     # the network; socketpair stays, for asyncio and multiprocessing
     "socket", "bind", "connect",
 )
 # fmt: on
-# A process may change its own limits and scheduling (argument 0 is "me"), not those of others.
+# A process may change its own limits and scheduling (0 means itself), not those of others.
 _OTHERS = {
     "prlimit64": 0,
     "sched_setaffinity": 0,
@@ -132,17 +132,16 @@ _OTHERS = {
 
 
 def supported() -> bool:
-    """Tell whether system-call numbers of this machine are known here."""
+    """Tell whether the system-call numbers of this machine are known."""
     return os.uname().machine in NUMBERS
 
 
-def zygote_filter(alone: bool) -> bytes:
-    """Return the filter for a zygote and all its forks; `alone`: in namespaces of its own.
+def zygote_filter(in_namespaces: bool) -> bytes:
+    """Return the filter for a zygote and all its forks.
 
-    There it makes further ones, which takes a capability that no test has.
-
-    clone3 does not exist for them (ENOSYS), so that the C library calls clone, whose flags can be
-    looked at: pointers cannot.
+    `in_namespaces`: it runs in namespaces of its own and may make more, which takes a capability
+    that no test has. clone3 fails with ENOSYS, so that the C library calls clone, whose flags a
+    filter can read: it cannot follow pointers.
     """
     numbers = NUMBERS[os.uname().machine]
     rules = [_instruction(_LOAD, _NUMBER)]
@@ -156,7 +155,7 @@ def zygote_filter(alone: bool) -> bytes:
         _instruction(_RETURN, _ALLOW),
     ]
     rules += _when(numbers["clone"], clone)
-    if alone:
+    if in_namespaces:
         for name, position in (("unshare", 0), ("setns", 1)):
             rules += _when(numbers[name], _refuse_unless_argument(position, (_NEW_PID_NAMESPACE,)))
     else:
@@ -165,7 +164,7 @@ def zygote_filter(alone: bool) -> bytes:
     ignored = [_instruction(_LOAD, _ARGUMENTS), _instruction(_JUMP_EQUAL, _SIGCHLD, 0, 1)]
     ignored += [_refuse(errno.EPERM), _instruction(_RETURN, _ALLOW)]
     rules += _when(numbers["rt_sigaction"], ignored)
-    for name in ("preadv2", "pwritev2"):  # whose flags tell what is in memory
+    for name in ("preadv2", "pwritev2"):  # their flags reveal what is in the page cache
         rules += _when(numbers[name], _refuse_unless_argument(5, (0,)))
     for name, position in _OTHERS.items():
         rules += _when(numbers[name], _refuse_unless_argument(position, (0,)))
@@ -182,8 +181,8 @@ def zygote_filter(alone: bool) -> bytes:
     return _complete(rules)
 
 
-def lone_filter() -> bytes:
-    """Return the further filter for a process that may have threads, but no processes below it."""
+def no_fork_filter() -> bytes:
+    """Return a further filter for a process that may have threads but may not fork."""
     numbers = NUMBERS[os.uname().machine]
     clone = [
         _instruction(_LOAD, _ARGUMENTS),
@@ -196,7 +195,7 @@ def lone_filter() -> bytes:
 
 
 def program_filter(own_pid: int) -> bytes:
-    """Return the further filter for a program that shares namespaces with others.
+    """Return a further filter for a program that shares namespaces with others.
 
     It denies signals to any process but itself (`own_pid`) and its group, and changes of a file's
     mode, owner and times, which Landlock does not close.
@@ -211,7 +210,7 @@ def program_filter(own_pid: int) -> bytes:
 
 
 def install(program: bytes) -> None:
-    """Put this process and all its later children under a filter; it cannot be taken off.
+    """Put this process and its later children under a filter, which cannot be removed.
 
     Raises OSError when the kernel refuses; needs no_new_privs.
     """
@@ -219,7 +218,7 @@ def install(program: bytes) -> None:
 
 
 def installer(program: bytes):
-    """Return what does that with all arguments at hand, and returns -1 when the kernel refuses."""
+    """Return a function that installs the filter; it returns -1 when the kernel refuses."""
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions, padding, their address
     header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
@@ -229,7 +228,7 @@ def installer(program: bytes):
 
 
 def _complete(rules: list[bytes]) -> bytes:
-    """Put `rules` behind a check of the architecture, and allow what none of them refuses."""
+    """Put `rules` behind a check of the architecture, and allow all other calls."""
     machine = os.uname().machine
     program = [
         _instruction(_LOAD, _ARCHITECTURE),
@@ -246,12 +245,12 @@ def _complete(rules: list[bytes]) -> bytes:
 
 
 def _when(number: int, body: list[bytes]) -> list[bytes]:
-    """Run `body`, which returns, for this system call, whose number must be loaded."""
+    """Run `body`, which returns, for this system call; its number must be loaded."""
     return [_instruction(_JUMP_EQUAL, number, 0, len(body)), *body]
 
 
 def _deny(names: tuple[str, ...]) -> list[bytes]:
-    """Refuse the calls of these names that this processor has."""
+    """Refuse these calls, as far as this processor has them."""
     numbers = NUMBERS[os.uname().machine]
     known = [numbers[name] for name in names if name in numbers]
     return [part for number in known for part in _when(number, [_refuse(errno.EPERM)])]

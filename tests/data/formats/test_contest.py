@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from rlif_jax.config.schema import Execution
+from rlif_jax.config import Execution
 from rlif_jax.data.formats.contest import problem_from_contest
-from rlif_jax.data.formats.rows import problem_from_row, row_from_problem
+from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test

@@ -4,10 +4,10 @@ import ast
 
 import pytest
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.data.formats.detect import problem_from_any
 from rlif_jax.data.formats.evalplus import INPUTS_PER_TEST, evalplus_tests
-from rlif_jax.data.formats.rows import problem_from_row, row_from_problem
+from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Verdict
@@ -289,7 +289,7 @@ def test_arguments_arrive_as_they_are_meant(judge):
         ({"atol": float("nan")}, "field atol is nan"),
         (
             {"canonical_solution": ""},
-            "field canonical_solution, which tells their results, is miss",
+            "field canonical_solution, which gives their results, is miss",
         ),
         ({"base_input": [], "plus_input": []}, "it has no tests"),
         (

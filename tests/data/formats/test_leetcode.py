@@ -2,10 +2,10 @@
 
 import pytest
 
-from rlif_jax.config.schema import Execution
+from rlif_jax.config import Execution
 from rlif_jax.data.formats.detect import problem_from_any
 from rlif_jax.data.formats.leetcode import problem_from_leetcode
-from rlif_jax.data.formats.rows import problem_from_row, row_from_problem
+from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.data.prompts import prompt_messages
 from rlif_jax.data.selection import date_filter
 from rlif_jax.errors import UserError
@@ -151,7 +151,7 @@ def test_tests_that_make_objects_are_refused(test, helper):
         problem_from_any(row, "f line 2")
     assert str(refusal.value) == (
         f"f line 2 (id 'most-common'): its test calls {helper} of the field prompt, which needs "
-        "the class ListNode; objects of a class are no plain data and cannot be passed to a "
+        "the class ListNode; objects of a class are not plain data and cannot be passed to a "
         "program in another process, so remove the row."
     )
 
@@ -169,8 +169,8 @@ def test_helpers_without_objects_may_be_used():
         ({"task_id": None}, "field task_id is missing"),
         ({"entry_point": "Solution().a.b"}, r"entry_point has 'Solution\(\)\.a\.b', which is not"),
         ({"entry_point": "LRUCache()"}, "which is not the name of a function"),
-        ({"test": "def check(candidate): assert ("}, "field test or prompt is no Python"),
-        ({"prompt": "from"}, "field test or prompt is no Python"),
+        ({"test": "def check(candidate): assert ("}, "field test or prompt is not Python"),
+        ({"prompt": "from"}, "field test or prompt is not Python"),
         ({"problem_description": " "}, "field problem_description is empty"),
         ({"test": "def check(candidate): pass"}, "passes every program"),
         ({"estimated_date": "soon"}, "contest_date is 'soon', which is not a date"),

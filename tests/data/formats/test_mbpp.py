@@ -139,7 +139,10 @@ def test_entry_point_may_be_given():
         ({"test_list": "assert shared(1)"}, "field test_list is not JSON"),
         ({"test_list": [3]}, "field test_list, element 1 is 3; it must be text"),
         ({"challenge_test_list": {"a": 1}}, "field challenge_test_list is {'a': 1}; it must be a"),
-        ({"test_list": ["assert shared("]}, "test_list, test 1 is no Python: .*'assert shared\\('"),
+        (
+            {"test_list": ["assert shared("]},
+            "test 1 is not Python: .*'assert shared\\('",
+        ),
         (
             {"test_list": ["assert other(1)"]},
             r"test 1 calls no function that field code defines: 'assert other\(1\)'",

@@ -7,7 +7,7 @@ from support.own_rows import write_rows
 
 from rlif_jax.data.findings import check_rows, equal
 from rlif_jax.data.formats.detect import problem_from_any
-from rlif_jax.data.formats.rows import problem_from_row, row_from_problem
+from rlif_jax.data.formats.livecodebench import problem_from_row, row_from_problem
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 

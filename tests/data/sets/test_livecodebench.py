@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rlif_jax.config.schema import Execution
+from rlif_jax.config import Execution
 from rlif_jax.data.errata import erratum_reason
-from rlif_jax.data.formats.rows import problem_from_row
+from rlif_jax.data.formats.livecodebench import problem_from_row
 from rlif_jax.data.sets.livecodebench import FILES, TAGS, is_livecodebench, parse_name
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.errors import UserError

@@ -9,8 +9,8 @@ from importlib import resources
 
 import pytest
 
-from rlif_jax.config import schema as config
-from rlif_jax.data.formats.rows import problem_from_row
+from rlif_jax import config
+from rlif_jax.data.formats.livecodebench import problem_from_row
 from rlif_jax.data.sets.starter import make
 from rlif_jax.data.sets.starter.source import Program
 from rlif_jax.errors import UserError

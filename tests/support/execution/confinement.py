@@ -1,4 +1,4 @@
-"""Ways for a test process to make itself weaker, so that a judge in it finds less to shut in with.
+"""Ways for a test process to make itself weaker, so that its judge has less to sandbox with.
 
 They are the real thing: a process that has become an ordinary user, or that may make no namespaces,
 as in a container. Linux only; what root does here an ordinary user need not do.

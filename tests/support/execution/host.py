@@ -33,8 +33,8 @@ def at_rest(judge) -> None:
     for slot in judge._slots:
         for worker in slot._workers():
             assert worker.isolation
-            while worker.owes:
-                worker._note(worker._next(time.monotonic() + 60, running=False))
+            while worker.pending_ends:
+                worker._handle_reply(worker._next(time.monotonic() + 60, running=False))
 
 
 def descriptors() -> Counter[str]:

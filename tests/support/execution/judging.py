@@ -1,6 +1,6 @@
 """Ways to write a problem briefly, and the limits that most tests here run under."""
 
-from rlif_jax.config import schema as config
+from rlif_jax import config
 from rlif_jax.problem import Problem, Test
 
 EXECUTION = config.Execution(workers=2, time_limit_s=1.0, memory_mb=256, output_kb=64)

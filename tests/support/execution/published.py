@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from rlif_jax.config import schema as config
-from rlif_jax.data.formats.detect import problem_from_own
+from rlif_jax import config
+from rlif_jax.data.formats.own import problem_from_own
 from rlif_jax.execution.pool import Judge
 from rlif_jax.grading.inputs import problem_from_sample
 from rlif_jax.problem import Outcome, Problem

@@ -40,7 +40,7 @@ class Session:
     """The programs of one request, judged one after another."""
 
     def __init__(self, request: dict):
-        from rlif_jax.config import schema as config
+        from rlif_jax import config
         from rlif_jax.execution import pool
         from support.execution.judging import (  # only now: an import may start threads
             assert_problem,

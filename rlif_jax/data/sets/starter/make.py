@@ -112,7 +112,7 @@ def make_row(source: Function | Program, difficulty: str, split: str) -> dict[st
         "difficulty": difficulty,
         "public_test_cases": json.dumps(tests[: source.public], ensure_ascii=False),
         "private_test_cases": json.dumps(tests[source.public :], ensure_ascii=False),
-        "metadata": json.dumps({"func_name": source.name} if kind == "functional" else {}),
+        "metadata": json.dumps({"func_name": source.name} if isinstance(source, Function) else {}),
         "split": split,
     }
 

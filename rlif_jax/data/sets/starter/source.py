@@ -11,7 +11,7 @@ from typing import Any
 class Function:
     """A problem whose answer is a function.
 
-    `signature` is what follows `def`, with type hints; `text` goes on from "Write a Python function
+    `signature` is what follows `def`, with type hints; `text` continues "Write a Python function
     ... that". `inputs` holds one entry per test: the argument of a one-parameter function, else the
     tuple of arguments. `reference` and `wrong` are function bodies. `in_class` asks for a method of
     `class Solution`. The first `public` tests are public.

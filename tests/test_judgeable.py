@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlif_jax.data.formats.judgeable import check_judgeable
 from rlif_jax.errors import UserError
+from rlif_jax.judgeable import check_judgeable
 from rlif_jax.problem import Problem, Test
 
 

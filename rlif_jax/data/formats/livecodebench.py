@@ -5,27 +5,28 @@ A row is a flat mapping of strings; some of them hold JSON (format of
 skeleton of a function ("" for programs that read standard input), `public_test_cases` and
 `private_test_cases` JSON lists of {input, output, testtype}, `metadata` a JSON object whose
 `func_name` names the function to call. Private tests may also be base64(zlib(pickle(JSON text))),
-and copies of the set have lists and objects themselves instead of their JSON, or lack the private
-tests.
+and copies of the set have lists and objects instead of their JSON, or lack the private tests.
 The testtype "assert", a test's `alternatives` and all of `metadata` but `func_name` are ours.
 """
 
-import codecs
 import dataclasses
 import json
-import keyword
-import shlex
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlif_jax.data.formats.fields import (
+    DESCRIPTIVE_FIELDS,
+    check_unicode,
+    function_name,
+    json_field,
+    positive_seconds,
+    text_in,
+)
 from rlif_jax.data.formats.packed import unpack
-from rlif_jax.errors import UserError
+from rlif_jax.errors import UserError, shown
 from rlif_jax.problem import Problem, Test
-from rlif_jax.storage.compressed import decompressor, open_lines
 
 REQUIRED_FIELDS = ("question_id", "question_content", "starter_code", "metadata")
-DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
 ROW_FIELDS = (
     "question_id",
     "question_content",
@@ -36,7 +37,6 @@ ROW_FIELDS = (
     *DESCRIPTIVE_FIELDS,
 )
 
-LONGEST_TIME_LIMIT_S = 86_400.0
 _DEFAULT_TIME_LIMIT_S = Problem.time_limit_s
 
 
@@ -52,7 +52,7 @@ def problem_from_row(
     all other keys of `metadata` go to `Problem.metadata`.
 
     Raises UserError, with `where`, the row's id, the field and the remedy, when a field is missing
-    or not text, when its JSON is bad or of the wrong shape, or when there is no test.
+    or not text, when its JSON is invalid or of another shape, or when there is no test.
     """
     statement, where = _statement(row, where, time_limit_s)
     public = _test_cases_of(row, "public_test_cases", where)
@@ -68,9 +68,9 @@ def problem_from_row(
 
 
 def only_public_tests(row: Mapping[str, Any]) -> str:
-    """What to know of a row that lacks its private tests, as a sentence; "" for any other row.
+    """The warning about a row that lacks its private tests; "" for any other row.
 
-    A row that says itself that it has none, by an empty list, is such another.
+    An empty list states that there are none, without a warning.
     """
     if row.get("private_test_cases") is not None:
         return ""
@@ -82,7 +82,7 @@ def only_public_tests(row: Mapping[str, Any]) -> str:
 
 
 def statement_from_row(row: Mapping[str, Any], where: str = "row") -> Problem:
-    """As `problem_from_row`, but without tests, which it does not read."""
+    """The `Problem` of a row without its tests, which are not read."""
     return _statement(row, where, _DEFAULT_TIME_LIMIT_S)[0]
 
 
@@ -94,7 +94,7 @@ def without_tests(row: Mapping[str, str]) -> dict[str, str]:
 def _statement(row: Mapping[str, Any], where: str, time_limit_s: float) -> tuple[Problem, str]:
     """The problem of a row without its tests, and the place of the row with its id."""
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: a row must be a JSON object of strings, not {shorten(row)}.")
+        raise UserError(f"{where}: a row must be a JSON object of strings, not {shown(row)}.")
     if isinstance(row.get("question_id"), str):
         where = f"{where} (question_id {row['question_id']!r})"
     texts = ("question_id", "question_content", "starter_code", *DESCRIPTIVE_FIELDS)
@@ -152,62 +152,6 @@ def row_from_problem(problem: Problem) -> dict[str, str]:
     } | {name: texts.get(name, "") for name in DESCRIPTIVE_FIELDS}
 
 
-def read_rows(path: Path, content: str = "problems") -> Iterator[tuple[str, Any]]:
-    """Yield (place, row) for each line of a JSONL file; the place names file and line for messages.
-
-    Lines of white space are skipped. Raises UserError when the file cannot be read or a line is not
-    JSON.
-    """
-    for where, _, line in read_lines(path, content):
-        yield where, parse_line(line, where)
-
-
-def read_lines(path: Path, content: str) -> Iterator[tuple[str, int, bytes]]:
-    """Yield (place, byte offset, line) for each line of a file that is not white space.
-
-    The file may be compressed (`compressed.open_lines`); offsets are those of what it holds.
-
-    Raises UserError when the file, called by the name of its `content`, cannot be read, and when it
-    is one JSON array, which its first character tells.
-    """
-    offset, begun = 0, False
-    try:
-        with open_lines(path) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    if not begun and line.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
-                        raise UserError(_one_array(path))
-                    begun = True
-                    yield f"{path} line {number}", offset, line
-                offset += len(line)
-    except OSError as error:
-        raise UserError(
-            f"Cannot read the {content} in {path}: {error.strerror}. Check the path and its "
-            "permissions."
-        ) from error
-
-
-def _one_array(path: Path) -> str:
-    target = shlex.quote(str(path.with_name(f"{path.name.split('.')[0]}_rows.jsonl")))
-    unpacked = decompressor(path)
-    before, after = (f"{unpacked} | ", "") if unpacked else ("", f"< {shlex.quote(str(path))} ")
-    return (
-        f"{path} begins with '[': it is one JSON array, not a row in each line. Write each of its "
-        f'rows in a line of its own and name the new file: {before}python -c "import json, sys; '
-        f'[print(json.dumps(row)) for row in json.load(sys.stdin.buffer)]" {after}> {target}'
-    )
-
-
-def parse_line(line: bytes, where: str) -> Any:
-    """The JSON value of one line; UserError when it is none."""
-    try:
-        return json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: not a JSON object in UTF-8 ({error}); each line must hold one row."
-        ) from error
-
-
 def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
     value = row.get(name, None if name in REQUIRED_FIELDS else "")
     if value is None:
@@ -216,61 +160,6 @@ def _text_field(row: Mapping[str, Any], name: str, where: str) -> str:
             f"{', '.join(REQUIRED_FIELDS)}."
         )
     return text_in(value, name, where)
-
-
-def text_in(value: Any, name: str, where: str) -> str:
-    """The value, which must be text; UserError when it is none, or holds half a surrogate pair."""
-    if not isinstance(value, str):
-        raise UserError(f"{where}: field {name} is {shorten(value)}, not text; write it as text.")
-    check_unicode(value, name, where)
-    return value
-
-
-def function_name(value: Any, what: str, where: str) -> str | None:
-    """The name of the function that tests call, None for stdin; UserError when it is no name."""
-    if value is None:
-        return None
-    if isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value):
-        return value
-    raise UserError(
-        f"{where}: {what} {shorten(value)}, which is not the name of a function; give the name "
-        "that the tests call, or leave it out for stdin problems."
-    )
-
-
-def positive_seconds(value: Any, what: str, where: str) -> float:
-    """A time limit; UserError when it is not a positive number, or is more than a day."""
-    if type(value) not in (int, float) or not 0 < value <= LONGEST_TIME_LIMIT_S:
-        raise UserError(
-            f"{where}: {what} {shorten(value)}, not a positive number of seconds up to a day; "
-            "correct it or leave it out."
-        )
-    return float(value)
-
-
-def check_unicode(text: str, name: str, where: str) -> None:
-    """Half of a surrogate pair is legal in JSON but can be neither stored, tokenized nor piped."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where}: field {name} holds {text[error.start]!a}, half of a surrogate pair, which "
-            "is not a character; replace it."
-        ) from error
-
-
-def json_field(text: str, name: str, kind: type, where: str) -> Any:
-    """The value of type `kind`, list or dict, that a field holds as JSON; UserError otherwise."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: field {name} is not JSON ({error}); it starts with {text[:40]!r}."
-        ) from error
-    if not isinstance(value, kind):
-        wanted = "a list of tests" if kind is list else "an object"
-        raise UserError(f"{where}: field {name} must be {wanted} in JSON, not {shorten(value)}.")
-    return value
 
 
 def _test_cases_of(row: Mapping[str, Any], name: str, where: str) -> list:
@@ -283,7 +172,7 @@ def _test_cases_of(row: Mapping[str, Any], name: str, where: str) -> list:
         return value or []
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: field {name} is {shorten(value)}; it must be a list of tests, or its JSON."
+            f"{where}: field {name} is {shown(value)}; it must be a list of tests, or its JSON."
         )
     # Base64 of a zlib stream starts with "e" (0x78) and JSON of a list with "[": never both.
     if name == "private_test_cases" and not value.lstrip().startswith(("[", "{", '"')):
@@ -292,7 +181,7 @@ def _test_cases_of(row: Mapping[str, Any], name: str, where: str) -> list:
 
 
 def _kind(cases: list, entry_point: str | None) -> str:
-    """The kind of a row's tests; that of the first tells a function's two kinds apart."""
+    """The kind of a row's tests; the first test decides between the two kinds of a function."""
     if entry_point is None:
         return "stdin"
     first = cases[0] if cases and isinstance(cases[0], dict) else {}
@@ -305,18 +194,18 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
     for number, case in enumerate(cases, start=1):
         place = f"{where}: field {name}, test {number}"
         if not isinstance(case, dict):
-            raise UserError(f"{place} is {shorten(case)}, not an object with input and output.")
+            raise UserError(f"{place} is {shown(case)}, not an object with input and output.")
         if kind == "assert":
             case = {"output": ""} | case
             if case["output"]:
                 raise UserError(
-                    f"{place} has output {shorten(case['output'])}, but its input asserts what it "
+                    f"{place} has output {shown(case['output'])}, but its input asserts what it "
                     "expects; leave the output out."
                 )
         for key in ("input", "output"):
             if not isinstance(case.get(key), str):
                 raise UserError(
-                    f"{place} has {key} {shorten(case.get(key))}; it must be text (JSON inside a "
+                    f"{place} has {key} {shown(case.get(key))}; it must be text (JSON inside a "
                     "string for functional tests)."
                 )
             check_unicode(case[key], f"{name}, test {number}, {key}", where)
@@ -327,7 +216,7 @@ def _tests(cases: list, kind: str, private: bool, where: str) -> tuple[Test, ...
                 "assert": "its first test is, and a problem has tests of one kind",
             }[kind]
             raise UserError(
-                f"{place} has testtype {shorten(case['testtype'])}, but the row is {kind} because "
+                f"{place} has testtype {shown(case['testtype'])}, but the row is {kind} because "
                 f"{reason}; correct one of the two."
             )
         others = _alternatives(case, f"{name}, test {number}", where)
@@ -339,7 +228,7 @@ def _alternatives(case: Mapping[str, Any], name: str, where: str) -> tuple[str, 
     values = case.get("alternatives", [])
     if not isinstance(values, list):
         raise UserError(
-            f"{where}: field {name} has alternatives {shorten(values)}; write a list of outputs."
+            f"{where}: field {name} has alternatives {shown(values)}; write a list of outputs."
         )
     return tuple(text_in(value, f"{name}, alternatives", where) for value in values)
 
@@ -359,16 +248,10 @@ def _check_expressible(problem: Problem) -> None:
         )
 
 
-def _test_cases(tests: Iterator[Test]) -> str:
+def _test_cases(tests: Iterable[Test]) -> str:
     cases = [
         {"input": t.input, "output": t.output, "testtype": t.kind}
         | ({"alternatives": list(t.alternatives)} if t.alternatives else {})
         for t in tests
     ]
     return json.dumps(cases, ensure_ascii=False)
-
-
-def shorten(value: Any) -> str:
-    """`repr`, cut to 60 characters for a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

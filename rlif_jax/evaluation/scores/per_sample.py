@@ -12,8 +12,8 @@ GROUPINGS = ("platform", "difficulty")
 
 
 @dataclass(frozen=True)
-class Results:
-    """Per-sample results of P problems: arrays [P, n], `groups` one value a problem."""
+class PerSample:
+    """What each sample of P problems came to: arrays [P, n], `groups` one value a problem."""
 
     ids: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
@@ -78,20 +78,20 @@ def _check(problem: Any, where: str, n: int) -> None:
         raise UserError(f"{where} is {shown(problem)} and not an object. {remedy}")
     if not isinstance(problem.get("id"), str):
         raise UserError(
-            f"{where} has the id {shown(problem.get('id'))}, which is no text. {remedy}"
+            f"{where} has the id {shown(problem.get('id'))}, which is not text. {remedy}"
         )
     where += f" ({shown(problem['id'])})"
     for grouping in GROUPINGS:
         if not isinstance(problem.get(grouping), str | None):
             raise UserError(
-                f"{where} has {grouping} {shown(problem[grouping])}, which is neither a text nor "
+                f"{where} has {grouping} {shown(problem[grouping])}, which is neither text nor "
                 f"null. {remedy}"
             )
     for key in ("correct", "length", "truncated"):
         values, good = problem.get(key), _is_length if key == "length" else _is_bool
         if not isinstance(values, list) or not all(map(good, values)):
             what = "whole numbers from 0 to 2**31 - 1" if key == "length" else "true or false"
-            raise UserError(f"{where} has {key} {shown(values)}, no list of {what}. {remedy}")
+            raise UserError(f"{where} has {key} {shown(values)}, not a list of {what}. {remedy}")
         if len(values) != n or not values:
             raise UserError(
                 f"{where} has {len(values)} entries in {key}, and the first problem has {n} "

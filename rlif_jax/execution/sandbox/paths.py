@@ -6,7 +6,7 @@ import sys
 DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 
 
-def readable_places() -> list[str]:
+def readable_paths() -> list[str]:
     """Return the paths that a Python program needs to read, none inside another."""
     library = os.path.dirname(os.__file__)
     places = [library, os.path.realpath(library), "/lib", "/lib64", "/usr/lib", "/usr/lib64"]
@@ -37,7 +37,7 @@ def package_folders(places: list[str]) -> list[str]:
 
 
 def split_at(place: str, hidden: list[str]) -> tuple[list[str], list[str]]:
-    """Return the folders on the way to `hidden` ones inside `place`, and all else that is there."""
+    """Return the folders above `hidden` ones inside `place`, and everything else in it."""
     if not any(folder.startswith(place + "/") for folder in hidden):
         return [], [place]
     passed, kept = [place], []
@@ -56,6 +56,6 @@ def _listed(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if name.startswith("python")]
 
 
-def opened(path: str) -> int:
-    """Open a path without using it, so that it can be bound after its own path is covered."""
+def open_path(path: str) -> int:
+    """Open a path (O_PATH), so that it can be bind-mounted after a mount covers it."""
     return os.open(path, os.O_PATH | os.O_CLOEXEC)

@@ -1,6 +1,8 @@
-"""The programs of a run, as its configuration asks for them."""
+"""The stages of a run, as its configuration asks for them, wired in one place."""
 
+import ast
 import dataclasses
+import json
 import math
 
 import jax
@@ -8,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from support import ROOT
+from support.tiny import write_problems
 
-from rlif_jax.batch import Rollout, TokenStats
-from rlif_jax.config.schema import Config, Data, Loss, Optim, Reward, Sampling
-from rlif_jax.grpo import init_state, state_shapes, train_batch
-from rlif_jax.programs import make_programs
+from rlif_jax import train
+from rlif_jax.batch import Prompts, Rollout, TokenStats
+from rlif_jax.config import Config, Data, Loss, Optim, Reward, Sampling
+from rlif_jax.grpo import init_state, mini_batches, state_shapes, train_batch
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.scoring import make_score
+from rlif_jax.step import make_stages
 
 N, G, P, C = 4, 2, 6, 5
 TEMPERATURE, REWARD_TEMPERATURE = 0.9, 0.4
@@ -35,8 +40,10 @@ def rollout():
     B, length_B = N * G, rng.integers(1, C + 1, N * G)
     zeros = jnp.zeros((B, C), jnp.float32)
     return Rollout(
-        prompt_tokens=jnp.asarray(np.repeat(rng.integers(3, 250, (N, P)), G, 0), jnp.int32),
-        prompt_mask=jnp.ones((B, P), bool),
+        prompts=Prompts(
+            tokens=jnp.asarray(rng.integers(3, 250, (N, P)), jnp.int32),
+            mask=jnp.ones((N, P), bool),
+        ),
         tokens=jnp.asarray(rng.integers(3, 250, (B, C)), jnp.int32),
         mask=jnp.asarray(np.arange(C) < length_B[:, None]),
         stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
@@ -62,60 +69,113 @@ def product_flops(jaxpr: Jaxpr) -> int:
 
 def flops(score, params, rollout) -> int:
     def policy_and_reward(params, rollout):
-        scores = score(params, None, rollout)
-        return scores.policy, scores.reward
+        scored = score(params, None, rollout)
+        return scored.policy, scored.reward
 
     return product_flops(jax.make_jaxpr(policy_and_reward)(params, rollout).jaxpr)
 
 
 def test_a_reward_temperature_costs_no_second_forward_pass(tiny, rollout):
-    graphdef, params, tokenizer = tiny
+    graphdef, params, _ = tiny
     both = configured(reward=Reward(reward_temperature=REWARD_TEMPERATURE))
-    plain, other = (make_programs(c, graphdef, tokenizer).score for c in (configured(), both))
+    plain, other = (make_stages(c, graphdef, 2).score for c in (configured(), both))
     once = flops(plain, params, rollout)
     layers = sum(x.size for x in jax.tree.leaves(params["layers"]))
     assert once > 2 * N * ((P + G * C) * layers + G * C * params["embed"].size)  # and attention
     assert flops(other, params, rollout) == once
 
-    scores = other(params, None, rollout)
+    scored = other(params, None, rollout)
     for stats, temperature in (
-        (scores.policy, TEMPERATURE),
-        (scores.reward, REWARD_TEMPERATURE),
+        (scored.policy, TEMPERATURE),
+        (scored.reward, REWARD_TEMPERATURE),
     ):
         alone = make_score(graphdef, temperature=temperature)(params, rollout)
         for name, want in dataclasses.asdict(alone).items():
             got = np.asarray(getattr(stats, name))[rollout.mask]
             np.testing.assert_allclose(got, np.asarray(want)[rollout.mask], rtol=1e-5, atol=1e-5)
-    assert float(jnp.abs(scores.policy.entropy - scores.reward.entropy).max()) > 0.1
+    assert float(jnp.abs(scored.policy.entropy - scored.reward.entropy).max()) > 0.1
 
 
 def test_equal_temperatures_are_scored_once(tiny, rollout):
-    graphdef, params, tokenizer = tiny
-    scores = make_programs(configured(), graphdef, tokenizer).score(params, params, rollout)
-    assert scores.reward is scores.policy
-    np.testing.assert_array_equal(scores.reference.logprob, scores.policy.logprob)
+    graphdef, params, _ = tiny
+    scored = make_stages(configured(), graphdef, 2).score(params, params, rollout)
+    assert scored.reward is scored.policy
+    np.testing.assert_array_equal(scored.reference.logprob, scored.policy.logprob)
 
 
 def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
     """The rates of each step, read from weight decay alone: all advantages are 0."""
-    graphdef, params, tokenizer = tiny
+    graphdef, params, _ = tiny
     rate, decay, warmup = 0.1, 0.5, 3
     cfg = configured(
         loss=Loss(micro_batches=1, mini_batches=2, epochs=3),
         optim=Optim(learning_rate=rate, warmup_steps=warmup, weight_decay=decay),
     )
-    programs = make_programs(cfg, graphdef, tokenizer)
+    stages = make_stages(cfg, graphdef, 2)
     batch = train_batch(rollout, jnp.zeros(N * G), rollout.stats, None, G)
-    state = init_state(jax.tree.map(jnp.copy, params), programs.optimizer)
+    state = init_state(jax.tree.map(jnp.copy, params), stages.optimizer)
     want = np.asarray(params["embed"].get_value())
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     for step in range(1, 6):
-        state, metrics = programs.update(state, batch)
-        assert len(metrics) == 6
+        minis = list(mini_batches(batch, cfg.loss))
+        assert len(minis) == 6
+        for mini in minis:
+            state, _ = stages.update(state, mini)
+        state = dataclasses.replace(state, step=state.step + 1)
         want = want * (1 - decay * rate * min(1.0, step / warmup)) ** 6
         np.testing.assert_allclose(state.params["embed"].get_value(), want, rtol=1e-5)
         if step == 2:
             checkpoints.save(step, state, jax.random.key(0), {})
-            state, _, _ = checkpoints.restore(state_shapes(params, programs.optimizer))
+            state, _, _ = checkpoints.restore(state_shapes(params, stages.optimizer))
     checkpoints.close()
     assert int(state.step) == 5
+
+
+FACTORIES = {
+    *("Engine", "make_sample", "make_prefill", "make_admit", "make_decode_chunk", "make_narrow"),
+    *("make_sync", "make_score", "make_scores", "make_optimizer", "make_update"),
+}
+COMPILED_AHEAD = ["test_state.py", "test_tpu.py", "test_tpu_decode.py"]
+
+
+def imported(path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {a.name for node in nodes if isinstance(node, ast.ImportFrom) for a in node.names}
+
+
+@pytest.mark.parametrize("name", ["rlif_jax/train.py", *(f"tests/{n}" for n in COMPILED_AHEAD)])
+def test_stages_are_taken_from_make_stages(name):
+    """What is compiled ahead of time and what train runs are wired in one place, step.py."""
+    names = imported(ROOT / name)
+    assert "make_stages" in names
+    assert not names & FACTORIES
+
+
+def test_train_runs_the_stages_of_make_stages(tiny_path, tmp_path, monkeypatch):
+    made = []
+
+    def spy(*args):
+        made.append(make_stages(*args))
+        return made[-1]
+
+    monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(train, "make_stages", spy)
+    cfg = configured(reward=Reward(terms=(("self_certainty", 1.0),)))
+    train.train(
+        dataclasses.replace(
+            cfg,
+            run_dir=str(tmp_path / "run"),
+            steps=1,
+            model=dataclasses.replace(cfg.model, source=str(tiny_path)),
+            data=Data(name=str(write_problems(tmp_path / "adding.jsonl")), prompts_per_step=N),
+            execution=dataclasses.replace(cfg.execution, monitor=False),
+            eval=dataclasses.replace(cfg.eval, every=0),
+        )
+    )
+    (stages,) = made
+    engine = stages.engine
+    for stage in (engine.prefill, engine.admit, engine.decode_chunk, stages.update):
+        assert stage._cache_size() == 1
+    assert stages.score.at_sampling._cache_size() == 1 and stages.score.at_both is None
+    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["grad/norm"] > 0

@@ -1,0 +1,76 @@
+"""Evaluation on held-out problems while a run trains."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from rlif_jax.batch import TokenStats
+from rlif_jax.config import Config
+from rlif_jax.data.prompts import PromptOptions
+from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
+from rlif_jax.evaluation.results import metrics_of
+from rlif_jax.evaluation.sample_file import Place
+from rlif_jax.execution.pool import Judge
+from rlif_jax.sampler.filters import Filters
+from rlif_jax.sampler.pool_shape import Batching
+from rlif_jax.sampler.sync import Sync
+
+
+def held_out_problems(cfg: Config, tokenizer: Any, notice: Callable[[str], None]) -> HeldOut | None:
+    """The problems of the evaluation; None when it is off."""
+    if not cfg.eval.every:
+        return None
+    return held_out(
+        cfg.eval.data or cfg.data.name,
+        tokenizer,
+        cfg.data.max_prompt_tokens,
+        PromptOptions.of(cfg.data),
+        limit=cfg.eval.max_problems,
+        keep_errata=cfg.data.keep_errata,
+        skip_bad=cfg.data.skip_bad,
+        prefix="data.",
+        notice=notice,
+    )
+
+
+def make_evaluate(
+    cfg: Config,
+    graphdef: Any,
+    tokenizer: Any,
+    sync: Sync,
+    unseen: HeldOut | None,
+    key: jax.Array,
+    judge: Judge | None,
+    notice: Callable[..., None],
+) -> Callable[[int, Any], dict[str, float]]:
+    """Build `evaluate(step, params) -> metrics` on the held-out problems; {} where it is not due.
+
+    It draws with `key` each time and leaves the training stream alone. `notice(text, done, total)`
+    may raise to stop.
+    """
+    if unseen is None:
+        return lambda step, params: {}
+    sample = make_evaluation(
+        graphdef,
+        tokenizer,
+        unseen,
+        samples_per_problem=cfg.eval.samples_per_problem,
+        temperature=cfg.eval.temperature,
+        max_new_tokens=cfg.sampling.max_new_tokens,
+        batching=Batching.of(cfg.sampling),
+        filters=Filters.of(cfg.eval),
+    )
+
+    def evaluate(step: int, params: Any) -> dict[str, float]:
+        if step % cfg.eval.every and step != cfg.steps:
+            return {}
+        rows: dict[Place, dict[str, Any]] = {}
+
+        def keep(row: dict[str, Any], stats: TokenStats) -> None:
+            rows[row["problem"], row["sample"]] = row
+
+        sample(sync(params), key, judge, keep, notice=notice)
+        return metrics_of(unseen, rows, cfg.eval.samples_per_problem, cfg.eval.pass_at)
+
+    return evaluate

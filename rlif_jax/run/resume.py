@@ -1,0 +1,60 @@
+"""Where a run resumes: after its newest checkpoint, whose step may lack only its evaluation.
+
+A run that is stopped in the evaluation of a step has done the step and not recorded its metrics.
+The checkpoint keeps these beside the place in the data until the evaluation is repeated.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlif_jax.config import Config
+from rlif_jax.errors import UserError
+from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.log import last_step
+
+UNRECORDED = "unrecorded"
+"""Where a checkpoint keeps the metrics of a step that was stopped in its evaluation."""
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """`step` of the newest checkpoint, 0 for a new run, and whether metrics.jsonl has it."""
+
+    step: int
+    recorded: bool
+
+    def split(self, kept: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+        """What a checkpoint kept: the place in the data, and the metrics that are still to record.
+
+        An evaluation that was repeated before leaves the checkpoint as it is.
+        """
+        position = dict(kept)
+        unrecorded = position.pop(UNRECORDED, {})
+        return position, {} if self.recorded else unrecorded
+
+
+def joined(position: Mapping[str, Any], unrecorded: Mapping[str, float]) -> dict[str, Any]:
+    """The place in the data with the metrics of its step, as `ResumePoint.split` takes them."""
+    return {**position, UNRECORDED: dict(unrecorded)}
+
+
+def resume_point(cfg: Config, checkpoints: Checkpoints) -> ResumePoint:
+    """Where the run of a configuration's folder resumes.
+
+    Raises:
+        UserError: the folder is in use and may not be resumed, or the run is already complete.
+    """
+    saved = checkpoints.latest() or 0
+    if saved and not cfg.resume:
+        raise UserError(
+            f"{cfg.folder} already holds a run saved at step {saved}, which --no-resume would "
+            "overwrite. Choose another folder with --run-dir, or remove this one."
+        )
+    recorded = saved == 0 or last_step(cfg.folder) >= saved
+    if saved >= cfg.steps and recorded:
+        raise UserError(
+            f"{cfg.folder} holds a run that is complete at step {saved}, and steps={cfg.steps}. "
+            "Raise --steps to train further, or choose another folder with --run-dir."
+        )
+    return ResumePoint(saved, recorded)
