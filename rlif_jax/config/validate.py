@@ -38,7 +38,6 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     problems = [*wrong, *range_problems(config)]
     if not wrong:
         problems += [*_sizes(config), *_rules(config), *_reward_terms(config, known_rewards)]
-        problems += _profile(config)
     if problems:
         raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 
@@ -231,6 +230,7 @@ def _rules(c: Config) -> Iterator[str]:
             c.eval.temperature, "samples_per_problem", c.eval.samples_per_problem, prefix="eval."
         )
     yield from _problem_sets(c.data)
+    yield from _profile(c)
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
 

@@ -7,7 +7,9 @@ import jax
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.config import Config
+from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import PromptOptions
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.evaluation.sample_file import Place
@@ -17,7 +19,7 @@ from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sync import Sync
 
 
-def held_out_problems(cfg: Config, tokenizer: Any, notice: Callable[[str], None]) -> HeldOut | None:
+def held_out_problems(cfg: Config, tokenizer: Tokenizer, notice: Notice) -> HeldOut | None:
     """The problems of the evaluation; None when it is off."""
     if not cfg.eval.every:
         return None

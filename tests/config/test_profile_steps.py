@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlif_jax.config.schema import Config, Profile
+from rlif_jax.config import Config, Profile
 from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
 from rlif_jax.rewards import known_rewards
