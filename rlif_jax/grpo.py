@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
+from rlif_jax.batch import Array, Params, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Loss, Optim
 from rlif_jax.loss.aggregation import loss_denominator
 from rlif_jax.loss.policy import policy_loss
@@ -47,7 +47,7 @@ def learning_rate(optim: Optim, updates_per_step: int = 1) -> optax.Schedule:
     return schedule
 
 
-def decayed(params: Any) -> Any:
+def decayed(params: Params) -> Any:
     """Which parameters weight decay applies to: all but norms and biases, told by name."""
 
     def one(path, _):
@@ -57,13 +57,13 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0 of training from `params`, which the state keeps."""
     step, opt_state = make_init(params, optimizer)(params)
     return TrainState(step, params, opt_state)
 
 
-def make_init(params: Any, optimizer: optax.GradientTransformation):
+def make_init(params: Params, optimizer: optax.GradientTransformation):
     """Build `init(params) -> (step, opt_state)`, laid out as `state_shapes` says.
 
     The moments are made in the shardings of their parameters, so that no device holds more than its
@@ -78,7 +78,7 @@ def make_init(params: Any, optimizer: optax.GradientTransformation):
     return jax.jit(init, out_shardings=places)
 
 
-def state_shapes(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """`init_state` as shapes with shardings, for a checkpoint to be restored into.
 
     Moments have the shardings of their parameters, all else is replicated. `params` may be arrays
@@ -128,7 +128,7 @@ def mini_batches(batch: TrainBatch, loss: Loss) -> Iterator[TrainBatch]:
             yield jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch)
 
 
-def make_gradient(graphdef: Any, loss: Loss, *, temperature: float, max_new_tokens: int):
+def make_gradient(graphdef: nnx.GraphDef, loss: Loss, *, temperature: float, max_new_tokens: int):
     """Build `gradient(params, batch) -> (grads, metrics)`, accumulated over micro-batches.
 
     The denominator is that of the whole mini-batch, so the pieces add up to the gradient of one
@@ -171,7 +171,7 @@ def make_gradient(graphdef: Any, loss: Loss, *, temperature: float, max_new_toke
 
 
 def make_update(
-    graphdef: Any,
+    graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     loss: Loss,
     *,

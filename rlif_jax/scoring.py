@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, Rollout, Sequences, TokenStats
+from rlif_jax.batch import Array, Params, Rollout, Sequences, TokenStats
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
 
 
@@ -43,7 +43,7 @@ def completion_stats(model: Any, rows: Sequences, temperature: float) -> TokenSt
     return token_stats(x_RgCD, model.head_VD, target_RgC, temperature, model.cfg.reachable)
 
 
-def completion_states(model: Any, rows: Sequences) -> tuple[Array, Array]:
+def completion_states(model: Any, rows: Sequences) -> tuple[jax.Array, jax.Array]:
     """Hidden states [R, g, C, D] and the tokens [R, g, C] they predict: the one shift by one.
 
     The hidden state of a token describes the next one. So the first token of every completion is
@@ -87,7 +87,7 @@ class Score:
     at_both: Callable[[Any, Rollout], tuple[TokenStats, ...]] | None
     from_sampler: bool
 
-    def __call__(self, params: Any, reference: Any, rollout: Rollout) -> Scored:
+    def __call__(self, params: Params, reference: Params | None, rollout: Rollout) -> Scored:
         if self.from_sampler:
             policy = reward = rollout.stats
         elif self.at_both is None:
@@ -99,7 +99,7 @@ class Score:
 
 
 def make_scores(
-    graphdef: Any,
+    graphdef: nnx.GraphDef,
     *,
     temperatures: tuple[float, ...],
     samples_per_row: int = 1,
@@ -126,7 +126,7 @@ def make_scores(
     return jax.jit(scores)
 
 
-def make_score(graphdef: Any, *, temperature: float, **layout: int):
+def make_score(graphdef: nnx.GraphDef, *, temperature: float, **layout: int):
     """Build `score(params, rollout) -> TokenStats`: `make_scores` at one temperature."""
     scores = make_scores(graphdef, temperatures=(temperature,), **layout)
 

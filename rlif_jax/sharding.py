@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from rlif_jax.batch import Array, Params
+from rlif_jax.batch import Params
 from rlif_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -131,7 +131,7 @@ def replicated(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def constrain(x: Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> Array:
+def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> jax.Array:
     """Pin an activation to its sharding on the mesh of `jax.set_mesh`; the identity without one."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from flax import struct
+from flax import nnx, struct
 
-from rlif_jax.batch import Array, Evidence, Rollout, TokenStats, TrainBatch, TrainState
+from rlif_jax.batch import Array, Evidence, Params, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Config
 from rlif_jax.data.prompts import EncodedPrompt
 from rlif_jax.grpo import make_optimizer, make_update, mini_batches, train_batch
@@ -53,7 +53,7 @@ class Stages:
     update: Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array]]]
 
 
-def make_stages(cfg: Config, graphdef: Any, pad_id: int) -> Stages:
+def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
     """The stages of a configuration for the model that `graphdef` describes.
 
     All that trains, plans, measures or compiles ahead of time takes its stages from here.
@@ -157,7 +157,7 @@ def train_step(
     cfg: Config,
     stages: Stages,
     state: TrainState,
-    reference: Any,
+    reference: Params | None,
     prompts: Sequence[EncodedPrompt],
     key: jax.Array,
     submissions: Submissions,

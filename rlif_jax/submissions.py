@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.weights.tokenizer import continuation, without_end
@@ -49,7 +49,7 @@ class Submissions:
         problems: Sequence[Problem],
         prompts: Sequence[EncodedPrompt],
         group: int,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         judge: Judge | None,
         notice: Callable[..., None] | None = None,
         eos_ids: Collection[int] = (),

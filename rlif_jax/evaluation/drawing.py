@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Params, TokenStats
 from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.formats.evalplus import is_evalplus
 from rlif_jax.data.pipeline import Subset
@@ -20,6 +20,7 @@ from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pose
 from rlif_jax.data.selection import errata_filter, length_filter, listed, select
 from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.data.sets.named import problem_source
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge
 from rlif_jax.grading.judged_row import judged_row
@@ -61,7 +62,7 @@ class HeldOut:
 
 def held_out(
     name: str,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     max_prompt_tokens: int,
     options: PromptOptions,
     *,
@@ -99,8 +100,8 @@ def held_out(
 
 
 def make_evaluation(
-    graphdef: Any,
-    tokenizer: Any,
+    graphdef: nnx.GraphDef,
+    tokenizer: Tokenizer,
     held_out: HeldOut,
     *,
     samples_per_problem: int,
@@ -127,7 +128,7 @@ def make_evaluation(
     shape: PoolShape | None = None
 
     def evaluate(
-        params: Any,
+        params: Params,
         key: jax.Array,
         judge: Judge | None,
         keep: Callable[[dict[str, Any], TokenStats], None],

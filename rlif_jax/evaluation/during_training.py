@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from flax import nnx
 
-from rlif_jax.batch import TokenStats
+from rlif_jax.batch import Params, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import PromptOptions
@@ -38,8 +39,8 @@ def held_out_problems(cfg: Config, tokenizer: Tokenizer, notice: Notice) -> Held
 
 def make_evaluate(
     cfg: Config,
-    graphdef: Any,
-    tokenizer: Any,
+    graphdef: nnx.GraphDef,
+    tokenizer: Tokenizer,
     sync: Sync,
     unseen: HeldOut | None,
     key: jax.Array,
@@ -64,7 +65,7 @@ def make_evaluate(
         filters=Filters.of(cfg.eval),
     )
 
-    def evaluate(step: int, params: Any) -> dict[str, float]:
+    def evaluate(step: int, params: Params) -> dict[str, float]:
         if step % cfg.eval.every and step != cfg.steps:
             return {}
         rows: dict[Place, dict[str, Any]] = {}

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.batch import Array
 from rlif_jax.kernels.attention.plain import shared_prompt_attention
 from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import constrain
+
+Array = jax.Array
 
 Kept = TypeVar("Kept")
 

@@ -6,11 +6,13 @@ of transformers' modeling_rope_utils, computed once per model in NumPy.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlif_jax.batch import Array
 from rlif_jax.model.config import ModelConfig, RopeScaling
+
+Array = jax.Array
 
 
 def frequencies(cfg: ModelConfig) -> np.ndarray:

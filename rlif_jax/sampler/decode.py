@@ -8,8 +8,6 @@ Letters beyond `batch.py`'s: B slots, J pages of a slot, K steps of a chunk, N r
 mesh (data x fsdp), each with B / N slots, a pool of its own and one prompt being handed out.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
@@ -88,7 +86,7 @@ def empty_slots(slots: int, embed: int, dtype: str) -> Slots:
     )
 
 
-def make_prefill(graphdef: Any):
+def make_prefill(graphdef: nnx.GraphDef):
     """Build the jitted prefill of one prompt on each row shard.
 
     `prefill(params, cache, prompt_x, tokens, length, pages, page_count) -> (cache, prompt_x)`:
@@ -140,7 +138,7 @@ def make_admit():
 
 
 def make_decode_chunk(
-    graphdef: Any,
+    graphdef: nnx.GraphDef,
     *,
     steps: int,
     temperature: float,

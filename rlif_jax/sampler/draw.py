@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlif_jax.batch import Array
 from rlif_jax.errors import UserError
 from rlif_jax.sharding import parts_of
 
@@ -33,7 +32,7 @@ def key_data(key: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(key))
 
 
-def draw(z_BV: Array, key_B: Array, t: Array) -> jax.Array:
+def draw(z_BV: jax.Array, key_B: jax.Array, t: jax.Array) -> jax.Array:
     """Draw completion token t of every row from softmax(z), int32 [B].
 
     Inverse transform with one uniform number per row, found in two levels: first the block of 256

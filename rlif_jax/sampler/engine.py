@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array
+from rlif_jax.batch import Array, Params
 from rlif_jax.errors import UserError
 from rlif_jax.model.cache import PagedCache, init_cache
 from rlif_jax.model.config import ModelConfig
@@ -58,7 +58,7 @@ class Engine:
 
     def __init__(
         self,
-        graphdef: Any,
+        graphdef: nnx.GraphDef,
         *,
         temperature: float,
         batching: Batching | None = None,
@@ -82,7 +82,7 @@ class Engine:
 
     def run(
         self,
-        params: Any,
+        params: Params,
         prompts: Sequence[Sequence[int]],
         requests: Sequence[Request],
         *,
@@ -121,7 +121,7 @@ class Engine:
 
     def _steps(
         self,
-        params: Any,
+        params: Params,
         cfg: ModelConfig,
         shape: PoolShape,
         schedule: Schedule,
@@ -168,13 +168,13 @@ class Engine:
 class _Device:
     """What lies on the devices during a run; the stages use up all but `params`."""
 
-    params: Any
+    params: Params
     cache: PagedCache
     slots: Slots
     prompt_x: Array
 
 
-def _on_device(params: Any, cfg: ModelConfig, shape: PoolShape) -> _Device:
+def _on_device(params: Params, cfg: ModelConfig, shape: PoolShape) -> _Device:
     """Parameters, and cache, slots and prompts before anything is in them."""
     cache = init_cache(
         cfg, pages=shape.pages, page=shape.page, dtype=shape.dtype, kernel=shape.kernel
@@ -190,7 +190,7 @@ def _on_device(params: Any, cfg: ModelConfig, shape: PoolShape) -> _Device:
     return _Device(*everything)
 
 
-def _check_place(params: Any, mesh: Mesh) -> None:
+def _check_place(params: Params, mesh: Mesh) -> None:
     devices = jax.tree.leaves(params)[0].sharding.device_set
     if len(devices) > 1 if mesh.empty else devices != set(mesh.devices.flat):
         raise UserError(

@@ -8,10 +8,12 @@ not hang on the order of a sort. Without a filter nothing is sorted and no mask 
 import jax
 import jax.numpy as jnp
 
-from rlif_jax.batch import Array, TokenStats
+from rlif_jax.batch import TokenStats
 from rlif_jax.config import Filters
 from rlif_jax.kernels.token_stats.api import stats_from_logits
 from rlif_jax.sampler.draw import draw
+
+Array = jax.Array
 
 NO_FILTERS = Filters()
 

@@ -1,5 +1,6 @@
 """The sampler as a library, without the trainer.
 
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.weights.source import load_model
 from rlif_jax.sampler.sampler import Sampler
 
@@ -23,6 +24,7 @@ from rlif_jax.config import Drawing
 from rlif_jax.config.validate import greedy_problems, range_problems
 from rlif_jax.data.chat_template import render_chat
 from rlif_jax.data.prompts import encode_text
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 from rlif_jax.sampler.draw import KEY_KIND, key_data
 from rlif_jax.sampler.engine import Engine, Usage
@@ -63,7 +65,7 @@ class Sampler:
     called under the same mesh.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batching: Batching | None = None):
+    def __init__(self, model: Any, tokenizer: Tokenizer, batching: Batching | None = None):
         self._graphdef, params = nnx.split(model)
         self._params = make_sync(self._graphdef)(params)
         self._cfg, self._tokenizer = model.cfg, tokenizer

@@ -1,17 +1,17 @@
 """Stop strings: where a text ends because it has said a certain thing."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.sampler.requests import Stop
 from rlif_jax.weights.tokenizer import continuation
 
 _HALF_A_CHARACTER = "\ufffd"
 
 
-def make_stop(tokenizer: Any, stops: Sequence[str]) -> Stop:
+def make_stop(tokenizer: Tokenizer, stops: Sequence[str]) -> Stop:
     """Build `stop(prompt, tokens, seen) -> int | None`: the tokens to keep when it is time to stop.
 
     They are the fewest of `tokens` whose text, as it follows the prompt's, has one of the stop

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax import sharding
+from rlif_jax.batch import Params
 
 Sync = Callable[[Any], Any]
 
 
-def make_sync(graphdef: Any) -> Sync:
+def make_sync(graphdef: nnx.GraphDef) -> Sync:
     """Build `sync(params) -> params` for sampling on the mesh of `jax.set_mesh`.
 
     Weights are split by RULES_DECODE, so that no decode step gathers them, and cast once to the
@@ -28,7 +29,7 @@ def make_sync(graphdef: Any) -> Sync:
             stages[dtype, place] = jax.jit(lambda x: x.astype(dtype), out_shardings=place)
         return stages[dtype, place](value)
 
-    def sync(params: Any) -> Any:
+    def sync(params: Params) -> Any:
         dtype = jnp.dtype(nnx.merge(graphdef, params).cfg.dtype)
         mesh = jax.sharding.get_mesh()
 

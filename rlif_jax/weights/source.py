@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from rlif_jax.config import Mesh as MeshSizes
 from rlif_jax.console.notice import Notice
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError, shown
 from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
 from rlif_jax.model.decoder import Decoder
@@ -61,7 +62,7 @@ class OpenModel:
     revision: str | None
     cfg: ModelConfig
     weights: Weights
-    tokenizer: Any
+    tokenizer: Tokenizer
     files: Files | None
 
     def load(
@@ -242,7 +243,8 @@ def open_model(source: str) -> OpenModel:
 def _open_gguf(source: str, path: Path) -> OpenModel:
     reader = open_gguf(path)
     cfg = read_config(reader, path)
-    tokenizer = read_gguf_tokenizer(reader, path)
+    # transformers adds the attributes of special tokens at run time
+    tokenizer = cast(Tokenizer, read_gguf_tokenizer(reader, path))
     cfg = _fitted(cfg, tokenizer, f"model file {path}")
     return OpenModel(source, None, cfg, GGUFWeights(reader, cfg, path), tokenizer, None)
 
@@ -264,7 +266,7 @@ def _open_folder(
     return OpenModel(source, revision, cfg, weights, tokenizer, files)
 
 
-def _fitted(cfg: ModelConfig, tokenizer: Any, location: str) -> ModelConfig:
+def _fitted(cfg: ModelConfig, tokenizer: Tokenizer, location: str) -> ModelConfig:
     """The configuration with the tokenizer's number of ids and its end-of-sequence token."""
     ids = reachable_ids(tokenizer, cfg, location)
     eos_ids = tuple(sorted({*cfg.eos_ids, tokenizer.eos_token_id}))

@@ -5,8 +5,8 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
+from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig
 
@@ -21,7 +21,7 @@ _CONTEXT = 8
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
-def read_tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path) -> Tokenizer:
     """The transformers tokenizer of a local folder, its padding token set.
 
     A tokenizer.json is used unchanged: AutoTokenizer may build another one by the class that
@@ -57,7 +57,7 @@ def read_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """The text of these ids [T], character by character: the package decodes all text here.
 
     Special tokens are written out, since thinking tags may be special tokens, and programs may hold
@@ -69,7 +69,7 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     )
 
 
-def continuation(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -> str:
+def continuation(tokenizer: Tokenizer, before: Sequence[int], tokens: Sequence[int]) -> str:
     """The text that `tokens` [T] add to that of `before` [P]: both together are the whole text.
 
     A decoder may treat the first token of a text as a beginning, for instance take the space from
@@ -86,7 +86,9 @@ def continuation(tokenizer: Any, before: Sequence[int], tokens: Sequence[int]) -
     return text[len(begun) :]
 
 
-def without_end(tokenizer: Any, tokens: Sequence[int], eos_ids: Collection[int]) -> Sequence[int]:
+def without_end(
+    tokenizer: Tokenizer, tokens: Sequence[int], eos_ids: Collection[int]
+) -> Sequence[int]:
     """`tokens` [T] without the end-of-sequence and padding tokens that they end with.
 
     `eos_ids` are the model's; those of the tokenizer are added.
@@ -98,7 +100,7 @@ def without_end(tokenizer: Any, tokens: Sequence[int], eos_ids: Collection[int])
     return tokens[:length]
 
 
-def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """tokenizer.json and tokenizer_config.json, in the form that transformers 4 reads, too."""
     tokenizer.save_pretrained(str(folder))
     path = folder / "tokenizer_config.json"
@@ -109,7 +111,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     path.write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2))
 
 
-def reachable_ids(tokenizer: Any, cfg: ModelConfig, location: str) -> int:
+def reachable_ids(tokenizer: Tokenizer, cfg: ModelConfig, location: str) -> int:
     """One more than the tokenizer's largest id; at most the number of embedding rows.
 
     Raises:

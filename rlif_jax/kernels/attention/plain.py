@@ -6,8 +6,9 @@ Letters beyond `batch.py`'s: S key columns, R = H / K query heads that share a k
 import jax
 import jax.numpy as jnp
 
-from rlif_jax.batch import Array
 from rlif_jax.kernels.precision import einsum
+
+Array = jax.Array
 
 # Finite, so that a row without any valid key gives a uniform average instead of NaN.
 _MASKED = -1e30
