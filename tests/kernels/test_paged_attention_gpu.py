@@ -81,5 +81,5 @@ def test_what_does_not_fit():
     assert not gpu_kernel_fits(12, 2, 128, 64, jnp.int8)
     assert not gpu_kernel_fits(12, 2, 256, 64, jnp.float32)
     assert not gpu_kernel_fits(7, 2, 128, 64, jnp.bfloat16)
-    with pytest.raises(UserError, match=r"bfloat16 cache of pages of 16 tokens.*width 80"):
+    with pytest.raises(UserError, match=r"bfloat16 cache has pages of 16 tokens.*width 80"):
         paged_attention_gpu(*arguments(4, 2, 80, 16, "bfloat16"), 0)

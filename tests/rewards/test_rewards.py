@@ -173,7 +173,7 @@ def test_a_wrong_need_and_a_taken_name_are_refused():
     with pytest.raises(UserError, match="needs='logits'"):
         reward(needs="logits")
 
-    with pytest.raises(UserError, match=r"needs='stats', all_tests=True.*does not run any"):
+    with pytest.raises(UserError, match=r"needs='stats', all_tests=True.*runs tests: write"):
         reward(needs="stats", all_tests=True)
 
     def length(ev):
