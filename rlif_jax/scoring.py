@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, Params, Rollout, Sequences, TokenStats
+from rlif_jax.batch import Params, Rollout, Sequences, TokenStats
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
 
 
@@ -57,7 +57,7 @@ def completion_states(model: Any, rows: Sequences) -> tuple[jax.Array, jax.Array
     later_RgCD = x_RTD[:, P:].reshape(R, g, C, D)[:, :, :-1]
     x_RgCD = jnp.concatenate([first_Rg1D, later_RgCD], axis=2)
     x_RgCD = sharding.constrain(x_RgCD, "batch", None, "length", "hidden")
-    return x_RgCD, rows.tokens[:, P:].reshape(R, g, C)
+    return x_RgCD, jnp.asarray(rows.tokens)[:, P:].reshape(R, g, C)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,10 @@ import hypothesis
 import pytest
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what their controller sets
-    # All of this is read when JAX is first imported, which no import above does. Compiling takes
-    # most of the time, so LLVM optimises less; XLA's own passes are the same.
+    # All of this is read when JAX is first imported, which no import above does.
     os.environ["XLA_FLAGS"] = (
-        "--xla_backend_optimization_level=1 "
-        + os.environ.get("XLA_FLAGS", "")
-        + " --xla_force_host_platform_device_count=8"
-    )
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    ).strip()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu compiles here; there is no TPU to ask
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # by several processes at a time
