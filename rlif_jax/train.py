@@ -20,7 +20,7 @@ from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl
 from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
-from rlif_jax.data.training import go_on, position_of, training_problems
+from rlif_jax.data.training import restore_position, position_of, training_problems
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described
@@ -106,7 +106,7 @@ def train(cfg: Config) -> None:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
             position, unrecorded = resume.split(kept)
-            go_on(data, mixture, position)
+            restore_position(data, mixture, position)
         else:
             params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
             state, key = init_state(params, stages.optimizer), jax.random.key(cfg.seed)

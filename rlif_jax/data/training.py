@@ -103,7 +103,7 @@ def position_of(batches: Batches, mixture: Mixture) -> dict[str, Any]:
     return {"problems": mixture.digest, "state": batches.get_state()}
 
 
-def go_on(batches: Batches, mixture: Mixture, position: Mapping[str, Any]) -> None:
+def restore_position(batches: Batches, mixture: Mixture, position: Mapping[str, Any]) -> None:
     """Resume at the position of an earlier run; UserError when it was in other problems."""
     if position.get("problems") != mixture.digest:
         raise UserError(

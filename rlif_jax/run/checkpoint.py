@@ -81,8 +81,8 @@ class Checkpoints:
         except Exception as error:  # see reason_of
             raise UserError(
                 f"checkpoint {step} in {self._folder} does not fit this run or is damaged: "
-                f"{reason_of(error)}. Remove the folder {self._folder / str(step)} to go on from "
-                "the one before, or choose another folder with --run-dir."
+                f"{reason_of(error)}. Remove the folder {self._folder / str(step)} to resume from "
+                "the checkpoint before it, or choose another folder with --run-dir."
             ) from error
         rest = restored["rest"]
         opt_state = jax.tree.unflatten(

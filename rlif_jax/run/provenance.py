@@ -1,4 +1,4 @@
-"""Which configuration, code and versions made a run folder, and whether they may go on in it."""
+"""Which configuration, code and versions made a run folder, and whether they may resume in it."""
 
 import dataclasses
 import importlib.metadata

@@ -160,7 +160,7 @@ def make_decode_chunk(
         B = slots.live.shape[0]
         running = jnp.sum(slots.live & run)
 
-        def go_on(carry):
+        def restore_position(carry):
             i, _, s, _, _ = carry
             left = jnp.sum(s.live & run)
             return (i < steps) & (left > 0) & (running - left < leave_after)
@@ -190,7 +190,7 @@ def make_decode_chunk(
         number_BK = jnp.zeros((B, steps), jnp.float32)
         stats_BK = TokenStats(*(number_BK,) * 5) if with_stats else None
         start = (jnp.int32(0), cache, slots, jnp.zeros((B, steps), jnp.int32), stats_BK)
-        i, cache, after, tokens_BK, stats_BK = jax.lax.while_loop(go_on, step, start)
+        i, cache, after, tokens_BK, stats_BK = jax.lax.while_loop(restore_position, step, start)
         block = Block(tokens_BK, stats_BK, after.drawn - slots.drawn, after.live, i)
         # The block is for every process to see; the slots go as they came, or the next call would
         # be compiled for others.

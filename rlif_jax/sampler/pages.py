@@ -3,7 +3,7 @@
 Sequences get pages as they grow, not all at the start, so that a pool holds many more of them than
 it could hold at their longest. What is promised is that all can be finished one after another: a
 page is granted only if that still holds afterwards (the banker's algorithm, Dijkstra, EWD-623).
-A sequence that is refused waits; some other one can always go on.
+A sequence that is refused waits; some other one can always continue.
 """
 
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Pages:
         return len(self._free)
 
     def take_prompt(self, pages: int, then: int) -> tuple[int, ...] | None:
-        """Pages for a prompt, to be shared; None if they are not to be had now.
+        """Pages for a prompt, to be shared; None if too few are free now.
 
         `then` is what one sequence of this prompt can come to need on top.
         """

@@ -72,7 +72,7 @@ class PoolShape:
             length = len(prompts[n])
             if not length:
                 raise UserError(
-                    f"prompt {n} is empty; a model needs at least one token to go on from, such as "
+                    f"prompt {n} is empty; a model needs at least one token, such as "
                     "the beginning-of-sequence token"
                 )
             if limit < 1:
@@ -139,7 +139,7 @@ def pool_shape(
     if shape.pages < least:
         raise UserError(
             f"a sequence of {total} tokens needs {least * page_bytes / 2**20:.3g} MiB of "
-            f"cache on a device, and {allowed * page_bytes / 2**20:.3g} MiB are to be had; lower "
+            f"cache on a device, and {allowed * page_bytes / 2**20:.3g} MiB are available; lower "
             "max_new_tokens, raise cache_gib, or free memory"
         )
     return shape

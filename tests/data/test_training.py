@@ -12,7 +12,7 @@ from rlif_jax.config import Data
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.sets.named import ProblemSource, problem_source
 from rlif_jax.data.training import (
-    go_on,
+    restore_position,
     position_of,
     refuse_overlap,
     training_filters,
@@ -267,11 +267,11 @@ def test_a_place_is_gone_on_from_in_the_same_problems_only(write_set):
     position = json.loads(json.dumps(position_of(batches, mixture)))
     wanted = [[p.id for p in next(batches)] for _ in range(4)]
     again, mixture = begun()
-    go_on(again, mixture, position)
+    restore_position(again, mixture, position)
     assert [[p.id for p in next(again)] for _ in range(4)] == wanted
     write_set("mine", **rows, more={})
     with pytest.raises(UserError, match="not those that the run began with"):
-        go_on(*begun(), position)
+        restore_position(*begun(), position)
 
 
 def test_problems_are_chosen_without_reading_their_tests(write_set, monkeypatch):
