@@ -20,7 +20,7 @@ from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl
 from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
-from rlif_jax.data.training import restore_position, position_of, training_problems
+from rlif_jax.data.training import position_of, restore_position, training_problems
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described

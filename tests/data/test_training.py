@@ -12,9 +12,9 @@ from rlif_jax.config import Data
 from rlif_jax.data.pipeline import problem_batches
 from rlif_jax.data.sets.named import ProblemSource, problem_source
 from rlif_jax.data.training import (
-    restore_position,
     position_of,
     refuse_overlap,
+    restore_position,
     training_filters,
     training_problems,
 )
