@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what their contro
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu compiles here; there is no TPU to ask
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # by several processes at a time
 
@@ -27,7 +28,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what their contro
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
-pytest_plugins = ["support.problem_rows", "support.small_runs"]
+pytest_plugins = ["support.problem_rows", "support.small_runs", "support.own_process"]
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,10 @@ from rlif_jax.run.clock import PHASES, Clock
 from rlif_jax.run.profile import StepTrace
 from rlif_jax.train import main
 
+# JAX's profiler asks every loaded plugin for its events. libtpu, with which other tests compile
+# ahead of time, crashes at that where no TPU is.
+traces = pytest.mark.own_process
+
 
 def traced_events(folder: Path) -> list[tuple[str, dict]]:
     """Name and arguments of every host event in the one trace of a folder."""
@@ -42,6 +46,7 @@ def run(folder: Path, traced: range, steps: range, notes: list[str], stop_in: in
                 raise KeyboardInterrupt
 
 
+@traces
 def test_the_named_steps_are_traced_with_their_phases(tmp_path):
     notes = []
     run(tmp_path, range(2, 4), range(1, 6), notes)
@@ -58,6 +63,7 @@ def test_without_steps_nothing_is_traced(tmp_path):
     assert (notes, list(tmp_path.iterdir())) == ([], [])
 
 
+@traces
 def test_a_resumed_run_traces_the_steps_that_are_left(tmp_path):
     notes = []
     run(tmp_path, range(2, 6), range(4, 8), notes)
@@ -72,6 +78,7 @@ def test_a_run_resumed_after_its_traced_steps_says_so(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@traces
 @pytest.mark.parametrize("stop_in", [2, 3])
 def test_a_stopped_run_leaves_the_trace_of_what_it_did(tmp_path, stop_in):
     notes = []
@@ -107,6 +114,7 @@ def arguments(tiny_path, tmp_path):
     ]
 
 
+@traces
 def test_a_training_run_is_traced_and_a_resumed_one_too(arguments, tmp_path, capsys):
     folder = tmp_path / "run" / "profile"
     main([*arguments, "--steps=1"])
