@@ -208,7 +208,7 @@ def test_a_run_folder_without_its_checkpoints_is_known_as_one(run, tmp_path):
         ({"out": "full"}, "not an empty folder"),
         ({"out": "full/file"}, "not an empty folder"),
         ({"out": "full/file/below"}, "cannot be made"),
-        ({"out": "gs://bucket/out"}, "no local folder"),
+        ({"out": "gs://bucket/out"}, "not a local folder"),
         ({"model": "nowhere"}, "'nowhere' is not known"),
         ({"shard_gb": 0.0}, "--shard-gb 0.0"),
     ],

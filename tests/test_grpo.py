@@ -75,6 +75,7 @@ def test_a_shared_prompt_gives_the_gradient_of_separate_rows(tiny, batch):
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "dr_grpo"])
+@pytest.mark.slow
 def test_accumulation_gives_the_gradient_of_one_batch(tiny, batch, aggregation):
     graphdef, params, _ = tiny
     results = []
@@ -88,6 +89,7 @@ def test_accumulation_gives_the_gradient_of_one_batch(tiny, batch, aggregation):
         close(metrics, whole_metrics, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_give_the_same_update(tiny, batch):
     """Loss, gradients and updated parameters on a (data 2, fsdp 2, tensor 2) mesh."""
     graphdef, params, _ = tiny

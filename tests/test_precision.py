@@ -19,6 +19,8 @@ from rlif_jax.sharding import make_mesh
 from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 
+pytestmark = pytest.mark.slow
+
 VOCAB_ROWS = 384
 """Rows of the very small model's head: no other array has an axis of this size."""
 

@@ -151,6 +151,7 @@ def test_stages_are_taken_from_make_stages(name):
     assert not names & FACTORIES
 
 
+@pytest.mark.slow
 def test_train_runs_the_stages_of_make_stages(tiny_path, tmp_path, monkeypatch):
     made = []
 

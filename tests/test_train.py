@@ -75,6 +75,7 @@ def test_every_config_file_trains(path, flags, tmp_path):
     assert (tmp_path / "run/checkpoints/1").is_dir()
 
 
+@pytest.mark.slow
 def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
     """Every number of two steps, the second after an update that moves the parameters.
 
@@ -119,6 +120,7 @@ class LossWithADeadField(Loss):
     """Nothing reads it, though sampling.temperature and eval.temperature are read."""
 
 
+@pytest.mark.slow
 def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     """KL, a reward temperature, two epochs of two mini-batches, entropy bonus, Dr.GRPO.
 
@@ -181,6 +183,7 @@ def test_sampler_statistics_need_no_scoring_pass(flags, tmp_path):
     assert sampler["grad/norm"] == pytest.approx(scorer["grad/norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_few_slots_and_pages_train_the_same(flags, tmp_path):
     """Sixteen completions at once, and through three slots that wait for a page now and then."""
     arguments = [config("self_certainty"), *flags, "--steps=1", "--eval.every=0"]

@@ -83,6 +83,7 @@ def stopped(arguments: list[str], capsys) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation(flags, tmp_path, uninterrupted, monkeypatch, capsys):
     """Before training, after a step and after the last: what is not recorded yet is kept."""
     folder = tmp_path / "run"
@@ -120,6 +121,7 @@ def test_a_signal_before_training_stops_at_once(flags, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.5])
+@pytest.mark.slow
 def test_a_resumed_run_loads_the_source_for_the_anchor_only(flags, tmp_path, capsys, kl_coef):
     """With a KL term the reference is the starting model, not what the checkpoint holds."""
     arguments = [config("prob_disparity"), *flags, "--eval.every=0", f"--loss.kl-coef={kl_coef}"]

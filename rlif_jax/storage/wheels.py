@@ -97,7 +97,7 @@ def _show_progress(pip: subprocess.Popen, wheel_file: WheelFile, folder: Path) -
     screen.note(f"{what} ({wheel_file.megabytes} MB)")
     with Phases(screen) as notice:
         while _running(pip):
-            notice(what, min(_arrived(folder), total), total)
+            notice(what, min(arrived(folder), total), total)
 
 
 def _running(pip: subprocess.Popen) -> bool:
@@ -108,12 +108,13 @@ def _running(pip: subprocess.Popen) -> bool:
     return False
 
 
-def _arrived(folder: Path) -> int:
-    """Bytes in the files of a folder that another process is writing and renaming."""
+def arrived(folder: Path) -> int:
+    """Bytes in the files of a folder in which another process makes, renames and removes some."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
+    for parent, _, names in os.walk(folder):  # it skips a folder that is gone
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
 
 

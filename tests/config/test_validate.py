@@ -181,7 +181,7 @@ def test_numpy_numbers_are_held_against_ranges(slots):
     ("changes", "problem"),
     [
         ({"optim": Optim(learning_rate=math.nan)}, "optim.learning_rate=nan must be at least 0"),
-        ({"optim": Optim(clip_norm=math.inf)}, "optim.clip_norm=inf must be a finite number"),
+        ({"optim": Optim(eps=math.inf)}, "optim.eps=inf must be a finite number"),
         ({"optim": Optim(b2=1.0)}, "optim.b2=1.0 must be in [0, 1)"),
         ({"loss": Loss(dual_clip=math.nan)}, "loss.dual_clip=nan must be a finite number"),
         ({"loss": Loss(aggregation="mean")}, "loss.aggregation='mean' is invalid; choose one of"),

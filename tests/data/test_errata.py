@@ -125,7 +125,7 @@ def test_evaluation_while_training_uses_the_same_choice(official_set, tiny):
         cfg = replace(Config(), data=data, eval=Eval(samples_per_problem=1, pass_at=1))
         shown = io.StringIO()
         progress = Progress(1, screen=Screen(Console(file=shown, width=200)))
-        unseen = held_out_problems(cfg, tiny[2], DEFAULT_OPTIONS, progress)
+        unseen = held_out_problems(cfg, tiny[2], progress.note)
         chosen[keep] = [problem.id for problem in unseen.problems]
         assert ("left out of" in shown.getvalue()) is not keep
     assert chosen == {False: ["abc1_b"], True: ["abc1_b", "arc189_a"]}

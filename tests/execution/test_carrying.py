@@ -122,6 +122,7 @@ def test_every_holder_of_a_process_is_real():
 
 
 @pytest.mark.parametrize("sort", ["outside", "observed"])
+@pytest.mark.slow
 def test_every_holder_beyond_a_process_is_real(sort):
     every = [Parts(sort, name) for name in SORTS[sort]]
     left = unmoved([(parts, "processes") for parts in every], times=1)
@@ -129,6 +130,7 @@ def test_every_holder_beyond_a_process_is_real(sort):
     assert lasting(left) == {}
 
 
+@pytest.mark.slow
 def test_every_way_step_and_encoding_is_real():
     plain = ("object", PLAIN["module"], "module/attribute")
     every = [Parts(*plain, way=way) for way in WAYS]
@@ -155,6 +157,7 @@ def test_every_place_is_real():
     assert unmoved(requests) == {}
 
 
+@pytest.mark.slow
 def test_most_drawn_programs_are_real():
     every = [parts for parts, _ in zip(drawn(0), range(200), strict=False)]
     hows = ["processes" if parts.outlives else "interpreter" for parts in every]

@@ -115,6 +115,7 @@ def arguments(tiny_path, tmp_path):
 
 
 @traces
+@pytest.mark.slow
 def test_a_training_run_is_traced_and_a_resumed_one_too(arguments, tmp_path, capsys):
     folder = tmp_path / "run" / "profile"
     main([*arguments, "--steps=1"])

@@ -72,6 +72,7 @@ def test_by_hand(filters, want):
     st.floats(0.01, 1.0),
     st.floats(0.0, 1.0),
 )
+@pytest.mark.slow
 def test_the_sets_are_those_of_the_rule(seed, columns, top_k, top_p, min_p):
     """Where a sum lies within rounding of top_p or min_p either neighbour is right."""
     rng = np.random.default_rng(seed)

@@ -107,6 +107,7 @@ def test_logits_and_gradients_equal_transformers(case):
     assert model.cfg.reachable == model.cfg.vocab_size - 1 == len(tokenizer)
 
 
+@pytest.mark.slow
 def test_logits_and_gradients_equal_transformers_on_a_mesh(case):
     folder, golden = case
     mesh = mesh_for(folder)

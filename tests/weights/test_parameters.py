@@ -178,6 +178,7 @@ def in_two_processes(source: Path, folder: Path) -> list[dict]:
     return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
 
 
+@pytest.mark.slow
 def test_each_of_two_processes_reads_its_own_half(folder):
     model, _ = load_model(str(folder))
     arrays = named(nnx.state(model, nnx.Param))
@@ -188,6 +189,7 @@ def test_each_of_two_processes_reads_its_own_half(folder):
         assert result["read"] == (whole - norms) / 2 + norms
 
 
+@pytest.mark.slow
 def test_two_processes_start_from_an_orbax_folder(folder, tmp_path):
     orbax = convert(Arguments(str(folder), str(tmp_path / "orbax"), format="orbax"))
     first, second = in_two_processes(orbax, folder)
