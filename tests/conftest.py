@@ -61,6 +61,14 @@ def tiny_decoder():
     return Decoder.init(TINY, jax.random.key(0), scale=0.3)
 
 
+@pytest.fixture
+def grading(tmp_path, capsys):
+    """Files of one grading in a folder of its own, and the command on them."""
+    from support.grading import Grading
+
+    return Grading(tmp_path, capsys)
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """(model, tokenizer) of the real weights, through the path that users take."""
