@@ -29,6 +29,7 @@ hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
 pytest_plugins = ["support.problem_rows", "support.small_runs", "support.own_process"]
+pytest.register_assert_rewrite("support.changed_folders")  # its failures show values, as tests' do
 
 
 @pytest.fixture(scope="session")
