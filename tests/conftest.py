@@ -29,6 +29,7 @@ hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
 pytest_plugins = ["support.problem_rows", "support.small_runs", "support.own_process"]
+pytest.register_assert_rewrite("support.changed_folders")  # its failures show values, as tests' do
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +60,14 @@ def tiny_decoder():
     from rlif_jax.model.decoder import Decoder
 
     return Decoder.init(TINY, jax.random.key(0), scale=0.3)
+
+
+@pytest.fixture
+def grading(tmp_path, capsys):
+    """Files of one grading in a folder of its own, and the command on them."""
+    from support.grading import Grading
+
+    return Grading(tmp_path, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,22 @@
-"""Evaluation: what it writes, resuming after a kill, several processes, repeatability, refusals."""
+"""Evaluation: what it writes, repeatability, signals, refusals."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from support import ROOT
+from support.small_evaluations import flags, small_arguments
 from support.tiny import write_problems
-from support.two_processes import free_address
 
 from rlif_jax.config import Execution, Mesh
 from rlif_jax.data.prompts import DEFAULT_OPTIONS
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import evaluate, main
-from rlif_jax.evaluation.arguments import Arguments, Processes
+from rlif_jax.evaluation.arguments import Processes
 from rlif_jax.evaluation.drawing import held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.execution.pool import Judge
@@ -35,22 +31,7 @@ from rlif_jax.weights.source import OpenModel, open_model
 def arguments(tiny_path, tmp_path, monkeypatch):
     monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    problems = write_problems(tmp_path / "adding.jsonl")
-    return Arguments(
-        model=str(tiny_path),
-        data=str(problems),
-        max_new_tokens=8,
-        n=2,
-        k=2,
-        execution=Execution(workers=1),
-    )
-
-
-def flags(arguments: Arguments) -> list[str]:
-    """The arguments that differ from the defaults, as a person gives them."""
-    names = ("model", "data", "max_new_tokens", "n", "k", "out", "slots", "page", "temperature")
-    given = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in names]
-    return [*given, "--execution.workers=1", "--execution.time-limit-s=2"]
+    return small_arguments(tiny_path, tmp_path)
 
 
 def test_the_files_have_the_scores_and_what_made_them(arguments, tmp_path, capsys):
@@ -165,78 +146,6 @@ def test_stop_strings_shorten_completions(arguments):
     assert 1 <= stopped < 10 < whole
 
 
-LONG = {"n": 25, "k": 1, "max_new_tokens": 100, "slots": 4, "out": "result.json"}
-
-
-@pytest.fixture(scope="module")
-def long(tiny_path, tmp_path_factory):
-    """Arguments for runs in processes of their own, which take long enough to be stopped."""
-    folder = tmp_path_factory.mktemp("long")
-    problems = write_problems(folder / "adding.jsonl")
-    return Arguments(model=str(tiny_path), data=str(problems), **LONG)
-
-
-def start(arguments, folder, *more):
-    """The command in a folder of its own."""
-    folder.mkdir(exist_ok=True)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CI": "1"}
-    environment["RLIF_CACHE"] = str(Path(arguments.data).parent / "cache")
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-    return subprocess.Popen(
-        [sys.executable, "-m", "rlif_jax.evaluate", *flags(arguments), *more],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finished(process, status=0) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, output
-    return output
-
-
-def wait_for_lines(path, count, process):
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-
-
-FILES = ("result.json", "result.samples.jsonl")
-
-
-@pytest.fixture(scope="module")
-def whole(long, tmp_path_factory):
-    """The bytes that a run without interruptions leaves."""
-    folder = tmp_path_factory.mktemp("whole")
-    finished(start(long, folder))
-    return [(folder / name).read_bytes() for name in FILES]
-
-
-def test_killed_and_resumed_it_leaves_the_same_bytes(long, tmp_path, whole):
-    """SIGKILL, then SIGTERM, at any point; no finished sample is drawn again."""
-    folder = tmp_path / "killed"
-    samples = folder / "result.samples.jsonl"
-    process = start(long, folder)
-    wait_for_lines(samples, 6, process)
-    process.send_signal(signal.SIGKILL)
-    finished(process, -signal.SIGKILL)
-    left = samples.read_bytes().splitlines()
-    assert len(left) < 1 + 2 * LONG["n"] and not (folder / "result.json").exists()
-    process = start(long, folder)
-    wait_for_lines(samples, len(left) + 5, process)
-    process.send_signal(signal.SIGTERM)
-    output = finished(process, 130)
-    assert "stopped; run the same command to resume from result.samples.jsonl" in output
-    between = samples.read_bytes().splitlines()
-    assert between[: len(left) - 1] == left[: len(left) - 1]
-    output = finished(start(long, folder))
-    assert f"resuming after {len(between) - 1}" in output
-    assert [(folder / name).read_bytes() for name in FILES] == whole
-
-
 def test_a_signal_before_sampling_stops_at_once(arguments, monkeypatch, capsys):
     def mesh(*sizes):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -248,27 +157,6 @@ def test_a_signal_before_sampling_stops_at_once(arguments, monkeypatch, capsys):
         main(flags(arguments))
     assert stop.value.code == 130
     assert "stopped; nothing was kept" in capsys.readouterr().out
-
-
-def test_two_processes_on_a_mesh_find_the_same(long, tmp_path, whole):
-    """Two devices of each share the rows; the first process writes, the second only helps."""
-    address = free_address()
-    mesh = ["--mesh.data=4", "--processes.count=2"]
-    mesh.append(f"--processes.coordinator={address}")
-    folders = [tmp_path / str(i) for i in range(2)]
-    pair = [start(long, folders[i], *mesh, f"--processes.index={i}") for i in range(2)]
-    for process in pair:
-        finished(process)
-    assert not list(folders[1].iterdir())
-    rows = [
-        [json.loads(line) for line in text.splitlines()[1:]]
-        for text in ((folders[0] / "result.samples.jsonl").read_text(), whole[1].decode())
-    ]
-    assert len(rows[0]) == len(rows[1]) == 50
-    # Sums that are split over devices round differently: a draw could flip, none does.
-    for ours, theirs in zip(*rows, strict=True):
-        assert ours["rewards"] == pytest.approx(theirs["rewards"], rel=1e-4, abs=1e-4)
-        assert ours | {"rewards": 0} == theirs | {"rewards": 0}
 
 
 def test_bad_input_is_refused(arguments, tmp_path, capsys):
@@ -336,20 +224,6 @@ def test_a_model_whose_numbers_overflow_is_named(arguments, tiny_path, monkeypat
     monkeypatch.setattr(type(opened), "load", overflowing)
     with pytest.raises(UserError, match=r"produced NaN or infinity: self_certainty nan"):
         evaluate(replace(arguments, out="result.json"))
-
-
-def test_one_process_that_fails_ends_all(arguments, tmp_path):
-    """A samples file of others on process 0, which the second cannot know."""
-    address = free_address()
-    asked = replace(arguments, out="result.json")
-    for i in range(2):
-        (tmp_path / str(i)).mkdir()
-    (tmp_path / "0" / "result.samples.jsonl").write_text("[]\n")
-    more = ["--mesh.data=2", "--processes.count=2", f"--processes.coordinator={address}"]
-    pair = [start(asked, tmp_path / str(i), *more, f"--processes.index={i}") for i in range(2)]
-    assert "holds the samples of another evaluation" in finished(pair[0], 2)
-    pair[1].communicate(timeout=300)
-    assert pair[1].returncode != 0
 
 
 def test_a_result_compared_with_itself(arguments, capsys):

@@ -1,11 +1,7 @@
-"""What the judge leaves behind, how it survives its own failures, and that it shares with JAX."""
+"""What the judge leaves behind, and that it shares with threads and with JAX."""
 
-import contextlib
 import gc
-import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -16,76 +12,21 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from support.execution.host import at_rest, below, descriptors, settles
+from support.execution.host import at_rest, descriptors
+from support.execution.judge_processes import (
+    ECHO,
+    ECHO_CODE,
+    await_program,
+    ends,
+    first_process,
+    judge_processes,
+    loader,
+)
 from support.execution.judging import EXECUTION, assert_problem, function_problem, stdin_problem
 
 from rlif_jax import config
 from rlif_jax.execution.pool import Judge, SandboxError
 from rlif_jax.problem import Verdict
-
-ECHO = stdin_problem(("7", "7"))
-ECHO_CODE = "print(input())"
-SLOW_ECHO = "import time\ntime.sleep(1)\nprint(input())"
-
-
-def judge_processes(judge_pid: int | None = None) -> set[int]:
-    """Living processes of a judge in this process, or in another: zygotes and their forks.
-
-    All keep the command line of the zygote.
-    """
-    found = set()
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            if entry.name.isdigit():
-                words = (entry / "cmdline").read_text().split("\0")
-                ours = len(words) > 2 and words[-3].endswith("/zygote.py")
-                if ours and json.loads(words[-2])["judge_pid"] == (judge_pid or os.getpid()):
-                    found.add(int(entry.name))
-    return found
-
-
-def first_process(judge: Judge, worker: int = 0) -> int:
-    """The zygote that forks loaders: the first of its pid namespace, where there is one."""
-    outer = judge._slots[worker].worker.pid
-    if judge.isolation["namespaces"].startswith("none"):
-        return outer
-    (first,) = [int(pid) for pid in children(outer)]
-    return first
-
-
-def loader(judge: Judge) -> int:
-    """The loader of the program that runs on the only worker."""
-    (found,) = [int(pid) for pid in children(first_process(judge))]
-    return found
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def await_program(judge: Judge, count: int = 1) -> None:
-    """Wait until a program has so many processes, beside the loader that it has as well."""
-    deadline = time.monotonic() + 60
-    while len(below(first_process(judge))) < count + 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def ends(pids: set[int]) -> bool:
-    """Whether these processes end soon."""
-    deadline = time.monotonic() + 15
-    while any(Path(f"/proc/{pid}").exists() and not is_dead(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def is_dead(pid: int) -> bool:
-    """Whether the process only waits to be collected, or is gone."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    return True
 
 
 def test_close_leaves_no_process_and_no_folder():
@@ -177,55 +118,6 @@ def test_too_many_processes_end_a_program():
         assert judge.submit(ECHO, ECHO_CODE).result().passed
 
 
-def test_a_killed_zygote_is_replaced_and_the_test_repeated():
-    """Killed while it is idle, then while a program runs; nothing is left of either."""
-    before = judge_processes()
-    with Judge(config.Execution(workers=1)) as judge:
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
-        first = judge._slots[0].worker.pid
-        os.kill(first_process(judge), signal.SIGKILL)
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
-        second = judge._slots[0].worker.pid
-        slow = judge.submit(ECHO, SLOW_ECHO)
-        await_program(judge)
-        running = judge_processes() - before
-        os.kill(first_process(judge), signal.SIGKILL)
-        assert slow.result().passed
-        third = judge._slots[0].worker.pid
-        assert len({first, second, third}) == 3
-        at_rest(judge)
-        workers = {third, first_process(judge)}
-        assert judge_processes() - before == workers
-        assert ends(running)
-    assert judge_processes() <= before
-
-
-def test_a_program_whose_loader_is_killed_is_judged_once_more():
-    """A loader runs nothing of its program, so that its end is the machinery's own."""
-    before = judge_processes()
-    with Judge(config.Execution(workers=1)) as judge:
-        slow = judge.submit(ECHO, SLOW_ECHO)
-        await_program(judge)
-        first, killed = judge._slots[0].worker.pid, loader(judge)
-        os.kill(killed, signal.SIGKILL)
-        assert slow.result(timeout=60).passed
-        assert judge._slots[0].worker.pid != first
-        at_rest(judge)
-        workers = {judge._slots[0].worker.pid, first_process(judge)}
-        assert judge_processes() - before == workers
-        slow = judge.submit(ECHO, SLOW_ECHO)
-        await_program(judge)
-        worker = judge._slots[0].worker
-        os.kill(loader(judge), signal.SIGKILL)
-        assert settles(lambda: judge._slots[0].worker is not worker)
-        assert settles(lambda: judge._slots[0].worker._isolation is not None)
-        await_program(judge)
-        os.kill(loader(judge), signal.SIGKILL)
-        with pytest.raises(SandboxError, match="stdin: a loader process ended with -9"):
-            slow.result(timeout=60)
-        assert judge.submit(ECHO, ECHO_CODE).result(timeout=60).passed
-
-
 def test_answers_of_a_zygote_do_not_pile_up():
     """It says of each loader how it ended, and does not wait until that is heard."""
     problem = assert_problem("f", "assert f(7) == 7", "assert f(8) == 8")
@@ -239,59 +131,6 @@ def test_answers_of_a_zygote_do_not_pile_up():
         futures = [judge.submit(ECHO, ECHO_CODE if n % 2 else "print(8)") for n in range(600)]
         assert [future.result(timeout=60).passed for future in futures] == [False, True] * 300
         assert slot._workers() == workers  # none was replaced
-
-
-@pytest.mark.parametrize("running", [False, True])
-def test_a_killed_guard_takes_its_zygote_along(running):
-    """The process that waits outside the namespaces: without it nobody would end those inside."""
-    before = judge_processes()
-    with Judge(config.Execution(workers=1)) as judge:
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
-        if running:
-            slow = judge.submit(ECHO, SLOW_ECHO)
-            await_program(judge)
-        processes = judge_processes() - before
-        os.kill(judge._slots[0].worker.pid, signal.SIGKILL)
-        assert ends(processes)
-        if running:
-            assert slow.result(timeout=60).passed
-        assert judge.submit(ECHO, ECHO_CODE).result(timeout=60).passed
-        assert not (judge_processes() - before) & processes
-    assert judge_processes() <= before
-
-
-def test_broken_machinery_is_an_error_and_no_verdict(monkeypatch, tmp_path):
-    """An interpreter that ends at once: tried twice, then raised; the judge recovers later."""
-    broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho no interpreter here >&2\nexit 3\n")
-    broken.chmod(0o755)
-    with Judge(config.Execution(workers=1)) as judge:
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
-        judge._slots[0].worker.disconnect()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "executable", str(broken))
-            with pytest.raises(
-                SandboxError, match="stdin: the sandbox process ended: no interpreter here"
-            ):
-                judge.submit(ECHO, ECHO_CODE).result()
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
-
-
-def test_an_interpreter_that_is_missing_is_an_error_at_once(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(SandboxError, match="cannot start /nowhere/python"):
-        Judge(EXECUTION)
-
-
-def test_a_full_or_vanished_disk_is_an_error_and_no_verdict():
-    with Judge(config.Execution(workers=1)) as judge:
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
-        shutil.rmtree(judge._scratch)
-        judge._slots[0].worker.disconnect()  # a fresh one needs a folder
-        with pytest.raises(SandboxError, match="No such file or directory"):
-            judge.submit(ECHO, ECHO_CODE).result()
-        judge._scratch.mkdir(0o711)
-        assert judge.submit(ECHO, ECHO_CODE).result().passed
 
 
 def test_the_judge_dies_with_its_process(judge, tmp_path):

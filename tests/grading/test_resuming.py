@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support import ROOT
-from support.grading import ECHO, GOOD, Grading, sample
+from support.grading import ECHO, GOOD, sample
 
 from rlif_jax import grade as grade_module
 from rlif_jax.config import own_limits
@@ -28,12 +28,6 @@ from rlif_jax.grading.inputs import (
 )
 from rlif_jax.grading.tally import Tally
 from rlif_jax.problem import Outcome, Verdict
-
-
-@pytest.fixture
-def grading(tmp_path, capsys):
-    return Grading(tmp_path, capsys)
-
 
 # ---- resuming
 

@@ -1,0 +1,139 @@
+"""What made a run: another configuration is refused, and the revision of the code is found."""
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.run_folders import write_steps
+
+from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Optim, Reward
+from rlif_jax.errors import UserError
+from rlif_jax.run.provenance import check_same_config, git_revision
+
+# --- another configuration
+
+
+def test_another_configuration_is_refused_with_the_fields_named(tmp_path):
+    write_steps(tmp_path, 1)
+    other = Config(
+        seed=3,
+        optim=Optim(learning_rate=1e-5),
+        reward=Reward(terms=(("self_certainty", 1.0),)),
+    )
+    with pytest.raises(UserError) as refusal:
+        check_same_config(tmp_path, other)
+    message = str(refusal.value)
+    assert "seed was 0 and is now 3" in message
+    assert "optim.learning_rate was 1e-06 and is now 1e-05" in message
+    assert (
+        "reward.terms was [['tests_passed', 1.0]] and is now [['self_certainty', 1.0]]" in message
+    )
+    assert message.count(" was ") == 3
+    assert str(tmp_path) in message and "--run-dir" in message
+
+
+def test_a_resume_may_go_on_for_longer_and_save_elsewhere(tmp_path):
+    write_steps(tmp_path, 1)
+    check_same_config(tmp_path, Config())
+    check_same_config(
+        tmp_path,
+        Config(
+            name="other",
+            run_dir=str(tmp_path),
+            steps=99,
+            resume=False,
+            checkpoint=Checkpoint(every=1, keep=9),
+            execution=Execution(workers=64),
+        ),
+    )
+    with pytest.raises(UserError, match=r"execution.time_limit_s was 2.0 and is now 9"):
+        check_same_config(tmp_path, Config(execution=Execution(time_limit_s=9)))
+
+
+def change_config(folder: Path, change) -> None:
+    """Write a run folder's config.json as another version would have written it."""
+    path = folder / "config.json"
+    saved = json.loads(path.read_text())
+    change(saved["config"])
+    path.write_text(json.dumps(saved))
+
+
+def test_a_field_that_an_older_run_lacks_counts_as_its_default(tmp_path):
+    def older(config):
+        del config["loss"]["kl_coef"], config["seed"], config["mesh"], config["checkpoint"]
+
+    write_steps(tmp_path, 1)
+    change_config(tmp_path, older)
+    check_same_config(tmp_path, Config())
+    check_same_config(tmp_path, Config(checkpoint=Checkpoint(every=1)))
+    with pytest.raises(UserError) as refusal:
+        check_same_config(tmp_path, Config(loss=Loss(kl_coef=0.1), mesh=Mesh(fsdp=2)))
+    message = str(refusal.value)
+    assert "loss.kl_coef was 0.0 and is now 0.1; mesh.fsdp was 1 and is now 2" in message
+    assert message.count(" was ") == 2
+
+
+def test_a_field_that_this_version_lacks_is_named(tmp_path):
+    """Nobody knows what it did, so the run is one of the version that wrote it."""
+
+    def other(config):
+        config["loss"]["removed"] = 0.25
+        config["section"] = {"gone": "x"}
+        config["checkpoint"]["removed"] = 1  # how often to save may change anyway
+
+    write_steps(tmp_path, 1)
+    revision = json.loads((tmp_path / "config.json").read_text())["revision"]
+    change_config(tmp_path, other)
+    with pytest.raises(UserError) as refusal:
+        check_same_config(tmp_path, Config())
+    message = str(refusal.value)
+    assert "does not have: loss.removed=0.25, section.gone='x'. Resume it" in message
+    assert f"(revision {revision})" in message
+
+
+def test_only_a_used_folder_is_checked(tmp_path):
+    other = dataclasses.replace(Config(), seed=1)
+    check_same_config(tmp_path / "not_there", other)
+    write_steps(tmp_path)  # died before its first step
+    check_same_config(tmp_path, other)
+    (tmp_path / "checkpoints/1").mkdir(parents=True)
+    with pytest.raises(UserError, match="seed was 0 and is now 1"):
+        check_same_config(tmp_path, other)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": 3}', "\xff"])
+def test_an_unreadable_config_is_refused(tmp_path, text):
+    write_steps(tmp_path, 1)
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config.json cannot be read"):
+        check_same_config(tmp_path, Config())
+
+
+# --- revision
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_git_revision(tmp_path):
+    package = tmp_path / "checkout/rlif_jax"
+    package.mkdir(parents=True)
+    assert git_revision(package) is None
+    git(tmp_path / "checkout", "init", "-q")
+    assert git_revision(package) is None  # no commit yet
+    (package / "a.py").write_text("1")
+    git(package, "add", ".")
+    git(package, "commit", "-q", "-m", "one")
+    revision = git(package, "rev-parse", "HEAD")
+    assert git_revision(package) == revision
+    (package / "untracked.txt").write_text("")
+    assert git_revision(package) == revision
+    (package / "a.py").write_text("2")
+    assert git_revision(package) == revision + "+dirty"
+    installed = tmp_path / "checkout/.venv/site-packages/rlif_jax"
+    installed.mkdir(parents=True)
+    assert git_revision(installed) is None
