@@ -67,6 +67,7 @@ def whole(long, tmp_path_factory):
     return [(folder / name).read_bytes() for name in FILES]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_leaves_the_same_bytes(long, tmp_path, whole):
     """SIGKILL, then SIGTERM, at any point; no finished sample is drawn again."""
     folder = tmp_path / "killed"
@@ -89,6 +90,7 @@ def test_killed_and_resumed_it_leaves_the_same_bytes(long, tmp_path, whole):
     assert [(folder / name).read_bytes() for name in FILES] == whole
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_mesh_find_the_same(long, tmp_path, whole):
     """Two devices of each share the rows; the first process writes, the second only helps."""
     address = free_address()

@@ -92,6 +92,7 @@ WITHOUT = {
         ("a user, no namespaces", WITHOUT | {"user": "the judge's"}),
     ],
 )
+@pytest.mark.slow
 def test_the_level_is_reported(session, level, isolation):
     assert session(level)["isolation"] == isolation
     shared = isolation["user"] == "the judge's"
