@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.out} cannot be written: {error}. Name another --out FILE.png."
         ) from error
     panels = len(drawn_keys(runs, options.keys))
-    print(f"wrote {options.out}: panels {panels}, runs {len(runs)}")
+    print(f"wrote {options.out}: {panels} panels, {len(runs)} runs")
 
 
 if __name__ == "__main__":
