@@ -22,7 +22,28 @@ PHASE_LINE_S = 10.0
 """Least seconds between lines on the phases of a work."""
 
 
-class Meter:
+class _Bar:
+    """A bar that is drawn while a person watches, and gone when it is stopped; a context manager.
+
+    `clock` gives seconds.
+    """
+
+    def __init__(self, screen: Screen, clock: Callable[[], float], *columns: ProgressColumn):
+        self._screen, self._clock = screen, clock
+        self._said_at = clock()
+        self._bar = Progress(*columns, console=screen.console, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._screen.watched:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._screen.watched:
+            self._bar.stop()
+
+
+class Meter(_Bar):
     """Counts from `done` to `total`; a context manager.
 
     Where nobody watches, a line comes with each tenth of the work, but neither right after another
@@ -39,23 +60,13 @@ class Meter:
         total: int,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._screen, self._unit, self._clock = screen, unit, clock
-        self._begun = self._done = done
-        self._total = total
-        self._started = self._said_at = clock()
         columns = TextColumn(title), BarColumn(bar_width=None), MofNCompleteColumn()
         columns += TextColumn("{task.description}"), TimeRemainingColumn()
-        self._bar = _bar(screen, *columns)
+        super().__init__(screen, clock, *columns)
+        self._unit, self._total = unit, total
+        self._begun = self._done = done
+        self._started = self._said_at
         self._task = self._bar.add_task("", total=total, completed=done)
-
-    def __enter__(self) -> Self:
-        if self._screen.watched:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._screen.watched:
-            self._bar.stop()
 
     def count(self, state: str) -> None:
         """One more is done; `state` says what has come of all so far."""
@@ -81,27 +92,16 @@ class Meter:
         return (self._done - self._begun) / self.seconds
 
 
-class Phases:
+class Phases(_Bar):
     """How far a work of several phases is, as its `Notice`; a context manager.
 
     Where nobody watches, a line comes every `PHASE_LINE_S` at most. `clock` gives seconds.
     """
 
     def __init__(self, screen: Screen, clock: Callable[[], float] = time.monotonic):
-        self._screen, self._clock = screen, clock
-        self._said_at = clock()
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-        self._bar = _bar(screen, *columns, TimeRemainingColumn())
+        super().__init__(screen, clock, *columns, TimeRemainingColumn())
         self._task = self._bar.add_task("")
-
-    def __enter__(self) -> Self:
-        if self._screen.watched:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._screen.watched:
-            self._bar.stop()
 
     def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Show a phase and, in percent, how much of it is done."""
@@ -110,8 +110,3 @@ class Phases:
         elif self._clock() - self._said_at > PHASE_LINE_S:
             self._said_at = self._clock()
             self._screen.note(f"{text}: {100 * (done or 0) / total:.0f}%" if total else text)
-
-
-def _bar(screen: Screen, *columns: ProgressColumn) -> Progress:
-    """A bar that is gone when it is stopped."""
-    return Progress(*columns, console=screen.console, transient=True)
