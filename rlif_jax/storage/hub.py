@@ -33,6 +33,7 @@ from huggingface_hub.utils import (
 )
 
 from rlif_jax.errors import UserError
+from rlif_jax.storage.user_cache import arrived
 
 SECONDS_BETWEEN_LINES = 10.0
 HUB_SECONDS = 10.0  # how long the Hub may take to list a repository
@@ -195,13 +196,13 @@ def _progress_lines(source: str, folder: Path, missing: int) -> Iterator[None]:
         yield
         return
     blobs = folder / "blobs"
-    before = _bytes_in(blobs)
+    before = arrived(blobs)
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(SECONDS_BETWEEN_LINES):
-            arrived = min(_bytes_in(blobs) - before, missing)
-            _say(f"downloaded {arrived / 1e6:.0f} of {missing / 1e6:.0f} MB of {source}")
+            done = min(arrived(blobs) - before, missing)
+            _say(f"downloaded {done / 1e6:.0f} of {missing / 1e6:.0f} MB of {source}")
 
     _say(f"downloading {source} ({missing / 1e6:.0f} MB) to {constants.HF_HUB_CACHE}")
     watcher = threading.Thread(target=watch, daemon=True)
@@ -216,16 +217,6 @@ def _progress_lines(source: str, folder: Path, missing: int) -> Iterator[None]:
             enable_progress_bars()
         over.set()
         watcher.join()
-
-
-def _bytes_in(folder: Path) -> int:
-    """Bytes on disk of the files of a folder where other threads write and rename files."""
-    total = 0
-    for path in folder.glob("*"):
-        with contextlib.suppress(OSError):
-            stat = path.stat()
-            total += min(stat.st_size, 512 * stat.st_blocks)  # files may be filled out of order
-    return total
 
 
 def _say(line: str) -> None:

@@ -1,5 +1,6 @@
 """Where downloads and prepared data are kept between runs."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -16,3 +17,14 @@ def keep_in_cache(path: Path, content: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         Path(folder, path.name).write_bytes(content)
         os.replace(Path(folder, path.name), path)
+
+
+def arrived(folder: Path) -> int:
+    """Bytes on disk of the files in a folder in which others make, fill, rename and remove some."""
+    total = 0
+    for parent, _, names in os.walk(folder):  # it skips a folder that is gone
+        for name in names:
+            with contextlib.suppress(OSError):
+                stat = os.stat(os.path.join(parent, name))
+                total += min(stat.st_size, 512 * stat.st_blocks)  # it may have holes
+    return total

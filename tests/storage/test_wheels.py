@@ -2,16 +2,14 @@
 
 import dataclasses
 import hashlib
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support.wheels import go_offline, offer_wheel
 
 from rlif_jax.errors import UserError
-from rlif_jax.storage.wheels import WheelFile, arrived, fetch_wheel_file
+from rlif_jax.storage.wheels import WheelFile, fetch_wheel_file
 
 CONTENT = b"numbers"
 MEMBER = "tinywheel/data/numbers.txt"
@@ -89,17 +87,3 @@ def test_two_processes_may_download_at_once(cache, wheel_file):
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [p.communicate()[0].strip() for p in running] == ["numbers", "numbers"]
     assert [path.name for path in cache.iterdir()] == ["numbers.txt"]
-
-
-def test_a_folder_that_pip_removes_meanwhile_counts_for_nothing(tmp_path, monkeypatch):
-    (tmp_path / "gone").mkdir()
-    (tmp_path / "here").write_bytes(b"12345")
-    listed = os.scandir
-
-    def scandir(path):
-        if Path(path).name == "gone":
-            raise FileNotFoundError(path)
-        return listed(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert arrived(tmp_path) == 5
