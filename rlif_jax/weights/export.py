@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 
 from rlif_jax.console.notice import Notice
 from rlif_jax.model.config import ModelConfig, param_specs
-from rlif_jax.weights import orbax_folder as orbax_weights
+from rlif_jax.weights import orbax_folder
 from rlif_jax.weights.layout import file_shape, hf_names
 from rlif_jax.weights.parameters import cast
 from rlif_jax.weights.safetensors import NewTensor, shard, write_file, write_index
@@ -81,7 +81,7 @@ def write_orbax_folder(
         params[name] = opened.weights.whole(name, dtype or _common_dtype(opened, name))
         notice("reading", i, len(specs))
     notice("writing", 0, 1)
-    path = Path(folder).absolute() / orbax_weights.FOLDER
+    path = Path(folder).absolute() / orbax_folder.FOLDER
     whole = jax.tree.map(np.ascontiguousarray, params)
     # In one chunk a parameter would have to be read whole by every host.
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), whole)

