@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, Prompts, Rollout, TokenStats
+from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.data.prompts import pad_prompts
 from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Engine, Usage
@@ -100,14 +100,17 @@ def _rollout(prompts: Prompts, done: list[Finished], C: int, pad_id: int, bucket
         truncated=np.asarray([one.truncated for one in done]),
         length=length_B,
     )
-    return jax.tree.map(_on_row_shards, rollout)
+    return _on_row_shards(rollout)
 
 
-def _on_row_shards(x: np.ndarray) -> Array:
+def _on_row_shards(rollout: Rollout) -> Rollout:
     """Rows split over the mesh of `jax.set_mesh` where it divides them, else on every device."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return jax.device_put(x)
-    divides = x.shape[0] % sharding.row_shards() == 0
-    place = sharding.batch_sharding if divides else sharding.replicated
-    return jax.device_put(x, place(mesh))
+        return jax.device_put(rollout)
+
+    def place(x: np.ndarray) -> jax.sharding.Sharding:
+        divides = x.shape[0] % sharding.row_shards() == 0
+        return sharding.batch_sharding(mesh) if divides else sharding.replicated(mesh)
+
+    return jax.device_put(rollout, jax.tree.map(place, rollout))
