@@ -19,7 +19,6 @@ from rlif_jax.batch import TokenStats
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.meter import Meter
 from rlif_jax.console.screen import Screen, format_duration
-from rlif_jax.data.prompts import PromptOptions
 from rlif_jax.distributed import ending_together, from_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.arguments import Arguments, check
@@ -61,11 +60,8 @@ def evaluate(args: Arguments) -> Result | None:
     problems = held_out(
         args.data,
         opened.tokenizer,
-        args.max_prompt_tokens,
-        PromptOptions.of(args),
+        args,
         limit=args.max_problems,
-        keep_errata=args.keep_errata,
-        skip_bad=args.skip_bad,
         notice=screen.note,
     )
     longest = max(len(prompt.tokens) for prompt in problems.prompts)

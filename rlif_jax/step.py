@@ -17,6 +17,7 @@ from flax import nnx, struct
 
 from rlif_jax.batch import Array, Evidence, Params, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Config
+from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
 from rlif_jax.grpo import make_optimizer, make_update, mini_batches, train_batch
 from rlif_jax.loss.advantages import group_advantages
@@ -162,7 +163,7 @@ def train_step(
     key: jax.Array,
     submissions: Submissions,
     clock: Clock,
-    notice: Callable[..., None],
+    notice: Notice,
 ) -> tuple[TrainState, StepRecord]:
     """Prompts in; the next state, and on the host the record of the step, out.
 

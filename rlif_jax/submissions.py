@@ -1,11 +1,12 @@
 """Completions on their way through the judge."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 
 import numpy as np
 
+from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.data.tokenizer import Tokenizer
@@ -35,7 +36,7 @@ class Submissions:
 
     `finished` is the sampler's callback; `collect` waits for the judge. Row = n * G + g belongs to
     problem n, which `prompts[n]` poses. Without a judge programs are extracted but not run.
-    `notice(text, done, total)` is called with the number of rows that are sampled, then judged, and
+    `notice` is called with the number of rows that are sampled, then judged, and
     may raise to stop. Where a prompt ends inside the thinking, a completion that does not end the
     thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
@@ -51,7 +52,7 @@ class Submissions:
         group: int,
         tokenizer: Tokenizer,
         judge: Judge | None,
-        notice: Callable[..., None] | None = None,
+        notice: Notice = ignore,
         eos_ids: Collection[int] = (),
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
@@ -79,8 +80,7 @@ class Submissions:
                 future = self._judge.submit(self._problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
         self._seen += len(tokens)
-        if self._notice is not None:
-            self._notice("sampling", self._seen, len(self.texts))
+        self._notice("sampling", self._seen, len(self.texts))
 
     def judged(self, wait_s: float | None = None) -> list[tuple[int, Outcome]]:
         """Rows that were judged since the last call, in the order in which they were judged.
@@ -104,8 +104,7 @@ class Submissions:
             return None
         futures = [self._futures[row] for row in range(len(self.texts))]
         while (left := wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)).not_done:
-            if self._notice is not None:
-                self._notice("waiting for tests", len(left.done), len(futures))
+            self._notice("waiting for tests", len(left.done), len(futures))
             for future in left.done:
                 future.result()
         return tuple(future.result() for future in futures)

@@ -12,8 +12,7 @@ import pytest
 from support.small_evaluations import flags, small_arguments
 from support.tiny import write_problems
 
-from rlif_jax.config import Execution, Mesh
-from rlif_jax.data.prompts import DEFAULT_OPTIONS
+from rlif_jax.config import Execution, Mesh, ProblemOptions
 from rlif_jax.errors import UserError
 from rlif_jax.evaluate import evaluate, main
 from rlif_jax.evaluation.arguments import Processes
@@ -74,7 +73,7 @@ def test_a_set_of_evalplus_is_evaluated_under_its_name(tiny, arguments, tmp_path
     row |= {"canonical_solution": "    return x\n", "base_input": [[1]], "plus_input": [[2]]}
     path = tmp_path / "HumanEvalPlus-v0.1.10.jsonl"
     path.write_text(json.dumps(row))
-    found = held_out(f"humanevalplus@{path}", tiny[2], 400, DEFAULT_OPTIONS)
+    found = held_out(f"humanevalplus@{path}", tiny[2], ProblemOptions(max_prompt_tokens=400))
     assert (found.title, len(found.problems)) == ("humanevalplus", 1)
 
 
@@ -87,7 +86,7 @@ def test_it_repeats_with_its_seed(arguments):
 def test_all_completions_are_one_run_through_few_slots(tiny, arguments):
     """Six of three problems through two slots: each is judged and told once, as it ends."""
     graphdef, params, tokenizer = tiny
-    two = held_out(arguments.data, tokenizer, 400, DEFAULT_OPTIONS)
+    two = held_out(arguments.data, tokenizer, ProblemOptions(max_prompt_tokens=400))
     three = replace(
         two,
         problems=[*two.problems, two.problems[0]],

@@ -13,10 +13,11 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax.batch import Params, TokenStats
+from rlif_jax.config import ProblemOptions
 from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.formats.evalplus import is_evalplus
 from rlif_jax.data.pipeline import Subset
-from rlif_jax.data.prompts import EncodedPrompt, PromptOptions, pose
+from rlif_jax.data.prompts import EncodedPrompt, pose
 from rlif_jax.data.selection import errata_filter, length_filter, listed, select
 from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.data.sets.named import problem_source
@@ -63,30 +64,27 @@ class HeldOut:
 def held_out(
     name: str,
     tokenizer: Tokenizer,
-    max_prompt_tokens: int,
-    options: PromptOptions,
+    options: ProblemOptions,
     *,
     limit: int = 0,
-    keep_errata: bool = False,
-    skip_bad: bool = False,
     prefix: str = "",
     notice: Notice = ignore,
 ) -> HeldOut:
     """The held-out problems of a set whose prompts fit; the first `limit` of them when not 0.
 
-    Problems in LiveCodeBench's errata are left out unless `keep_errata`; `notice` is told how many
-    problems are left out and why; `prefix` stands before the options that it names. Raises
-    UserError when no problem is left.
+    `notice` is told how many problems are left out and why; `prefix` stands before the options that
+    it names. Raises UserError when no problem is left.
     """
-    source = problem_source(name, "validation", skip_bad=skip_bad, notice=notice)
+    source = problem_source(name, "validation", skip_bad=options.skip_bad, notice=notice)
     posed: dict[str, EncodedPrompt] = {}
 
     def tokens(problem: Problem) -> list[int]:
         posed[problem.id] = pose(tokenizer, problem, options)
         return posed[problem.id].tokens
 
-    filters = [] if keep_errata else [errata_filter(f"--{prefix}keep-errata")]
-    filters.append(length_filter(tokens, max_prompt_tokens, f"{prefix}max_prompt_tokens"))
+    filters = [] if options.keep_errata else [errata_filter(f"--{prefix}keep-errata")]
+    longest = options.max_prompt_tokens
+    filters.append(length_filter(tokens, longest, f"{prefix}max_prompt_tokens"))
     chosen, removed = select(source, filters, name)
     if removed:
         notice(f"left out of {name}: {listed(removed)}")

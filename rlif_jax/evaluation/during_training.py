@@ -9,7 +9,6 @@ from flax import nnx
 from rlif_jax.batch import Params, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
-from rlif_jax.data.prompts import PromptOptions
 from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
@@ -27,11 +26,8 @@ def held_out_problems(cfg: Config, tokenizer: Tokenizer, notice: Notice) -> Held
     return held_out(
         cfg.eval.data or cfg.data.name,
         tokenizer,
-        cfg.data.max_prompt_tokens,
-        PromptOptions.of(cfg.data),
+        cfg.data,
         limit=cfg.eval.max_problems,
-        keep_errata=cfg.data.keep_errata,
-        skip_bad=cfg.data.skip_bad,
         prefix="data.",
         notice=notice,
     )
@@ -45,12 +41,12 @@ def make_evaluate(
     unseen: HeldOut | None,
     key: jax.Array,
     judge: Judge | None,
-    notice: Callable[..., None],
+    notice: Notice,
 ) -> Callable[[int, Any], dict[str, float]]:
     """Build `evaluate(step, params) -> metrics` on the held-out problems; {} where it is not due.
 
-    It draws with `key` each time and leaves the training stream alone. `notice(text, done, total)`
-    may raise to stop.
+    It draws with `key` each time and leaves the training stream alone. `notice` may raise to
+    stop.
     """
     if unseen is None:
         return lambda step, params: {}

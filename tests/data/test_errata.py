@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rlif_jax.config import Config, Data, Eval
+from rlif_jax.config import Config, Data, Eval, ProblemOptions
 from rlif_jax.console.progress import Progress
 from rlif_jax.console.screen import Screen
 from rlif_jax.data.errata import ERRATA, erratum_reason, is_erratum
 from rlif_jax.data.formats.livecodebench import problem_from_row
 from rlif_jax.data.pipeline import problem_batches
-from rlif_jax.data.prompts import DEFAULT_OPTIONS, encode_prompt
+from rlif_jax.data.prompts import encode_prompt
 from rlif_jax.data.selection import errata_filter, select
 from rlif_jax.data.training import training_problems
 from rlif_jax.evaluation.drawing import held_out
@@ -99,7 +99,8 @@ def official_set(make_row, tmp_path, monkeypatch):
 
 def test_held_out_problems_are_sound_unless_asked_otherwise(official_set, tokenizer):
     def ids(**options):
-        found = held_out(official_set, tokenizer, 10_000, DEFAULT_OPTIONS, **options)
+        asked = ProblemOptions(max_prompt_tokens=10_000, **options)
+        found = held_out(official_set, tokenizer, asked)
         assert [replace(problem, tests=()) for problem in found.problems] == found.statements
         return [statement.id for statement in found.statements]
 

@@ -7,8 +7,7 @@ import jax
 import pytest
 from support.tiny import write_problems
 
-from rlif_jax.config import Execution
-from rlif_jax.data.prompts import DEFAULT_OPTIONS
+from rlif_jax.config import Execution, ProblemOptions
 from rlif_jax.evaluation.drawing import held_out, make_evaluation
 from rlif_jax.evaluation.sample_file import SampleFile
 from rlif_jax.execution.pool import Judge
@@ -48,7 +47,9 @@ def sample_row(tiny, monkeypatch, tmp_path):
     """A row of an evaluation whose judge answers with the outcome."""
     monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
     graphdef, params, tokenizer = tiny
-    problems = held_out(str(write_problems(tmp_path / "a.jsonl")), tokenizer, 400, DEFAULT_OPTIONS)
+    problems = held_out(
+        str(write_problems(tmp_path / "a.jsonl")), tokenizer, ProblemOptions(max_prompt_tokens=400)
+    )
     one = replace(
         problems,
         problems=[PROBLEM],

@@ -1,11 +1,12 @@
 """Problem sets by name, built once (`rlif_jax.data.sets.stored`) and read by index."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.dates import Window, in_window
 from rlif_jax.data.faults import RowFault, lines_of
 from rlif_jax.data.formats.detect import read_row
@@ -63,7 +64,7 @@ def problem_source(
     role: str = "train",
     *,
     skip_bad: bool = False,
-    notice: Callable[[str], Any] | None = None,
+    notice: Notice = ignore,
 ) -> ProblemSource:
     """Open a problem set for training or validation, built first if it is not.
 
@@ -86,14 +87,13 @@ def problem_source(
     faults = [fault for part in parts for fault in part.skipped]
     picks = list(_distinct(parts, None if not skip_bad else faults))
     skipped = lines_of(faults)
-    if notice is not None:
-        for part in parts:
-            for line in lines_of(part.warnings):
-                notice(f"warning: {line}")
-        if skipped:
-            notice(f"{len(faults)} rows of {name} are invalid and skipped:")
-        for line in skipped:
-            notice(line)
+    for part in parts:
+        for line in lines_of(part.warnings):
+            notice(f"warning: {line}")
+    if skipped:
+        notice(f"{len(faults)} rows of {name} are invalid and skipped:")
+    for line in skipped:
+        notice(line)
     return ProblemSource(
         f"{name}/{role}", parts, _picked(parts, picks, name, role, window), skipped
     )

@@ -1,9 +1,10 @@
 """Stored problem sets: built once in the user's cache, then read by index."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.faults import RowFault, refusal
 from rlif_jax.data.formats.livecodebench import problem_from_row, statement_from_row
 from rlif_jax.data.sets.builder import RECORDS, STATEMENTS, CodeProblems, build
@@ -58,9 +59,7 @@ def _texts(record: Mapping[str, bytes]) -> dict[str, str]:
     return {field: value.decode() for field, value in record.items()}
 
 
-def built_set(
-    content: Content, skip_bad: bool = False, notice: Callable[[str], Any] | None = None
-) -> BuiltSet:
+def built_set(content: Content, skip_bad: bool = False, notice: Notice = ignore) -> BuiltSet:
     """The set of this content, built if it is missing; several processes may build it at once.
 
     Every row is checked before the set appears, in a folder of `cache_folder()` named after the
@@ -74,7 +73,7 @@ def built_set(
     try:
         builder = CodeProblems(data_dir=folder)
         if not builder.data_path.exists():
-            if notice is not None and content.size > LARGE_BYTES:
+            if content.size > LARGE_BYTES:
                 notice(f"preparing {content.name} ({content.size / 1e6:.0f} MB), once, in {folder}")
             build(content, folder, skip_bad)
             builder = CodeProblems(data_dir=folder)
