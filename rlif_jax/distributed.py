@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,6 +42,13 @@ def from_first(values: np.ndarray) -> np.ndarray:
     if not jax.distributed.is_initialized():  # which starts no device, unlike to count processes
         return values
     return np.asarray(multihost_utils.broadcast_one_to_all(values))
+
+
+def whole_on_host(tree: Any) -> Any:
+    """Arrays that may be split over the devices of all processes, whole as NumPy arrays on each."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def least(value: float) -> float:

@@ -1,20 +1,24 @@
 """From rewards to new parameters: the training batch, the optimiser and the update."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from rlif_jax.batch import Array, Params, Rollout, TokenStats, TrainBatch, TrainState
+from rlif_jax import sharding
+from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
 from rlif_jax.config import Loss, Optim
 from rlif_jax.loss.aggregation import loss_denominator
 from rlif_jax.loss.policy import policy_loss
-from rlif_jax.scoring import completion_stats, sequences, split_rows
+from rlif_jax.loss.tokens import LossTokens
+from rlif_jax.packing import Packing
+from rlif_jax.scoring import Scored, packed_stats, piece_of, put_piece
 from rlif_jax.sharding import replicated
 
 
@@ -102,70 +106,123 @@ def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> Tra
 
 
 def train_batch(
-    rollout: Rollout,
+    packing: Packing,
     advantage_B: Array,
-    old: TokenStats,
-    reference: TokenStats | None,
-    samples_per_row: int = 1,
+    *,
+    old_logprob_BC: Array | None,
+    sampler_logprob_BC: Array,
+    ref_logprob_BC: Array | None,
+    trained_B: np.ndarray | None = None,
 ) -> TrainBatch:
-    """Join what the update reads; `old` is the sampling policy, `reference` the KL anchor."""
-    rows = (-1, samples_per_row)
-    shape = (*rows, rollout.tokens.shape[1])
+    """Join what the update of one mini-batch reads, on the host; B are its completions alone.
+
+    `old_logprob_BC` None: the update starts from the policy before this step.
+    `trained_B` selects the completions that the loss sees (None: all).
+    """
+    length_B = packing.length_B
+    trained_B = np.ones(len(length_B), bool) if trained_B is None else trained_B
+    nothing_MRT = np.zeros(packing.packed.tokens.shape, np.float32)
+
     return TrainBatch(
-        sequences=sequences(rollout, samples_per_row),
-        completion_mask=rollout.mask.reshape(shape),
-        advantage=advantage_B.reshape(rows),
-        old_logprob=old.logprob.reshape(shape),
-        ref_logprob=None if reference is None else reference.logprob.reshape(shape),
+        packed=packing.packed,
+        trained=packing.spread(trained_B, False),
+        advantage=packing.spread(np.asarray(advantage_B, np.float32)),
+        length=packing.spread(length_B.astype(np.float32)),
+        old_logprob=nothing_MRT if old_logprob_BC is None else packing.spread(old_logprob_BC),
+        sampler_logprob=packing.spread(sampler_logprob_BC),
+        ref_logprob=None if ref_logprob_BC is None else packing.spread(ref_logprob_BC),
+        on_policy=np.bool_(old_logprob_BC is None),
+        trained_tokens=np.float32(length_B[trained_B].sum()),
+        completions=np.float32(trained_B.sum()),
     )
 
 
-def mini_batches(batch: TrainBatch, loss: Loss) -> Iterator[TrainBatch]:
-    """Each epoch's mini-batches in order; rows of a prompt stay together."""
-    rows = batch.advantage.shape[0] // loss.mini_batches
-    for _ in range(loss.epochs):
-        for i in range(loss.mini_batches):
-            yield jax.tree.map(lambda x, i=i: x[i * rows : (i + 1) * rows], batch)
+def train_batches(
+    packings: Sequence[Packing], rollout: Rollout, advantage_B: Array, scored: Scored
+) -> list[TrainBatch]:
+    """The mini-batches of a step on the devices, in order."""
+    batches, first = [], 0
+    for packing, old_logprob_BC in zip(packings, scored.old_logprob, strict=True):
+        rows = slice(first, first + len(packing.length_B))
+        first = rows.stop
+        batch = train_batch(
+            packing,
+            advantage_B[rows],
+            old_logprob_BC=old_logprob_BC,
+            sampler_logprob_BC=rollout.stats.logprob[rows],
+            ref_logprob_BC=None if scored.reference is None else scored.reference.logprob[rows],
+        )
+        batches.append(sharding.put_pieces(batch))
+    return batches
 
 
-def make_gradient(graphdef: nnx.GraphDef, loss: Loss, *, temperature: float, max_new_tokens: int):
-    """Build `gradient(params, batch) -> (grads, metrics)`, accumulated over micro-batches.
+def seen(batch: TrainBatch, logprob_MRT: Array) -> TrainBatch:
+    """The batch for later epochs, with the log-probabilities that its first update has seen."""
+    if not batch.on_policy:
+        return batch
+    off_policy = sharding.put_pieces(np.bool_(False))
+    return dataclasses.replace(batch, old_logprob=logprob_MRT, on_policy=off_policy)
+
+
+def make_gradient(
+    graphdef: nnx.GraphDef, loss: Loss, *, temperature: float, max_new_tokens: int, shared: bool
+):
+    """Build `gradient(params, batch) -> (grads, metrics, logprob)`, accumulated over micro-batches.
 
     The denominator is that of the whole mini-batch, so the pieces add up to the gradient of one
     batch. Metrics are float32 scalars: `loss/policy`, `loss/kl`, `loss/clip_fraction`, ...
+    `logprob` [M, R, T] are those of the targets before the update.
     """
 
     def piece_loss(params, piece: TrainBatch, denominator):
         model = nnx.merge(graphdef, params)
-        stats = completion_stats(model, piece.sequences, temperature)
-
-        def flat(x_RgC: Array) -> Array:
-            return x_RgC.reshape(-1, x_RgC.shape[-1])
-
-        return policy_loss(
-            flat(stats.logprob),
-            flat(stats.entropy),
-            flat(piece.old_logprob),
-            None if piece.ref_logprob is None else flat(piece.ref_logprob),
-            piece.advantage.reshape(-1),
-            flat(piece.completion_mask),
-            loss,
-            denominator,
+        stats = packed_stats(model, piece.packed, temperature, shared)
+        own_RT = jax.lax.stop_gradient(stats.logprob)
+        tokens = LossTokens(
+            logprob=stats.logprob,
+            entropy=stats.entropy,
+            old_logprob=jnp.where(piece.on_policy, own_RT, piece.old_logprob),
+            ref_logprob=piece.ref_logprob,
+            sampler_logprob=piece.sampler_logprob,
+            advantage=piece.advantage,
+            mask=piece.trained,
+            segment=piece.packed.segment,
+            length=piece.length,
         )
+        total, metrics = policy_loss(tokens, loss, denominator)
+        drift_RT = jnp.where(piece.trained, jnp.abs(own_RT - piece.sampler_logprob), 0.0)
+        metrics["drift/sampler_logprob"] = drift_RT.sum() / denominator.tokens
+        return total, (metrics, own_RT)
 
     def gradient(params, batch: TrainBatch):
-        C = batch.completion_mask.shape[-1]
-        all_rows_BC = batch.completion_mask.reshape(-1, C)
-        denominator = loss_denominator(all_rows_BC, loss, max_new_tokens)
+        denominator = loss_denominator(
+            batch.trained_tokens, batch.completions, loss, max_new_tokens
+        )
 
-        def accumulate(total, piece):
-            grads, metrics = jax.grad(piece_loss, has_aux=True)(params, piece, denominator)
-            return jax.tree.map(jnp.add, total, grads), metrics
+        def of_piece(index):
+            piece = piece_of(batch, index)
+            return jax.grad(piece_loss, has_aux=True)(params, piece, denominator)
 
-        pieces = split_rows(batch, loss.micro_batches)
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        grads, metrics = jax.lax.scan(accumulate, zeros, pieces)
-        return grads, jax.tree.map(lambda shares: shares.sum(), metrics)
+        if batch.trained.shape[0] == 1:  # nothing to accumulate
+            grads, (metrics, logprob_RT) = of_piece(0)
+            return grads, metrics, logprob_RT[None]
+
+        def accumulate(index, so_far):
+            grads, (metrics, logprob_RT) = of_piece(index)
+            total, total_metrics, logprob_MRT = so_far
+            return (
+                jax.tree.map(jnp.add, total, grads),
+                jax.tree.map(jnp.add, total_metrics, metrics),
+                put_piece(logprob_MRT, logprob_RT, index),
+            )
+
+        _, (metrics, _) = jax.eval_shape(of_piece, 0)
+        start = (
+            jax.tree.map(jnp.zeros_like, params),
+            dict.fromkeys(metrics, jnp.float32(0)),
+            jnp.zeros(batch.trained.shape, jnp.float32),
+        )
+        return jax.lax.fori_loop(0, batch.packed.count, accumulate, start)
 
     return gradient
 
@@ -177,21 +234,23 @@ def make_update(
     *,
     temperature: float,
     max_new_tokens: int,
+    shared: bool,
 ):
-    """Build `update(state, batch) -> (state, metrics)`: one optimiser step; `state` is donated."""
+    """Build `update(state, batch) -> (state, metrics, logprob)`: one optimiser step.
+
+    `state` is donated. `logprob` [M, R, T] are those of the targets before the update.
+    """
     gradient = make_gradient(
-        graphdef,
-        loss,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
+        graphdef, loss, temperature=temperature, max_new_tokens=max_new_tokens, shared=shared
     )
 
     def update(state: TrainState, batch: TrainBatch):
-        grads, metrics = gradient(state.params, batch)
+        grads, metrics, logprob_MRT = gradient(state.params, batch)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
-        return dataclasses.replace(state, params=params, opt_state=opt_state), metrics
+        state = dataclasses.replace(state, params=params, opt_state=opt_state)
+        return state, metrics, logprob_MRT
 
     return jax.jit(update, donate_argnums=0)

@@ -1,158 +1,150 @@
 """Certainty of sampled tokens under any parameters, in the trainer's numerics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Params, Rollout, Sequences, TokenStats
+from rlif_jax.batch import Packed, Params, Rollout, TokenStats
+from rlif_jax.distributed import whole_on_host
+from rlif_jax.kernels.attention.api import Segments
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
+from rlif_jax.packing import Packing
 
 
-def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
-    """Lay a rollout out with `samples_per_row` completions behind each prompt; it divides G."""
-    g, (B, C), (N, P) = samples_per_row, rollout.tokens.shape, rollout.prompts.tokens.shape
-    prompt_RP, prompt_mask_RP = (
-        jnp.repeat(x_NP, B // N // g, axis=0)
-        for x_NP in (rollout.prompts.tokens, rollout.prompts.mask)
-    )
-    mask_RgC = rollout.mask.reshape(B // g, g, C)
-    prompt_position_RP = jnp.cumsum(prompt_mask_RP, axis=1) - 1
-    position_RgC = prompt_position_RP[:, -1:, None] + jnp.cumsum(mask_RgC, axis=2)
+def packed_stats(model: Any, piece: Packed, temperature: float, shared: bool) -> TokenStats:
+    """TokenStats [R, T] of a micro-batch's targets, with gradients as `token_stats` gives them.
 
-    def join(prompt_RP, completion_RgC):
-        flat_RC = completion_RgC.reshape(B // g, g * C)
-        return jnp.concatenate([prompt_RP, flat_RC], axis=1)
-
-    return Sequences(
-        tokens=join(prompt_RP, rollout.tokens),
-        position=jnp.maximum(join(prompt_position_RP, position_RgC), 0),
-        mask=join(prompt_mask_RP, mask_RgC),
-        prompt=P,
-        samples=g,
-    )
-
-
-def completion_stats(model: Any, rows: Sequences, temperature: float) -> TokenStats:
-    """TokenStats [R, g, C] of the completions, with gradients as `token_stats` gives them."""
-    x_RgCD, target_RgC = completion_states(model, rows)
-    return token_stats(x_RgCD, model.head_VD, target_RgC, temperature, model.cfg.reachable)
-
-
-def completion_states(model: Any, rows: Sequences) -> tuple[jax.Array, jax.Array]:
-    """Hidden states [R, g, C, D] and the tokens [R, g, C] they predict: the one shift by one.
-
-    The hidden state of a token describes the next one. So the first token of every completion is
-    described by the last of the prompt, at column P - 1, and each other by the one before it.
+    `piece` has arrays [R, T]; `shared` says whether prompts are. Columns without a target describe
+    token 0, and mean nothing.
     """
-    P, g = rows.prompt, rows.samples
-    x_RTD = model(rows.tokens, rows.position, rows.mask, prompt=P, samples=g)
-    R, T, D = x_RTD.shape
-    C = (T - P) // g
-    first_Rg1D = jnp.broadcast_to(x_RTD[:, None, P - 1 : P], (R, g, 1, D))
-    later_RgCD = x_RTD[:, P:].reshape(R, g, C, D)[:, :, :-1]
-    x_RgCD = jnp.concatenate([first_Rg1D, later_RgCD], axis=2)
-    x_RgCD = sharding.constrain(x_RgCD, "batch", None, "length", "hidden")
-    return x_RgCD, jnp.asarray(rows.tokens)[:, P:].reshape(R, g, C)
+    x_RTD, target_RT = _states(model, piece, shared)
+    return token_stats(x_RTD, model.head_VD, target_RT, temperature, model.cfg.reachable)
+
+
+def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, jax.Array]:
+    """Hidden states [R, T, D] and the tokens [R, T] they predict."""
+    segments = Segments(own=piece.segment, prefix=piece.prefix)
+    x_RTD = model(piece.tokens, piece.position, segments, shared_prompts=shared)
+    return x_RTD, jnp.maximum(piece.target, 0)
+
+
+def piece_of(tree: Any, index: jax.Array | int) -> Any:
+    """Micro-batch `index` of arrays [M, R, T], as [R, T]; scalars stay as they are."""
+
+    def one(x: jax.Array) -> jax.Array:
+        return x if x.ndim == 0 else jax.lax.dynamic_index_in_dim(x, index, keepdims=False)
+
+    return jax.tree.map(one, tree)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """TokenStats [B, C] of one rollout, float32.
+    """What the statistics of one rollout are, float32 on the host.
 
-    `policy` at the sampling temperature, `reward` at the reward temperature (often the same
-    object), `reference` under the starting model, or None without a KL term.
+    `old_logprob` of each mini-batch [b, C] under the policy before this step, None where its own
+    update sees it first. TokenStats [B, C]: `policy` at the sampling temperature in the trainer's
+    numerics, None where not every mini-batch was scored; `reward` what rewards read, at the reward
+    temperature; `reference` under the starting model, None without a KL term.
     """
 
-    policy: TokenStats
+    old_logprob: list[np.ndarray | None]
+    policy: TokenStats | None
     reward: TokenStats
     reference: TokenStats | None
 
 
+Pieces = Callable[[Params, Packed], tuple[TokenStats, ...]]
+
+
 @dataclass(frozen=True)
 class Score:
-    """The scoring stage of a run: `score(params, reference, rollout) -> Scored`.
+    """The scoring stage of a run.
 
     `at_sampling` and `at_both` are what it compiles: the statistics at the sampling temperature,
     and those at the sampling and at the reward temperature, None where these are equal. With
-    `from_sampler` the policy keeps the statistics of its sampling. `reference` are the starting
-    model's parameters, or None without a KL term.
+    `from_sampler` rewards read the statistics of sampling; the first mini-batch, whose update
+    starts from the policy before the step, is then not scored.
     """
 
-    at_sampling: Callable[[Any, Rollout], TokenStats]
-    at_both: Callable[[Any, Rollout], tuple[TokenStats, ...]] | None
+    at_sampling: Pieces
+    at_both: Pieces | None
     from_sampler: bool
 
-    def __call__(self, params: Params, reference: Params | None, rollout: Rollout) -> Scored:
+    def __call__(
+        self,
+        params: Params,
+        reference: Params | None,
+        rollout: Rollout,
+        packings: Sequence[Packing],
+    ) -> Scored:
+        """The statistics of a rollout that is packed into these mini-batches.
+
+        `reference` are the starting model's parameters, or None without a KL term.
+        """
+        C = rollout.tokens.shape[1]
+        anchor = None
+        if reference is not None:
+            (anchor,) = whole(_on_host(self.at_sampling, reference, packings, C))
         if self.from_sampler:
-            policy = reward = rollout.stats
-        elif self.at_both is None:
-            policy = reward = self.at_sampling(params, rollout)
-        else:
-            policy, reward = self.at_both(params, rollout)
-        anchor = None if reference is None else self.at_sampling(reference, rollout)
-        return Scored(*jax.block_until_ready((policy, reward, anchor)))
+            later = _on_host(self.at_sampling, params, packings[1:], C)
+            old_logprob = [None, *(policy.logprob for (policy,) in later)]
+            return Scored(old_logprob, None, rollout.stats, anchor)
+        scored = _on_host(self.at_both or self.at_sampling, params, packings, C)
+        policy, *more = whole(scored)
+        old_logprob = [policy.logprob for policy, *_ in scored]
+        return Scored(old_logprob, policy, more[0] if more else policy, anchor)
 
 
-def make_scores(
-    graphdef: nnx.GraphDef,
-    *,
-    temperatures: tuple[float, ...],
-    samples_per_row: int = 1,
-    micro_batches: int = 1,
-):
-    """Build `scores(params, rollout)`: TokenStats [B, C] at each temperature, float32, no gradient.
+def _on_host(
+    scores: Pieces, params: Params, packings: Sequence[Packing], width: int
+) -> list[tuple[TokenStats, ...]]:
+    """What `scores` says of each mini-batch, [b, `width`]."""
+    waiting = [scores(params, sharding.put_pieces(packing.packed)) for packing in packings]
+    return [
+        jax.tree.map(lambda x, p=packing: p.collect(x, width), whole_on_host(stats))
+        for packing, stats in zip(packings, waiting, strict=True)
+    ]
 
-    All are read from the same logits, in one forward pass. The B / samples_per_row rows are scored
-    in `micro_batches` pieces, one after the other, to bound memory.
+
+def whole(parts: Sequence[Any]) -> Any:
+    """Mini-batches of trees [b, ...] one after the other, [B, ...]."""
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+
+def make_scores(graphdef: nnx.GraphDef, *, temperatures: tuple[float, ...], shared: bool):
+    """Build `scores(params, packed)`: TokenStats [M, R, T] at each temperature, without gradients.
+
+    All are read from the same logits, in one forward pass. Micro-batches are scored one after the
+    other, to bound memory; those that hold nothing are zeros.
     """
 
-    def scores(params, rollout: Rollout) -> tuple[TokenStats, ...]:
+    def scores(params, packed: Packed) -> tuple[TokenStats, ...]:
         model = nnx.merge(graphdef, params)
 
-        def piece(rows):
-            x_RgCD, target_RgC = completion_states(model, rows)
+        def score_piece(index, all_MRT):
+            x_RTD, target_RT = _states(model, piece_of(packed, index), shared)
             head_VD, reachable = model.head_VD, model.cfg.reachable
-            return token_stats_at(x_RgCD, head_VD, target_RgC, temperatures, reachable)
+            stats = token_stats_at(x_RTD, head_VD, target_RT, temperatures, reachable)
+            return put_piece(all_MRT, stats, index)
 
-        pieces = split_rows(sequences(rollout, samples_per_row), micro_batches)
-        stats = join_rows(jax.lax.map(piece, pieces))
-        return jax.tree.map(lambda x: x.reshape(rollout.tokens.shape), stats)
+        empty = jnp.zeros(packed.tokens.shape, jnp.float32)
+        start = tuple(TokenStats(*(empty,) * 5) for _ in temperatures)
+        return jax.lax.fori_loop(0, packed.count, score_piece, start)
 
     return jax.jit(scores)
 
 
-def make_score(graphdef: nnx.GraphDef, *, temperature: float, **layout: int):
-    """Build `score(params, rollout) -> TokenStats`: `make_scores` at one temperature."""
-    scores = make_scores(graphdef, temperatures=(temperature,), **layout)
+def put_piece(all_MRT: Any, x_RT: Any, index: jax.Array) -> Any:
+    """`all_MRT` with micro-batch `index` replaced."""
 
-    def score(params, rollout: Rollout) -> TokenStats:
-        (stats,) = scores(params, rollout)
-        return stats
+    def put(into, x):
+        x = sharding.constrain(x.astype(into.dtype), "batch", "length")
+        return jax.lax.dynamic_update_index_in_dim(into, x, index, axis=0)
 
-    return jax.jit(score)
-
-
-def split_rows(tree: Any, pieces: int) -> Any:
-    """[B, ...] -> [pieces, B / pieces, ...], piece i holding rows i, i + pieces, ...
-
-    Strided, so that each piece keeps the rows where the mesh has put them.
-    """
-
-    def split(x):
-        return jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
-
-    return jax.tree.map(split, tree)
-
-
-def join_rows(tree: Any) -> Any:
-    """The inverse of `split_rows`."""
-
-    def join(x):
-        return jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-
-    return jax.tree.map(join, tree)
+    return jax.tree.map(put, all_MRT, x_RT)

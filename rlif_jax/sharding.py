@@ -1,8 +1,10 @@
 """The device mesh and the only PartitionSpecs.
 
 Every parameter and activation names its axes ("embed", "ffn", ...); the table below says which mesh
-axis each of them is split over. The mesh has three axes: `data` (rows), `fsdp` (rows, and the
-embedding axis of weights), `tensor` (heads, feed-forward and vocabulary).
+axis each of them is split over. The mesh has four axes: `data` (rows), `fsdp` (rows, and the
+embedding axis of weights), `context` (columns of rows, and the embedding axis of weights) and
+`tensor` (heads, feed-forward and vocabulary). Within attention the columns are whole and `context`
+splits heads: XLA exchanges one for the other, all to all.
 """
 
 import importlib.util
@@ -19,27 +21,35 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from rlif_jax.batch import Params
 from rlif_jax.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 AnyMesh = Mesh | AbstractMesh
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
 RULES_TRAIN: Rules = {
     "batch": ("data", "fsdp"),
-    "length": None,
+    "length": "context",
     "layer": None,
-    "embed": "fsdp",
+    "embed": ("fsdp", "context"),
     "hidden": None,  # the embedding axis of activations: rows are already split over fsdp
     "heads": "tensor",
     "kv_heads": "tensor",
+    "attention_heads": ("tensor", "context"),
     "head_dim": None,
     "ffn": "tensor",
     "vocab": "tensor",
     "norm": None,
 }
 
-RULES_DECODE: Rules = {**RULES_TRAIN, "embed": None}
-"""Weights for sampling: split over `tensor` only, so that no step gathers them over `fsdp`."""
+RULES_DECODE: Rules = {
+    **RULES_TRAIN,
+    "batch": ("data", "fsdp", "context"),
+    "length": None,
+    "embed": None,
+    "attention_heads": "tensor",
+}
+"""For sampling: weights split over `tensor` only, so that no step gathers them, and slots over all
+other axes."""
 
 
 def skip_absent_tpu() -> None:
@@ -57,23 +67,24 @@ def skip_absent_tpu() -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A (data, fsdp, tensor) mesh over the first data * fsdp * tensor devices.
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -> Mesh:
+    """A (data, fsdp, context, tensor) mesh over the first devices, as many as these multiply to.
 
     Raises:
         UserError: there are fewer devices than the mesh asks for.
     """
     skip_absent_tpu()
-    devices, count = jax.devices(), data * fsdp * tensor
+    devices, count = jax.devices(), data * fsdp * context * tensor
     if count > len(devices):
         raise UserError(
-            f"mesh.data={data} * mesh.fsdp={fsdp} * mesh.tensor={tensor} asks for {count} devices, "
+            f"mesh.data={data} * mesh.fsdp={fsdp} * mesh.context={context} * mesh.tensor={tensor} "
+            f"asks for {count} devices, "
             f"but this machine has {len(devices)} ({devices[0].platform}). Lower one of "
             f"them; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={count} creates "
             "virtual devices."
         )
-    grid = np.asarray(devices[:count]).reshape(data, fsdp, tensor)
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    grid = np.asarray(devices[:count]).reshape(data, fsdp, context, tensor)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def spec(axes: tuple[str | None, ...], rules: Rules = RULES_TRAIN) -> PartitionSpec:
@@ -126,6 +137,28 @@ def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, spec(("batch",)))
 
 
+def piece_sharding(mesh: AnyMesh) -> NamedSharding:
+    """Of arrays [M, R, T]: rows over data and fsdp, columns over context."""
+    return NamedSharding(mesh, _shortest(spec((None, "batch", "length")), mesh))
+
+
+def put_pieces(tree: Any) -> Any:
+    """Host arrays on the mesh of `jax.set_mesh`: [M, R, T] in pieces, scalars everywhere.
+
+    Every process has the whole of each array and hands its devices their parts.
+    """
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return jax.device_put(tree)
+
+    def put(x: np.ndarray) -> jax.Array:
+        x = np.asarray(x)
+        sharding = piece_sharding(mesh) if x.ndim == 3 else replicated(mesh)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
+
+
 def replicated(mesh: AnyMesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -156,8 +189,19 @@ def parts_of(axis: str, size: int = 0, rules: Rules = RULES_TRAIN) -> int:
 
 
 def row_shards() -> int:
-    """How many parts of the mesh of `jax.set_mesh` hold different rows: data * fsdp."""
+    """How many parts of the mesh of `jax.set_mesh` train on different rows: data * fsdp."""
     return parts_of("batch")
+
+
+def slot_shards() -> int:
+    """How many parts of the mesh sample in different slots: data * fsdp * context."""
+    return parts_of("batch", rules=RULES_DECODE)
+
+
+def platform() -> str:
+    """`cpu`, `gpu` or `tpu`: what a stage compiles for under `jax.set_mesh`, or JAX's default."""
+    mesh = jax.sharding.get_mesh()
+    return jax.default_backend() if mesh.empty else mesh.devices.flat[0].platform
 
 
 def on_shards(

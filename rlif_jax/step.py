@@ -15,11 +15,12 @@ import numpy as np
 import optax
 from flax import nnx, struct
 
+from rlif_jax import sharding
 from rlif_jax.batch import Array, Evidence, Params, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
-from rlif_jax.grpo import make_optimizer, make_update, mini_batches, train_batch
+from rlif_jax.grpo import make_optimizer, make_update, seen, train_batches
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.problem import Problem
@@ -30,34 +31,42 @@ from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
 from rlif_jax.sampler.sync import Sync, make_sync
-from rlif_jax.scoring import Score, make_score, make_scores
+from rlif_jax.packing import Form, Packing, form_of, pack_rollout
+from rlif_jax.scoring import Score, make_scores
 from rlif_jax.submissions import Answers, Submissions
+
+
+Sample = Callable[
+    [Any, Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]
+]
+Update = Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array], Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """The compiled stages of a configuration; each compiles once for each shape of its input.
+    """The compiled stages of a configuration; scoring and updating compile once for a whole run.
 
     `sync(params)` lays parameters out for sampling. `sample(params, prompts, key, rows_finished)`
     draws a (Rollout, Usage) of N lists of token ids through `engine`, which holds what it compiles.
-    `score(params, reference, rollout)` gives Scored. `update(state, mini_batch)` gives the next
-    state, using up the old one, and its metrics.
+    `form` is the shape that each mini-batch of a rollout is packed into.
+    `score(params, reference, rollout, packings)` gives Scored. `update(state, batch)` gives the
+    next state, using up the old one, its metrics and the log-probabilities before it.
     """
 
     optimizer: optax.GradientTransformation
     sync: Sync
     engine: Engine
-    sample: Callable[
-        [Any, Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]
-    ]
+    sample: Sample
+    form: Form
     score: Score
-    update: Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array]]]
+    update: Update
 
 
 def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
     """The stages of a configuration for the model that `graphdef` describes.
 
-    All that trains, plans, measures or compiles ahead of time takes its stages from here.
+    All that trains, plans, measures or compiles ahead of time takes its stages from here, under the
+    mesh of `jax.set_mesh` that they are to run on.
     """
     temperature, new_tokens = cfg.sampling.temperature, cfg.sampling.max_new_tokens
     engine = Engine(graphdef, batching=Batching.of(cfg.sampling), temperature=temperature)
@@ -67,68 +76,92 @@ def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
         max_new_tokens=new_tokens,
         pad_id=pad_id,
         max_prompt_tokens=cfg.data.max_prompt_tokens,
-        prompt_bucket=cfg.data.prompt_bucket,
-        bucket=cfg.sampling.bucket,
     )
+    form = packed_form(cfg)
     rewarded_at = cfg.reward.reward_temperature or temperature
-    # As many pieces as the update has, so that scoring never needs more memory than training.
-    pieces = cfg.loss.mini_batches * cfg.loss.micro_batches
-    layout = {"samples_per_row": cfg.samples_per_row, "micro_batches": pieces}
+    both = (temperature, rewarded_at)
     score = Score(
-        at_sampling=make_score(graphdef, temperature=temperature, **layout),
+        at_sampling=make_scores(graphdef, temperatures=(temperature,), shared=form.shared),
         at_both=None
         if rewarded_at == temperature
-        else make_scores(graphdef, temperatures=(temperature, rewarded_at), **layout),
+        else make_scores(graphdef, temperatures=both, shared=form.shared),
         from_sampler=cfg.reward.stats_from == "sampler",
     )
     optimizer = make_optimizer(cfg.optim, cfg.loss.epochs * cfg.loss.mini_batches)
     update = make_update(
-        graphdef, optimizer, cfg.loss, temperature=temperature, max_new_tokens=new_tokens
+        graphdef,
+        optimizer,
+        cfg.loss,
+        temperature=temperature,
+        max_new_tokens=new_tokens,
+        shared=form.shared,
     )
-    return Stages(optimizer, make_sync(graphdef), engine, sample, score, update)
+    return Stages(optimizer, make_sync(graphdef), engine, sample, form, score, update)
+
+
+def packed_form(cfg: Config) -> Form:
+    """The shape of every mini-batch, on the mesh of `jax.set_mesh`.
+
+    Prompts are shared on CPUs, where it saves work; kernels of accelerators want whole sequences.
+    """
+    shared = cfg.loss.shared_prompts
+    completions = cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt
+    return form_of(
+        completions=completions // cfg.loss.mini_batches,
+        longest=cfg.longest_row,
+        tokens=cfg.row_tokens,
+        rows=sharding.row_shards(),
+        shared=sharding.platform() == "cpu" if shared is None else shared,
+        multiple=sharding.axis_size("context"),
+    )
 
 
 @struct.dataclass
 class StepRecord:
     """All that metrics.jsonl and rollouts/ show of a step; one `jax.device_get` brings it over.
 
-    `reward`, `advantage` and every term are [B]. `policy` [B, C] are the statistics the loss began
-    with, which are the rollout's own when the sampler's are used (`policy_is_sampler`). `updates`
-    are the metrics of each optimiser update.
+    `reward`, `advantage` and every term are [B]. `policy` [B, C] are the statistics before the
+    updates in the trainer's numerics, None where the sampler's were used. `updates` are the metrics
+    of each optimiser update. `packings` say where completions stood in the mini-batches.
     """
 
     rollout: Rollout
-    policy: TokenStats
+    policy: TokenStats | None
     reward: Array
     terms: dict[str, Array]
     advantage: Array
     updates: list[dict[str, Any]]
-    policy_is_sampler: bool = struct.field(pytree_node=False)
+    packings: list[Packing] = struct.field(pytree_node=False)
     answers: Answers = struct.field(pytree_node=False)
     usage: Usage = struct.field(pytree_node=False)
 
     def metrics(self, cfg: Config) -> dict[str, float]:
         """The metrics of the step but for its times; `self` is on the host."""
-        first, outcomes = self.updates[0], self.answers.outcomes
-        values = {
+        updates, outcomes = self.updates, self.answers.outcomes
+        return {
             **reward_metrics(
                 self.reward, self.terms, cfg.sampling.samples_per_prompt, cfg.loss.std_floor
             ),
+            **{name: float(np.mean([m[name] for m in updates])) for name in updates[0]},
+            # Of the first update, which alone starts from the policy that has sampled.
+            "drift/sampler_logprob": float(updates[0]["drift/sampler_logprob"]),
             **rollout_metrics(
-                self.policy,
+                self.rollout.stats if self.policy is None else self.policy,
                 self.rollout.mask,
                 self.rollout.truncated,
                 self.answers.texts,
                 max_new_tokens=cfg.sampling.max_new_tokens,
-                sampler_stats=None if self.policy_is_sampler else self.rollout.stats,
+                sampler_stats=None if self.policy is None else self.rollout.stats,
             ),
             **({} if outcomes is None else execution_metrics(outcomes)),
-            **{name: float(np.mean([m[name] for m in self.updates])) for name in first},
             "throughput/slot_use": self.usage.useful / self.usage.slot_steps,
+            "throughput/column_use": self.trained_tokens / sum(p.columns for p in self.packings),
         }
-        if self.policy_is_sampler:  # the update has seen the trainer's before it changed them
-            values["drift/sampler_logprob"] = float(first["loss/old_distance"])
-        return values
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that an epoch trains on, those of prompts included."""
+        return sum(packing.filled for packing in self.packings)
 
     def completions(
         self, problems: Sequence[Problem], prompts: Sequence[EncodedPrompt]
@@ -146,12 +179,6 @@ class StepRecord:
             length=self.rollout.length,
             truncated=self.rollout.truncated,
         )
-
-    def tokens(self, samples_per_row: int) -> tuple[int, int]:
-        """Tokens sampled, and tokens trained on: each row repeats its prompt once."""
-        sampled, prompts = self.rollout.length, self.rollout.prompts
-        copies = len(sampled) // len(prompts.mask) // samples_per_row
-        return int(sampled.sum()), int(sampled.sum() + copies * prompts.mask.sum())
 
 
 def train_step(
@@ -180,7 +207,8 @@ def train_step(
         del decode_params
     with clock("score"):  # programs handed in while sampling are being tested meanwhile
         notice("scoring")
-        scored = stages.score(state.params, reference, rollout)
+        packings = pack_rollout(rollout, stages.form, cfg.loss.mini_batches)
+        scored = stages.score(state.params, reference, rollout, packings)
     with clock("execute"):
         answers = submissions.collect()
     with clock("reward"):
@@ -194,15 +222,15 @@ def train_step(
         )
         reward_B, terms = combine(cfg.reward, evidence, cfg.loss.std_floor)
         advantage_B = group_advantages(reward_B, group_size, cfg.loss.advantage, cfg.loss.std_floor)
-        batch = train_batch(
-            rollout, advantage_B, scored.policy, scored.reference, cfg.samples_per_row
-        )
     with clock("update"):
         notice("updating")
+        batches = train_batches(packings, rollout, advantage_B, scored)
         updates = []
-        for mini in mini_batches(batch, cfg.loss):
-            state, measured = stages.update(state, mini)
-            updates.append(measured)
+        for _ in range(cfg.loss.epochs):
+            for i, batch in enumerate(batches):
+                state, measured, logprob_MRT = stages.update(state, batch)
+                updates.append(measured)
+                batches[i] = seen(batch, logprob_MRT)
         state = dataclasses.replace(state, step=state.step + 1)
         updates = jax.device_get(updates)
     with clock("record"):
@@ -213,7 +241,7 @@ def train_step(
             terms=terms,
             advantage=advantage_B,
             updates=updates,
-            policy_is_sampler=scored.policy is rollout.stats,
+            packings=packings,
             answers=answers,
             usage=usage,
         )

@@ -6,6 +6,7 @@ One step, from prompts to new parameters, is on its own page: step.py.
 """
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ def train(cfg: Config) -> None:
         data = problem_batches(mixture, cfg.data.prompts_per_step, cfg.seed)
 
         # ---- devices: parameters and the compiled stages
-        mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor)
+        mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
         stack.enter_context(jax.set_mesh(mesh))
 
         # A resumed run has its parameters in the checkpoint; the source's are the KL anchor.
@@ -154,7 +155,7 @@ def train(cfg: Config) -> None:
                     position = position_of(data, mixture)
                     with clock("record"):
                         log.rollouts(step, record.completions(problems, prompts))
-                        speed = clock.throughput(*record.tokens(cfg.samples_per_row))
+                        speed = clock.throughput(int(record.rollout.length.sum()), record.trained_tokens)
                         unrecorded = record.metrics(cfg) | speed
                 with clock("evaluate"):
                     measured = evaluate(step, state.params)

@@ -1,4 +1,4 @@
-"""Scoring: the one shift, padding, pieces."""
+"""Scoring: each token from what stands before it, however sequences are packed."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from support.packed import assert_close, packed, scored
+
 from rlif_jax.batch import Prompts, Rollout, TokenStats
-from rlif_jax.scoring import join_rows, make_score, sequences, split_rows
+from rlif_jax.scoring import Score, make_scores
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def test_each_token_is_scored_from_what_stands_before_it(tiny, rollout):
     """Against the logits of each row alone, without padding, in float64."""
     graphdef, params, _ = tiny
     model, temperature = nnx.merge(graphdef, params), 0.7
-    stats = make_score(graphdef, temperature=temperature)(params, rollout)
+    stats = scored(graphdef, params, rollout, temperature)
     for row in range(4):
         prompt = np.asarray(rollout.prompts.tokens[row])[np.asarray(rollout.prompts.mask[row])]
         completion = np.asarray(rollout.tokens[row])[np.asarray(rollout.mask[row])]
@@ -59,57 +61,45 @@ def test_each_token_is_scored_from_what_stands_before_it(tiny, rollout):
 
 
 def test_pieces_do_not_change_the_numbers(tiny, rollout):
-    one = make_score(tiny[0], temperature=1.0)(tiny[1], rollout)
-    four = make_score(tiny[0], temperature=1.0, micro_batches=4)(tiny[1], rollout)
-    mask = np.asarray(rollout.mask)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(
-            np.asarray(a)[mask], np.asarray(b)[mask], rtol=1e-5, atol=1e-5
-        ),
-        one,
-        four,
-    )
+    whole = scored(*tiny[:2], rollout, 1.0, tokens=64)
+    one_each = scored(*tiny[:2], rollout, 1.0)
+    assert packed(rollout, 64)[0].packed.count == 1 < packed(rollout)[0].packed.count
+    assert_close(one_each, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_positions_count_real_tokens(rollout):
-    rows = sequences(rollout)
-    assert rows.position[1].tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3, 3, 3]
-    assert rows.mask[1].tolist() == [False] * 2 + [True] * 4 + [False] * 5
-    shared = sequences(same_prompt(rollout), 4)
-    assert shared.tokens.shape == (1, 5 + 4 * 6)
-    assert shared.position[0].tolist() == [
-        *[0, 0, 0, 1, 2],
-        *[3, 4, 5, 6, 7, 8],
-        *[3, 3, 3, 3, 3, 3],
-        *[3, 4, 5, 6, 6, 6],
-        *[3, 4, 5, 5, 5, 5],
-    ]
-
-
-def same_prompt(rollout):
-    """The rollout as four samples of the prompt of row 1."""
-    return rollout.replace(prompts=jax.tree.map(lambda x: x[1:2], rollout.prompts))
-
-
-@pytest.mark.parametrize("share", [2, 4])
-def test_a_shared_prompt_gives_the_same_numbers(tiny, rollout, share):
+@pytest.mark.parametrize("tokens", [10, 64], ids="rows of {}".format)
+def test_a_shared_prompt_gives_the_same_numbers(tiny, rollout, tokens):
     """Completions behind one copy of their prompt do not see one another."""
-    grouped = same_prompt(rollout)
-    alone = make_score(tiny[0], temperature=0.9)(tiny[1], grouped)
-    shared = make_score(tiny[0], temperature=0.9, samples_per_row=share)(tiny[1], grouped)
-    mask = np.asarray(rollout.mask)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(
-            np.asarray(a)[mask], np.asarray(b)[mask], rtol=2e-5, atol=2e-5
-        ),
-        alone,
-        shared,
-    )
+    grouped = rollout.replace(prompts=jax.tree.map(lambda x: x[2:3], rollout.prompts))
+    alone = scored(*tiny[:2], grouped, 0.9)
+    shared = scored(*tiny[:2], grouped, 0.9, tokens=tokens, shared=True)
+    assert_close(shared, alone, rtol=2e-5, atol=2e-5)
 
 
-def test_split_and_join_are_inverse_and_strided():
-    tree = {"a": jnp.arange(12), "b": jnp.arange(24).reshape(12, 2)}
-    pieces = split_rows(tree, 3)
-    assert pieces["a"].tolist() == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
-    back = join_rows(pieces)
-    assert all((back[k] == tree[k]).all() for k in tree)
+def test_only_what_holds_sequences_is_computed(tiny, rollout):
+    (packing,) = packed(rollout)
+    p = packing.packed
+    (stats,) = make_scores(tiny[0], temperatures=(1.0,), shared=False)(tiny[1], p)
+    for m in range(p.tokens.shape[0]):
+        assert bool((stats.entropy[m] > 0).any()) == (m < p.count)
+
+
+def test_with_the_samplers_statistics_the_first_mini_batch_is_not_scored(tiny, rollout):
+    scores = make_scores(tiny[0], temperatures=(1.0,), shared=False)
+    calls = []
+
+    def counted(params, packed):
+        calls.append(packed)
+        return scores(params, packed)
+
+    whole = Score(scores, None, from_sampler=False)(tiny[1], None, rollout, packed(rollout))
+    for mini_batches in (1, 2):
+        calls.clear()
+        packings = packed(rollout, mini_batches=mini_batches)
+        done = Score(counted, None, from_sampler=True)(tiny[1], None, rollout, packings)
+        assert len(calls) == mini_batches - 1
+        assert done.reward is rollout.stats and done.policy is None and done.reference is None
+        first, *later = done.old_logprob
+        assert first is None
+        for logprob_BC in later:
+            np.testing.assert_allclose(logprob_BC, whole.policy.logprob[2:], rtol=1e-5, atol=1e-5)

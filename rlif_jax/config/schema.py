@@ -64,9 +64,6 @@ class Data(ProblemOptions, TrainingSet):
 
     prompts_per_step: Annotated[int, at_least(1)] = 8
     """Problems in one step (N)."""
-    prompt_bucket: Annotated[int, at_least(1)] = 64
-    """Prompts are padded to a multiple of this many tokens.
-    Each padded length is compiled once."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,6 @@ class Sampling(SamplingOptions):
     """Samples of each prompt (G), the group in which advantages are normalised."""
     temperature: Annotated[float, positive()] = 1.0
     """Logits are divided by it, in the sampler, the scorer and the loss alike."""
-    bucket: Annotated[int, at_least(1)] = 32
-    """Completions are trimmed to a multiple of this many tokens
-    before scoring and training."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +135,14 @@ class Loss:
     """Passes over the sampled batch (E)."""
     mini_batches: Annotated[int, at_least(1)] = 1
     """Optimiser updates per pass; each sees whole groups."""
-    samples_per_row: Annotated[int, at_least(0)] = 0
-    """Completions computed behind one copy of their prompt,
-    a divisor of the group's size; 0: the whole group."""
-    micro_batches: Annotated[int, at_least(1)] = 4
-    """Pieces in which the gradient of an update is accumulated.
-    Their number changes memory, not the gradient."""
+    tokens_per_micro_batch: Annotated[int, at_least(0)] = 0
+    """Tokens that each row shard (mesh.data * mesh.fsdp) trains on at a time,
+    prompts included: what memory grows with.
+    Sequences of unequal length are packed into rows of this width;
+    0: 1,024, or the longest prompt and completion where these are longer."""
+    shared_prompts: bool | None = None
+    """Compute a prompt once for all its completions in a row;
+    None: on CPUs, whose attention kernel can."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +174,9 @@ class Mesh:
     """Devices over which rows are split."""
     fsdp: Annotated[int, at_least(1)] = 1
     """Devices over which rows and weights are split."""
+    context: Annotated[int, at_least(1)] = 1
+    """Devices over which each row and the weights are split,
+    and the heads within attention: for long sequences."""
     tensor: Annotated[int, at_least(1)] = 1
     """Devices over which heads, feed-forward and vocabulary are split."""
 
@@ -289,9 +288,14 @@ class Config:
     profile: Profile = field(default_factory=Profile)
 
     @property
-    def samples_per_row(self) -> int:
-        """Completions behind one copy of their prompt in scoring and training."""
-        return self.loss.samples_per_row or self.sampling.samples_per_prompt
+    def longest_row(self) -> int:
+        """Columns that the longest prompt with the longest completion takes: all but the last token."""
+        return self.data.max_prompt_tokens + self.sampling.max_new_tokens - 1
+
+    @property
+    def row_tokens(self) -> int:
+        """Columns of a packed row, before it is rounded up for the mesh."""
+        return self.loss.tokens_per_micro_batch or max(self.longest_row, 1024)
 
     @property
     def folder(self) -> Path:

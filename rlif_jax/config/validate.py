@@ -153,38 +153,26 @@ def _out_of_range(value: Any, hint: Any) -> Iterator[tuple[Any, str]]:
 
 def _sizes(c: Config) -> Iterator[str]:
     """Whether the batch can be divided the way the configuration asks."""
-    n, group, share = c.data.prompts_per_step, c.sampling.samples_per_prompt, c.samples_per_row
-    minis, micros, shards = c.loss.mini_batches, c.loss.micro_batches, c.mesh.data * c.mesh.fsdp
+    n, group, minis = c.data.prompts_per_step, c.sampling.samples_per_prompt, c.loss.mini_batches
     normalises = c.loss.advantage != "none" or c.reward.combine == "normalise_then_sum"
     if group == 1 and normalises:
         yield (
             "sampling.samples_per_prompt=1 leaves a group of one, whose normalised advantage is "
             "always zero; use 2 or more, or loss.advantage=none with reward.combine=sum"
         )
-    if min(n, group, share, minis, micros, shards) < 1:
+    if min(n, group, minis) < 1:
         return  # reported with the ranges
     yield from slot_problems(c.sampling.slots, c.mesh, prefix="sampling.")
-    rows = n * group // share // minis
-    if group % share:
-        yield (
-            f"sampling.samples_per_prompt={group} is not divisible by loss.samples_per_row="
-            f"{share}; choose one of {_divisors(group)}"
-        )
-    elif n % minis:
+    if n % minis:
         yield (
             f"data.prompts_per_step={n} is not divisible by loss.mini_batches={minis}; "
             f"choose one of {_divisors(n)}"
         )
-    elif rows % micros:
+    if 0 < c.loss.tokens_per_micro_batch < c.longest_row:
         yield (
-            f"a mini-batch of {rows} rows (of {share} completions each) is not divisible by "
-            f"loss.micro_batches={micros}; choose one of {_divisors(rows)}"
-        )
-    elif rows // micros % shards:
-        yield (
-            f"a micro-batch of {rows // micros} rows (of {share} completions each) is not "
-            f"divisible by mesh.data * mesh.fsdp = {shards}; use fewer loss.micro_batches or "
-            "loss.samples_per_row, or more prompts"
+            f"loss.tokens_per_micro_batch={c.loss.tokens_per_micro_batch} is less than the longest "
+            f"sequence, data.max_prompt_tokens + sampling.max_new_tokens - 1 = {c.longest_row}; "
+            "use at least that, or 0"
         )
 
 
@@ -196,11 +184,11 @@ def slot_problems(
     slots: int, mesh: Mesh, spelling: Spelling = as_field, prefix: str = ""
 ) -> Iterator[str]:
     """Whether every shard of the rows has a slot to decode in."""
-    if slots < (shards := mesh.data * mesh.fsdp):
+    if slots < (shards := mesh.data * mesh.fsdp * mesh.context):
         yield (
             f"{spelling(f'{prefix}slots', slots)} is less than {spelling('mesh.data')} * "
-            f"{spelling('mesh.fsdp')} = {shards}: each shard needs a slot of its own; use a "
-            f"multiple of {shards}"
+            f"{spelling('mesh.fsdp')} * {spelling('mesh.context')} = {shards}: each shard needs a "
+            f"slot of its own; use a multiple of {shards}"
         )
 
 

@@ -156,14 +156,13 @@ def _with_thinking(tokenizer: Tokenizer, text: str, thinking: Thinking) -> str:
     return f"{text}{THINK}\n" if thinking == "on" else f"{text}{THINK}\n\n{THINK_END}\n\n"
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int, bucket: int) -> Prompts:
-    """Stack N token lists, padded on the left to a multiple of `bucket` tokens (at least one).
+def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int) -> Prompts:
+    """Stack N token lists, padded on the left to the longest (at least one column).
 
     `tokens` int32 and `mask` bool are [N, P] NumPy arrays; the mask is true on real tokens,
     whatever their id.
     """
-    longest = max(map(len, prompts), default=0)
-    width = bucket * max(1, -(-longest // bucket))
+    width = max(1, *map(len, prompts))
     tokens_NP = np.full((len(prompts), width), pad_id, np.int32)
     mask_NP = np.zeros((len(prompts), width), bool)
     for n, prompt in enumerate(prompts):

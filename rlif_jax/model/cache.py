@@ -81,7 +81,7 @@ def init_cache(
     `dtype` None is the activation dtype.
     """
     heads = cached_heads(cfg, sharding.axis_size("tensor"))
-    everywhere = sharding.row_shards() * cfg.layers * pages
+    everywhere = sharding.slot_shards() * cfg.layers * pages
     k, v = (
         _zeros(shape, pool_dtype(kernel, dtype or cfg.dtype).name, _pool_axes(kernel))
         for shape in pool_shapes(kernel, heads, everywhere, page, cfg.head_dim)
@@ -92,7 +92,7 @@ def init_cache(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _zeros(shape: tuple[int, ...], dtype: str, axes: tuple[str | None, ...]) -> Array:
     """Zeros, of which each device allocates its own part only."""
-    return sharding.constrain(jnp.zeros(shape, dtype), *axes)
+    return sharding.constrain(jnp.zeros(shape, dtype), *axes, rules=sharding.RULES_DECODE)
 
 
 class Ends(NamedTuple):

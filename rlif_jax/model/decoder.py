@@ -4,6 +4,7 @@ Layers are stacked on a leading axis and applied with `jax.lax.scan`, so compile
 with depth. Parameters are those that `config.param_specs` declares.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.kernels.attention.plain import shared_prompt_attention
+from rlif_jax.kernels.attention.api import Segments, attention
 from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.rope import rope_angles, rotate
-from rlif_jax.sharding import constrain
+from rlif_jax.sharding import RULES_DECODE, RULES_TRAIN, Rules, constrain
 
 Array = jax.Array
 
@@ -82,32 +83,27 @@ class Decoder(nnx.Module):
 
     def __call__(
         self,
-        tokens_BT: Array,
-        position_BT: Array | None = None,
-        mask_BT: Array | None = None,
+        tokens_RT: Array,
+        position_RT: Array | None = None,
+        segments: Segments | None = None,
         *,
-        prompt: int | None = None,
-        samples: int = 0,
+        shared_prompts: bool = False,
     ) -> Array:
-        """Final-normed hidden states [B, T, D] in the activation dtype.
+        """Final-normed hidden states [R, T, D] in the activation dtype.
 
-        `mask_BT` is false on padding, which is never attended (default: no padding); `position_BT`
-        counts real tokens of a row from 0 (default: by the mask). With `samples` = g a row is a
-        prompt of `prompt` columns followed by g completions of equal width, each of which sees the
-        prompt and itself, so that a prompt is computed once for all its completions; `position_BT`
-        is then required.
+        `segments` say what a column sees (default: all columns before it); `position_RT` counts the
+        tokens of a sequence from 0 (default: those of the row that are in a segment).
+        `shared_prompts`: whether a segment's prefix may be another one.
         """
-        if position_BT is None and samples:
-            raise ValueError("position_BT is required for rows of several completions")
-        if mask_BT is None:
-            mask_BT = jnp.ones(tokens_BT.shape, bool)
-        if position_BT is None:
-            position_BT = jnp.maximum(jnp.cumsum(mask_BT, axis=1) - 1, 0)
-        P = tokens_BT.shape[1] if prompt is None else prompt
-        rope = rope_angles(position_BT, self.cfg)
-        x_BTD = self._embedded(tokens_BT)
-        x_BTD, _ = _layers(self.cfg, x_BTD, self._stacked(), rope, mask_BT, P, samples)
-        return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps)
+        if segments is None:
+            segments = Segments.of(jnp.ones(tokens_RT.shape, bool))
+        if position_RT is None:
+            position_RT = jnp.maximum(jnp.cumsum(segments.own > 0, axis=1) - 1, 0)
+        rope = rope_angles(position_RT, self.cfg)
+        x_RTD = self._embedded(tokens_RT, RULES_TRAIN)
+        see = functools.partial(attention, segments=segments, shared_prompts=shared_prompts)
+        x_RTD, _ = _layers(self.cfg, x_RTD, self._stacked(), rope, see, RULES_TRAIN)
+        return rms_norm(x_RTD, self.final_norm[...], self.cfg.rms_eps)
 
     def prefill(self, tokens_BT: Array) -> tuple[Array, Array, Array]:
         """Hidden states [B, T, D] of prompts, and their keys and values [L, B, T, K, A].
@@ -116,10 +112,12 @@ class Decoder(nnx.Module):
         """
         B, T = tokens_BT.shape
         rope = rope_angles(jnp.broadcast_to(jnp.arange(T), (B, T)), self.cfg)
-        x_BTD = self._embedded(tokens_BT)
-        mask_BT = jnp.ones((B, T), bool)
+        x_BTD = self._embedded(tokens_BT, RULES_DECODE)
+        see = functools.partial(
+            attention, segments=Segments.of(jnp.ones((B, T), bool)), rules=RULES_DECODE
+        )
         x_BTD, (k_LBTKA, v_LBTKA) = _layers(
-            self.cfg, x_BTD, self._stacked(), rope, mask_BT, T, 0, keep=lambda k, v: (k, v)
+            self.cfg, x_BTD, self._stacked(), rope, see, RULES_DECODE, keep=lambda k, v: (k, v)
         )
         return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), k_LBTKA, v_LBTKA
 
@@ -132,13 +130,13 @@ class Decoder(nnx.Module):
         reach that far; its position is `length_B`. Slots that are not live change no page in use.
         """
         rope = rope_angles(length_B[:, None], self.cfg)
-        x_B1D = self._embedded(token_B[:, None])
+        x_B1D = self._embedded(token_B[:, None], RULES_DECODE)
 
         ends = ends_of(cache, table_BJ, length_B, live_B)
 
         def layer(carry, scanned):
             (x_B1D, cache), (w, index) = carry, scanned
-            q_B1HA, k_B1KA, v_B1KA = _qkv(self.cfg, x_B1D, w, rope)
+            q_B1HA, k_B1KA, v_B1KA = _qkv(self.cfg, x_B1D, w, rope, RULES_DECODE)
             out_BHA, cache = extend(
                 cache,
                 index,
@@ -149,7 +147,7 @@ class Decoder(nnx.Module):
                 ends,
             )
             out_B1HA = out_BHA[:, None].astype(x_B1D.dtype)
-            return (_finish(self.cfg, x_B1D, out_B1HA, w), cache), None
+            return (_finish(self.cfg, x_B1D, out_B1HA, w, RULES_DECODE), cache), None
 
         # The pools travel in the carry and are written where they lie.
         layers = (self._stacked(), jnp.arange(self.cfg.layers))
@@ -159,18 +157,24 @@ class Decoder(nnx.Module):
     def logits(
         self, tokens_BT: Array, position_BT: Array | None = None, mask_BT: Array | None = None
     ) -> Array:
-        """Float32 logits [B, T, vocab_size] in one piece: for small use only."""
-        x_BTD = self(tokens_BT, position_BT, mask_BT).astype(jnp.float32)
+        """Float32 logits [B, T, vocab_size] in one piece: for small use only.
+
+        `mask_BT` is false on padding, which no token sees (default: no padding).
+        """
+        segments = None if mask_BT is None else Segments.of(mask_BT)
+        x_BTD = self(tokens_BT, position_BT, segments).astype(jnp.float32)
         return head_einsum("BTD,VD->BTV", x_BTD, self.head_VD[: self.cfg.vocab_size])
 
     @jax.named_scope("embedding")
-    def _embedded(self, tokens_BT: Array) -> Array:
+    def _embedded(self, tokens_BT: Array, rules: Rules) -> Array:
         x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0).astype(self.cfg.dtype)
-        return constrain(x_BTD, "batch", "length", "hidden")
+        return constrain(x_BTD, "batch", "length", "hidden", rules=rules)
 
 
 @jax.named_scope("attention")
-def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Array, Array, Array]:
+def _qkv(
+    cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope, rules: Rules
+) -> tuple[Array, Array, Array]:
     """Rotated queries [B, T, H, A], rotated keys and values [B, T, K, A] of one layer."""
     x_BTD = rms_norm(x_BTD, w["attn_norm"], cfg.rms_eps)
     q_BTHA, k_BTKA, v_BTKA = (
@@ -183,26 +187,29 @@ def _qkv(cfg: ModelConfig, x_BTD: Array, w: dict[str, Array], rope) -> tuple[Arr
     if cfg.qk_norm:
         q_BTHA = rms_norm(q_BTHA, w["q_norm"], cfg.rms_eps)
         k_BTKA = rms_norm(k_BTKA, w["k_norm"], cfg.rms_eps)
-    q_BTHA = constrain(rotate(q_BTHA, *rope), "batch", "length", "heads", "head_dim")
-    k_BTKA = constrain(rotate(k_BTKA, *rope), "batch", "length", "kv_heads", "head_dim")
-    v_BTKA = constrain(v_BTKA, "batch", "length", "kv_heads", "head_dim")
+    axes = ("batch", "length", "kv_heads", "head_dim")
+    q_BTHA = constrain(rotate(q_BTHA, *rope), "batch", "length", "heads", "head_dim", rules=rules)
+    k_BTKA = constrain(rotate(k_BTKA, *rope), *axes, rules=rules)
+    v_BTKA = constrain(v_BTKA, *axes, rules=rules)
     return q_BTHA, k_BTKA, v_BTKA
 
 
-def _finish(cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array]) -> Array:
+def _finish(
+    cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array], rules: Rules
+) -> Array:
     """The residual stream after a layer's output projection and gated feed-forward block."""
-    dtype = x_BTD.dtype
+    dtype, place = x_BTD.dtype, functools.partial(constrain, rules=rules)
     with jax.named_scope("attention"):
         # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
         x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
-        x_BTD = constrain(x_BTD, "batch", "length", "hidden")
+        x_BTD = place(x_BTD, "batch", "length", "hidden")
     with jax.named_scope("mlp"):
         y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
         gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
         up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
-        hidden_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
+        hidden_BTF = place(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
         x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
-        return constrain(x_BTD, "batch", "length", "hidden")
+        return place(x_BTD, "batch", "length", "hidden")
 
 
 def _layers(
@@ -210,20 +217,19 @@ def _layers(
     x_BTD: Array,
     weights: dict,
     rope,
-    mask_BT: Array,
-    P: int,
-    g: int,
+    see: Callable[[Array, Array, Array], Array],
+    rules: Rules,
     keep: Callable[[Array, Array], Kept] = lambda k_BTKA, v_BTKA: None,
 ) -> tuple[Array, Kept]:
-    """All layers over whole rows of a prompt with P columns and g completions.
+    """All layers over whole rows, which attend through `see(q_BTHA, k_BTKA, v_BTKA)`.
 
     The second value is what `keep` returns of each layer's keys and values, stacked [L, ...].
     """
 
     def layer(x_BTD, w):
-        q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
-        out_BTHA = shared_prompt_attention(q_BTHA, k_BTKA, v_BTKA, mask_BT, P, g)
-        return _finish(cfg, x_BTD, out_BTHA, w), keep(k_BTKA, v_BTKA)
+        q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope, rules)
+        out_BTHA = see(q_BTHA, k_BTKA, v_BTKA)
+        return _finish(cfg, x_BTD, out_BTHA, w, rules), keep(k_BTKA, v_BTKA)
 
     if cfg.remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)

@@ -1,7 +1,7 @@
 """Whether a mesh can split a model, known before any device is touched.
 
-`tensor` splits query heads, key/value heads, the feed-forward block and the vocabulary; `fsdp` the
-embedding axis of weights. An axis that its devices do not divide would be whole on each of them,
+`tensor` splits query heads, key/value heads, the feed-forward block and the vocabulary; `fsdp` and
+`context` the embedding axis of weights, and `context` the heads once more within attention. An axis that its devices do not divide would be whole on each of them,
 work and memory alike, so such a mesh is refused. Key/value heads alone may be fewer than the
 devices, as grouped-query attention has them: each device then keeps all of their weights, and in
 the cache the one head that its query heads read.
@@ -13,7 +13,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig, param_specs
 
 
-def check_mesh(cfg: ModelConfig, fsdp: int, tensor: int) -> list[str]:
+def check_mesh(cfg: ModelConfig, fsdp: int, tensor: int, context: int = 1) -> list[str]:
     """Sentences about what each device of this mesh holds whole, and what that costs.
 
     Raises:
@@ -26,22 +26,35 @@ def check_mesh(cfg: ModelConfig, fsdp: int, tensor: int) -> list[str]:
             f"mesh.tensor={tensor} does not divide the model's {' and '.join(undivided)}; "
             f"choose one of {fitting}"
         )
-    if cfg.embed % fsdp:
-        fitting = [n for n in range(1, cfg.embed + 1) if cfg.embed % n == 0]
-        below = max(n for n in fitting if n < fsdp)
-        above = [f" and {n}" for n in fitting if n > fsdp][:1]
+    elif _undivided_heads(cfg, tensor * context):
+        fitting = [n for n in range(1, cfg.heads + 1) if not _undivided_heads(cfg, tensor * n)]
         problems.append(
-            f"mesh.fsdp={fsdp} does not divide the model's embedding of {cfg.embed}; the nearest "
+            f"mesh.context={context} * mesh.tensor={tensor} does not divide the model's heads "
+            f"({cfg.heads} for queries, {cfg.kv_heads} for keys and values), which both split "
+            f"within attention; choose mesh.context from {fitting}"
+        )
+    if cfg.embed % (split := fsdp * context):
+        fitting = [n for n in range(1, cfg.embed + 1) if cfg.embed % n == 0]
+        below = max(n for n in fitting if n < split)
+        above = [f" and {n}" for n in fitting if n > split][:1]
+        named = f"mesh.fsdp={fsdp}" + (f" * mesh.context={context}" if context > 1 else "")
+        problems.append(
+            f"{named} does not divide the model's embedding of {cfg.embed}; the nearest "
             f"that divide it: {below}{''.join(above)}"
         )
     if problems:
         raise UserError(f"the mesh cannot split this model: {'; '.join(problems)}")
-    return _kept_whole(cfg, fsdp, tensor)
+    return _kept_whole(cfg, fsdp * context, tensor)
+
+
+def _undivided_heads(cfg: ModelConfig, devices: int) -> bool:
+    """Whether a number of devices cannot split the heads of attention evenly."""
+    return bool(cfg.heads % devices or (cfg.kv_heads % devices and devices % cfg.kv_heads))
 
 
 def _undivided(cfg: ModelConfig, tensor: int) -> list[str]:
     """The axes of the model that `tensor` devices do not divide, with their sizes."""
-    # The cache repeats each key/value head for the devices that share it: a whole number of them.
+    # A key/value head is repeated for the devices that share it: a whole number of them.
     shared = tensor % cfg.kv_heads == 0
     sizes = {
         "query heads": cfg.heads,

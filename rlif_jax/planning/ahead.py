@@ -16,11 +16,13 @@ from jax.stages import Compiled, Lowered
 from rlif_jax.sharding import MESH_AXES
 
 
-def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+def mesh_of(
+    topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1
+) -> Mesh:
     """A mesh over all chips of a slice, named as in `v5e:2x4`; the axes multiply to its chips."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    grid = np.asarray(devices).reshape(data, fsdp, tensor)
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    grid = np.asarray(devices).reshape(data, fsdp, context, tensor)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def with_sharding(tree: Any, shardings: Any) -> Any:

@@ -5,8 +5,11 @@ it, `decode_chunk` runs all slots for some steps and leaves early when the host 
 do. No shape depends on which sequences are in which slots, so nothing is compiled twice.
 
 Letters beyond `batch.py`'s: B slots, J pages of a slot, K steps of a chunk, N row shards of the
-mesh (data x fsdp), each with B / N slots, a pool of its own and one prompt being handed out.
+mesh (data x fsdp x context), each with B / N slots, a pool of its own and one prompt being handed
+out.
 """
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,8 @@ from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, copy, put_prompts
 from rlif_jax.sampler.draw import KEY_KIND
 from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose
+
+Tree = TypeVar("Tree")
 
 
 @struct.dataclass
@@ -103,7 +108,7 @@ def make_prefill(graphdef: nnx.GraphDef):
         x_ND = jnp.take_along_axis(x_NTD, last_N11, axis=1)[:, 0]
         cache = put_prompts(cache, k_LNTKA, v_LNTKA, pages, page_count)
         prompt_x = jnp.where((length > 0)[:, None], x_ND, prompt_x)
-        return cache, sharding.constrain(prompt_x, "batch", "hidden")
+        return cache, _placed(prompt_x)
 
     return jax.jit(prefill, donate_argnums=(1, 2))
 
@@ -212,8 +217,14 @@ def make_narrow():
     return jax.jit(narrow)
 
 
-def _placed(slots: Slots) -> Slots:
-    return jax.tree.map(lambda x: sharding.constrain(x, "batch", *(None,) * (x.ndim - 1)), slots)
+def _placed(tree: Tree) -> Tree:
+    """Arrays whose first axis is that of the slots, or of their shards, on these shards."""
+
+    def place(x: Array) -> Array:
+        axes = ("batch", *(None,) * (x.ndim - 1))
+        return sharding.constrain(x, *axes, rules=sharding.RULES_DECODE)
+
+    return jax.tree.map(place, tree)
 
 
 def _draw(model, s: Slots, temperature: float, filters: Filters, with_stats: bool):

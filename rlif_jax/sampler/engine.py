@@ -109,7 +109,7 @@ class Engine:
         shape.check(prompts, [(request.prompt, request.limit) for request in requests])
         schedule = Schedule(
             shape,
-            sharding.row_shards(),
+            sharding.slot_shards(),
             prompts,
             requests,
             chunk=self.batching.chunk,
@@ -180,8 +180,8 @@ def _on_device(params: Params, cfg: ModelConfig, shape: PoolShape) -> _Device:
         cfg, pages=shape.pages, page=shape.page, dtype=shape.dtype, kernel=shape.kernel
     )
     slots = empty_slots(shape.slots, cfg.embed, cfg.dtype)
-    prompt_x = jnp.zeros((sharding.row_shards(), cfg.embed), cfg.dtype)
-    everything: Any = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden"))
+    prompt_x = jnp.zeros((sharding.slot_shards(), cfg.embed), cfg.dtype)
+    everything: Any = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden", rules=sharding.RULES_DECODE))
     mesh = jax.sharding.get_mesh()
     if mesh.empty or mesh.size == 1:
         # Nothing moves, but with one sharding for all no stage is compiled twice.

@@ -120,7 +120,7 @@ def pool_shape(
     Raises:
         UserError: not even one such sequence fits.
     """
-    shards, tensor = sharding.row_shards(), sharding.axis_size("tensor")
+    shards, tensor = sharding.slot_shards(), sharding.axis_size("tensor")
     each = max(1, -(-min(batching.slots, sequences) // shards))
     page = batching.page
     platform = platform or jax.default_backend()

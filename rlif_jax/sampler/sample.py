@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from rlif_jax import sharding
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.data.prompts import pad_prompts
 from rlif_jax.sampler.draw import key_data, row_keys
@@ -26,8 +25,6 @@ def make_sample(
     max_new_tokens: int,
     pad_id: int,
     max_prompt_tokens: int = 0,
-    prompt_bucket: int = 1,
-    bucket: int = 1,
     stop: Stop | None = None,
 ):
     """Build `sample(params, prompts, key, rows_finished=None) -> (Rollout, Usage)`.
@@ -36,9 +33,8 @@ def make_sample(
     most `max_prompt_tokens` tokens (0: those of the first call set the size; longer ones compile
     again). A row's tokens depend on the parameters, its prompt, `key` and its index only.
     Statistics are of softmax(logits / temperature) before any filter, float32. A completion ends
-    with one of the model's `eos_ids`, or where `stop` says (see `sampler.stop`). The rollout has as
-    many columns as its longest prompt, rounded up to `prompt_bucket`, and its longest completion,
-    rounded up to `bucket`.
+    with one of the model's `eos_ids`, or where `stop` says (see `sampler.stop`). The rollout lies on
+    the host, in C = `max_new_tokens` columns whatever its lengths.
     """
     G, C = samples_per_prompt, max_new_tokens
     widest, shapes = max_prompt_tokens, {}
@@ -68,19 +64,16 @@ def make_sample(
                 rows = np.asarray([one.request for one in finished], int)
                 rows_finished(rows, [one.tokens for one in finished])
         done.sort(key=lambda one: one.request)
-        rollout = _rollout(pad_prompts(prompts, pad_id, prompt_bucket), done, C, pad_id, bucket)
-        return rollout, usage
+        return _rollout(pad_prompts(prompts, pad_id), done, C, pad_id), usage
 
     return sample
 
 
-def _rollout(prompts: Prompts, done: list[Finished], C: int, pad_id: int, bucket: int) -> Rollout:
-    """Finished rows side by side, on the row shards of the mesh."""
-    longest = max(len(one.tokens) for one in done)
-    columns = min(C, bucket * -(-longest // bucket))
+def _rollout(prompts: Prompts, done: list[Finished], C: int, pad_id: int) -> Rollout:
+    """Finished rows one below the other, in C columns."""
 
     def stacked(rows, fill, dtype):
-        out_BC = np.full((len(done), columns), fill, dtype)
+        out_BC = np.full((len(done), C), fill, dtype)
         for row, values in enumerate(rows):
             out_BC[row, : len(values)] = values
         return out_BC
@@ -92,25 +85,11 @@ def _rollout(prompts: Prompts, done: list[Finished], C: int, pad_id: int, bucket
         }
     )
     length_B = np.asarray([len(one.tokens) for one in done], np.int32)
-    rollout = Rollout(
+    return Rollout(
         prompts=prompts,
         tokens=stacked([one.tokens for one in done], pad_id, np.int32),
-        mask=np.arange(columns) < length_B[:, None],
+        mask=np.arange(C) < length_B[:, None],
         stats=stats,
         truncated=np.asarray([one.truncated for one in done]),
         length=length_B,
     )
-    return _on_row_shards(rollout)
-
-
-def _on_row_shards(rollout: Rollout) -> Rollout:
-    """Rows split over the mesh of `jax.set_mesh` where it divides them, else on every device."""
-    mesh = jax.sharding.get_mesh()
-    if mesh.empty:
-        return jax.device_put(rollout)
-
-    def place(x: np.ndarray) -> jax.sharding.Sharding:
-        divides = x.shape[0] % sharding.row_shards() == 0
-        return sharding.batch_sharding(mesh) if divides else sharding.replicated(mesh)
-
-    return jax.device_put(rollout, jax.tree.map(place, rollout))

@@ -283,7 +283,7 @@ def shardings_of(cfg: ModelConfig, mesh: Mesh | None) -> dict[str, Sharding]:
     if mesh is None:
         here = SingleDeviceSharding(jax.devices()[0])
         return dict.fromkeys(param_specs(cfg), here)
-    check_mesh(cfg, mesh.shape["fsdp"], mesh.shape["tensor"])
+    check_mesh(cfg, mesh.shape["fsdp"], mesh.shape["tensor"], mesh.shape["context"])
 
     def shape_only(name: str, spec: ParamSpec) -> Any:
         return jax.ShapeDtypeStruct(spec.shape, jnp.float32)

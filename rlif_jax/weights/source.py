@@ -103,7 +103,7 @@ class OpenModel:
 
         No device is touched; see `placement.check_mesh`.
         """
-        return check_mesh(self.cfg, mesh.fsdp, mesh.tensor)
+        return check_mesh(self.cfg, mesh.fsdp, mesh.tensor, mesh.context)
 
     def shapes(
         self, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None

@@ -188,8 +188,8 @@ def decode_loop(H, K, mesh, scatter):
 @pytest.fixture(scope="module")
 def mesh():
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    devices = np.asarray(topology.devices).reshape(2, 1, 2)
-    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    devices = np.asarray(topology.devices).reshape(2, 1, 1, 2)
+    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 4)
 
 
 @pytest.mark.parametrize("H, K", [(24, 4), (14, 2), (64, 16)])

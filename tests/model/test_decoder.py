@@ -12,6 +12,7 @@ from support.decoders import CONFIGS, decoder, forward
 from support.tiny_gguf import TINY, positions
 
 from rlif_jax import sharding
+from rlif_jax.kernels.attention.api import Segments
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import kv_bytes_per_token, param_count, param_specs
 from rlif_jax.model.decoder import Decoder
@@ -29,11 +30,11 @@ def rows():
 def test_padding_and_the_future_are_never_seen(rows):
     tokens, mask = rows
     model, position = decoder(), positions(mask)
-    before = forward(model)(tokens, position, mask)
+    before = forward(model)(tokens, position, Segments.of(mask))
     changed = (
         jnp.where(mask, tokens, (tokens + 7) % TINY.vocab_size).at[:, 7].add(1) % TINY.vocab_size
     )
-    after = forward(model)(changed, position, mask)
+    after = forward(model)(changed, position, Segments.of(mask))
     live = mask.at[:, 7:].set(False)
     np.testing.assert_array_equal(before[live], after[live])
     assert (np.abs(before[:, 7:] - after[:, 7:]).max(-1) > 0).all()
@@ -45,7 +46,7 @@ def test_rows_without_a_single_token_stay_finite(rows):
     none = jnp.zeros(tokens.shape, bool)
 
     def total(params):
-        return jnp.sum(nnx.merge(graphdef, params)(tokens, positions(none), none))
+        return jnp.sum(nnx.merge(graphdef, params)(tokens, positions(none), Segments.of(none)))
 
     for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(total))(params)):
         assert np.isfinite(leaf).all()
@@ -58,7 +59,7 @@ def test_remat_changes_memory_not_gradients(rows):
     for graphdef in graphdefs:
 
         def loss(params, graphdef=graphdef):
-            x = nnx.merge(graphdef, params)(tokens, positions(mask), mask)
+            x = nnx.merge(graphdef, params)(tokens, positions(mask), Segments.of(mask))
             return jnp.mean(jnp.sin(x))
 
         programs.append(str(jax.make_jaxpr(jax.grad(loss))(params)))
@@ -76,7 +77,7 @@ def test_eight_devices_equal_one(family):
 
     def loss(params, tokens, mask):
         model = nnx.merge(graphdef, params)
-        x_BTD = model(tokens, positions(mask), mask)
+        x_BTD = model(tokens, positions(mask), Segments.of(mask))
         logits = jnp.einsum("BTD,VD->BTV", x_BTD, model.head_VD[: TINY.vocab_size])
         return jnp.mean(jnp.where(mask[..., None], jax.nn.log_softmax(logits) ** 2, 0)), logits
 
@@ -124,7 +125,7 @@ def test_rows_of_padding_are_zero_and_never_seen(rows, tied):
     assert not np.asarray(model.head_VD[41:]).any() and np.asarray(model.head_VD[:41]).all(1).all()
     logits = model.logits(tokens, None, mask)
     assert logits.shape == (*tokens.shape, 41)
-    x = model(tokens, positions(mask), mask)
+    x = model(tokens, positions(mask), Segments.of(mask))
     np.testing.assert_allclose(logits, x @ model.head_VD[:41].T, atol=1e-5)
 
 
@@ -145,7 +146,7 @@ def test_compiled_programs_do_not_grow_with_depth(rows):
         cfg = dataclasses.replace(CONFIGS["qwen"], layers=layers)
         model = nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0)))
         graphdef, params = nnx.split(model)
-        forward = jax.jit(lambda p: nnx.merge(graphdef, p)(tokens, positions(mask), mask).sum())
+        forward = jax.jit(lambda p: nnx.merge(graphdef, p)(tokens, positions(mask), Segments.of(mask)).sum())
         return len(jax.jit(jax.grad(forward)).lower(params).as_text().splitlines())
 
     assert operations(2) == operations(28)

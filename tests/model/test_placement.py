@@ -12,7 +12,7 @@ from rlif_jax.config import Mesh
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import param_specs
 from rlif_jax.model.placement import check_mesh
-from rlif_jax.sharding import MESH_AXES, RULES_TRAIN, make_mesh
+from rlif_jax.sharding import RULES_TRAIN, make_mesh
 from rlif_jax.storage.files import LocalFiles
 from rlif_jax.weights.hf_config import read_hf_config
 from rlif_jax.weights.parameters import shardings_of
@@ -74,6 +74,7 @@ def test_heads_that_are_kept_whole_are_told_with_their_cost():
     [
         ({}, {"fsdp": 4, "tensor": 2}),
         ({}, {"data": 2, "tensor": 4}),
+        ({}, {"fsdp": 2, "context": 2, "tensor": 2}),
         ({"heads": 8, "tied": False, "qkv_bias": True, "qk_norm": True}, {"tensor": 8}),
         ({"heads": 6, "kv_heads": 3, "ffn": 96, "vocab_size": 384}, {"fsdp": 2, "tensor": 3}),
     ],
@@ -86,13 +87,15 @@ def test_an_accepted_mesh_splits_all_that_the_rules_name(changed, axes):
         spec = param_specs(cfg)[name]
         expected = []
         for size, axis in zip(spec.shape, spec.axes, strict=True):
-            parts = mesh.shape[RULES_TRAIN[axis]] if RULES_TRAIN[axis] in MESH_AXES else 1
+            rule = RULES_TRAIN[axis]
+            split = (rule,) if isinstance(rule, str) else rule or ()
+            parts = math.prod(mesh.shape[name] for name in split)
             alone = axis == "kv_heads" and cfg.kv_heads < parts
             expected.append(size if alone else size // parts)
         local = sharding.shard_shape(spec.shape)
         assert local == tuple(expected), name
         whole += 4 * math.prod(local) if "kv_heads" in spec.axes else 0
-    told = check_mesh(cfg, mesh.shape["fsdp"], mesh.shape["tensor"])
+    told = check_mesh(cfg, mesh.shape["fsdp"], mesh.shape["tensor"], mesh.shape["context"])
     assert bool(told) == (mesh.shape["tensor"] > cfg.kv_heads)
     assert all(f"{whole / 2**20:.3g} MiB where" in line for line in told)
 

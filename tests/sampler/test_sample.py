@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from support.packed import assert_close, scored
 from support.queues import recompiled
 
 from rlif_jax.errors import UserError
@@ -13,7 +14,6 @@ from rlif_jax.sampler import pool_shape as budget
 from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
-from rlif_jax.scoring import make_score, sequences
 from rlif_jax.sharding import make_mesh, param_shardings
 
 # Four slots for twelve rows, pages that prompts end inside of and with.
@@ -26,7 +26,7 @@ def sampler(tiny, **changes):
     engine = {"temperature": 0.9, "batching": BATCHING}
     engine |= {name: changes.pop(name) for name in engine.keys() & changes}
     settings = {"samples_per_prompt": G, "max_new_tokens": C, "pad_id": 2}
-    settings |= {"max_prompt_tokens": 8, "prompt_bucket": 8}
+    settings |= {"max_prompt_tokens": 8}
     return make_sample(Engine(tiny[0], **engine), **{**settings, **changes})
 
 
@@ -49,22 +49,14 @@ def test_mask_ends_with_the_first_eos(rollout):
 
 
 def test_rows_carry_their_prompts(rollout):
-    assert rollout.prompts.tokens.shape == rollout.prompts.mask.shape == (len(PROMPTS), 8)
-    rows = sequences(rollout)
-    for row in range(len(PROMPTS) * G):
-        real = np.asarray(rows.tokens)[row, :8][np.asarray(rows.mask)[row, :8]]
-        assert real.tolist() == PROMPTS[row // G]
+    tokens_NP, mask_NP = rollout.prompts.tokens, rollout.prompts.mask
+    assert tokens_NP.shape == mask_NP.shape == (len(PROMPTS), 8)
+    assert [t[m].tolist() for t, m in zip(tokens_NP, mask_NP, strict=True)] == PROMPTS
 
 
 def test_statistics_equal_a_scoring_pass(tiny, rollout):
-    scored = make_score(tiny[0], temperature=0.9, micro_batches=3)(tiny[1], rollout)
-    mask = np.asarray(rollout.mask)
-    for name in ("logprob", "entropy", "self_certainty", "top1", "top2"):
-        sampled = np.asarray(getattr(rollout.stats, name))
-        np.testing.assert_allclose(
-            sampled[mask], np.asarray(getattr(scored, name))[mask], atol=2e-5, rtol=2e-5
-        )
-        assert (sampled[~mask] == 0).all()
+    stats = scored(*tiny[:2], rollout, 0.9)
+    assert_close(rollout.stats, stats, atol=2e-5, rtol=2e-5)  # zeros behind the end of each
 
 
 def test_temperature_divides_the_logits(tiny):
@@ -72,21 +64,20 @@ def test_temperature_divides_the_logits(tiny):
     graphdef, params, _ = tiny
     cold = sampler(tiny, temperature=1e-4, max_new_tokens=6)
     rollout, _ = cold(params, PROMPTS, jax.random.key(0))
-    rows = sequences(rollout)
-    model = nnx.merge(graphdef, params)
-    logits_BTV = model.logits(rows.tokens, rows.position, rows.mask)
+    prompts = jax.tree.map(lambda x_NP: np.repeat(x_NP, G, axis=0), rollout.prompts)
+    tokens_BT = np.concatenate([prompts.tokens, rollout.tokens], axis=1)
+    mask_BT = np.concatenate([prompts.mask, rollout.mask], axis=1)
+    logits_BTV = nnx.merge(graphdef, params).logits(tokens_BT, None, mask_BT)
     likeliest_BC = np.asarray(logits_BTV.argmax(-1))[:, 7:-1]
-    mask = np.asarray(rollout.mask)
+    mask = rollout.mask
     assert mask.sum() > 40
     assert (likeliest_BC[mask] == np.asarray(rollout.tokens)[mask]).all()
 
 
-def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(tiny, rollout):
+def test_a_row_does_not_depend_on_its_neighbours(tiny, rollout):
     alone, _ = sampler(tiny)(tiny[1], PROMPTS[:1], jax.random.key(5))
     assert (np.asarray(alone.tokens) == np.asarray(rollout.tokens)[:G]).all()
-    padded, _ = sampler(tiny, prompt_bucket=32)(tiny[1], PROMPTS, jax.random.key(5))
-    assert padded.prompts.tokens.shape == (len(PROMPTS), 32)
-    assert (np.asarray(padded.tokens) == np.asarray(rollout.tokens)).all()
+    assert alone.prompts.tokens.shape == (1, 5)
 
 
 def test_the_key_decides(tiny, rollout):
@@ -140,19 +131,16 @@ def test_a_mesh_gives_the_same_tokens(tiny, rollout):
     np.testing.assert_allclose(got.stats.entropy, expected.stats.entropy, atol=1e-5)
 
 
-@pytest.mark.parametrize("bucket", [1, 7, 16, 64])
-def test_columns_are_a_multiple_of_the_bucket_that_holds_the_longest(tiny, bucket):
-    """Seven tokens at most here, so that rows end long before the last column there could be."""
+def test_a_rollout_is_as_wide_as_it_may_become(tiny):
+    """Seven tokens at most here: later steps with longer completions have the same shapes."""
     graphdef, params, _ = tiny
     model = nnx.merge(graphdef, params)
     model.cfg = dataclasses.replace(model.cfg, eos_ids=tuple(range(0, 261, 3)))
-    rollout, _ = sampler((nnx.split(model)[0],), bucket=bucket)(params, PROMPTS, jax.random.key(5))
-    longest = int(rollout.length.max())
-    columns = rollout.tokens.shape[1]
-    assert columns == min(C, -(-longest // bucket) * bucket) and longest < 16
+    rollout, _ = sampler((nnx.split(model)[0],))(params, PROMPTS, jax.random.key(5))
+    assert rollout.length.max() < 16
     B = len(PROMPTS) * G
     for array in (rollout.mask, *jax.tree.leaves(rollout.stats)):
-        assert array.shape == (B, columns)
+        assert array.shape == (B, C)
     assert rollout.prompts.tokens.shape == (len(PROMPTS), 8)
     mask_BC = np.asarray(rollout.mask)
     assert (mask_BC.sum(1) == rollout.length).all()

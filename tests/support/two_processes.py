@@ -35,7 +35,7 @@ def sampled(opened, mesh, narrow: bool) -> dict:
     """The rollout of `make_sample`, and the rows that it told of before, in order."""
     graphdef, params = nnx.split(opened.load("float32", False, mesh))
     engine = Engine(graphdef, temperature=0.9, batching=replace(BATCHING, narrow=narrow))
-    sample = make_sample(engine, samples_per_prompt=G, max_new_tokens=C, pad_id=2, prompt_bucket=8)
+    sample = make_sample(engine, samples_per_prompt=G, max_new_tokens=C, pad_id=2)
     told = []
 
     def rows_finished(rows, tokens):
