@@ -146,9 +146,9 @@ def test_stop_strings_shorten_completions(arguments):
 
 
 def test_a_signal_before_sampling_stops_at_once(arguments, monkeypatch, capsys):
-    def mesh(*sizes):
+    def mesh(**sizes):
         os.kill(os.getpid(), signal.SIGTERM)
-        return make_mesh(*sizes)
+        return make_mesh(**sizes)
 
     monkeypatch.setattr("rlif_jax.evaluate.make_mesh", mesh)
     monkeypatch.setattr(OpenModel, "load", lambda *_, **__: pytest.fail("it was not stopped"))
@@ -171,7 +171,7 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
         ),
         (
             {"mesh": Mesh(data=4), "slots": 2},
-            "--slots 2 is less than --mesh.data . --mesh.fsdp = 4",
+            "--slots 2 is less than --mesh.data . --mesh.fsdp . --mesh.context = 4",
         ),
         ({"mesh": Mesh(data=64)}, "mesh.data=64 "),
         ({"mesh": Mesh(tensor=16)}, "tensor=16 does not divide the model's 4 query heads"),

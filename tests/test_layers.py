@@ -12,7 +12,7 @@ PACKAGE = ROOT / "rlif_jax"
 LAYERS = (
     {"errors", "problem", "judgeable", "config", "batch", "groups", "sharding", "distributed"}
     | {"storage", "console"},
-    {"kernels", "execution", "data", "rewards", "loss"},
+    {"kernels", "execution", "data", "rewards", "loss", "packing"},
     {"model"},
     {"weights", "scoring", "sampler", "metrics", "run", "grading"},
     {"grpo", "evaluation", "submissions", "planning", "reporting"},

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from support.tiny import V
 
 from rlif_jax.config import Config, Loss, Reward, Sampling
 from rlif_jax.data.prompts import encode_prompt
-from rlif_jax.grpo import init_state, train_batch
+from rlif_jax.grpo import init_state, train_batches
 from rlif_jax.kernels.precision import products_of
+from rlif_jax.packing import pack_rollout
 from rlif_jax.problem import Problem
 from rlif_jax.sharding import make_mesh
 from rlif_jax.step import make_stages
@@ -59,23 +60,25 @@ def products_in(folder: Path) -> list[Product]:
 def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
     """Those of `step.make_stages` in a whole step, with a reference and a temperature."""
     cfg = Config(
-        sampling=Sampling(samples_per_prompt=2, max_new_tokens=8, bucket=8, slots=4),
+        sampling=Sampling(samples_per_prompt=2, max_new_tokens=8, slots=4),
         reward=Reward(terms=(("self_certainty", 1.0),), reward_temperature=0.7),
-        loss=Loss(micro_batches=1, kl_coef=0.1, entropy_coef=0.1),
+        loss=Loss(kl_coef=0.1, entropy_coef=0.1),
     )
     ir, mesh = folder / "ir", make_mesh()
     model, tokenizer = load_model(str(tiny_path), dtype, remat=True, mesh=mesh)
     graphdef, params = nnx.split(model)
-    stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
+    with jax.set_mesh(mesh):
+        stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
     problems = [Problem(name, f"Return {name}.", ()) for name in ("one", "two")]
     prompts = [encode_prompt(tokenizer, problem) for problem in problems]
     jax.config.update("jax_dump_ir_to", str(ir))
     try:
         with jax.set_mesh(mesh):
             rollout, _ = stages.sample(stages.sync(params), prompts, jax.random.key(0), None)
-            scored = stages.score(params, params, rollout)
-            advantage_B = jnp.asarray([1.0, -1.0, 1.0, -1.0])
-            batch = train_batch(rollout, advantage_B, scored.policy, scored.reference, 2)
+            packings = pack_rollout(rollout, stages.form)
+            scored = stages.score(params, params, rollout, packings)
+            advantage_B = np.array([1.0, -1.0, 1.0, -1.0])
+            (batch,) = train_batches(packings, rollout, advantage_B, scored)
             stages.update(init_state(params, stages.optimizer), batch)
     finally:
         jax.config.update("jax_dump_ir_to", "")
@@ -102,14 +105,14 @@ def test_products_with_the_head_are_exact(steps, dtype, kind):
     assert all(one.exact and one.kinds == {kind} for one in head), head
     # Logits in decoding, in scoring and (twice, as the backward pass makes them again) in the
     # update, beside its two gradients.
-    assert {"jit_decode_chunk", "jit_score", "jit_update"} <= {one.stage for one in head}
+    assert {"jit_decode_chunk", "jit_scores", "jit_update"} <= {one.stage for one in head}
     assert sum(one.stage == "jit_update" for one in head) == 4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_record_says_what_the_stages_do(steps, dtype):
     """Seven weights of a layer and attention's two, in a loop over the layers."""
-    body = [one for one in steps[dtype] if one.stage == "jit_score" and not one.of_head]
+    body = [one for one in steps[dtype] if one.stage == "jit_scores" and not one.of_head]
     assert len(body) >= 9
     recorded = products_of(dtype)
     assert {one.exact for one in body} == {recorded["products"] == "highest"}

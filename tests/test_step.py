@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from support import ROOT
+from support.packed import assert_close
+from support.packed import scored as packed_and_scored
 from support.tiny import write_problems
 
 from rlif_jax import train
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Data, Loss, Optim, Reward, Sampling
-from rlif_jax.grpo import init_state, mini_batches, state_shapes, train_batch
+from rlif_jax.grpo import init_state, state_shapes, train_batches
+from rlif_jax.packing import pack_rollout
 from rlif_jax.run.checkpoint import Checkpoints
-from rlif_jax.scoring import make_score
+from rlif_jax.scoring import Scored
 from rlif_jax.step import make_stages
 
 N, G, P, C = 4, 2, 6, 5
@@ -29,27 +32,31 @@ def configured(**changes) -> Config:
     return Config(
         data=Data(prompts_per_step=N),
         sampling=Sampling(samples_per_prompt=G, temperature=TEMPERATURE, max_new_tokens=C),
-        **{"loss": Loss(micro_batches=2), **changes},
+        **changes,
+    )
+
+
+def drawn(rng, N: int, G: int, P: int, C: int, longest: int) -> Rollout:
+    """Completions of 1 to `longest` random tokens, in groups that share their prompt."""
+    B = N * G
+    length_B = rng.integers(1, longest + 1, B)
+    length_B[-1] = longest
+    zeros = np.zeros((B, C), np.float32)
+    return Rollout(
+        prompts=Prompts(
+            tokens=rng.integers(3, 250, (N, P)).astype(np.int32), mask=np.ones((N, P), bool)
+        ),
+        tokens=rng.integers(3, 250, (B, C)).astype(np.int32),
+        mask=np.arange(C) < length_B[:, None],
+        stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
+        truncated=np.zeros(B, bool),
+        length=length_B.astype(np.int32),
     )
 
 
 @pytest.fixture(scope="module")
 def rollout():
-    """Rows of unequal lengths in groups that share their prompt."""
-    rng = np.random.default_rng(0)
-    B, length_B = N * G, rng.integers(1, C + 1, N * G)
-    zeros = jnp.zeros((B, C), jnp.float32)
-    return Rollout(
-        prompts=Prompts(
-            tokens=jnp.asarray(rng.integers(3, 250, (N, P)), jnp.int32),
-            mask=jnp.ones((N, P), bool),
-        ),
-        tokens=jnp.asarray(rng.integers(3, 250, (B, C)), jnp.int32),
-        mask=jnp.asarray(np.arange(C) < length_B[:, None]),
-        stats=TokenStats(zeros, zeros, zeros, zeros, zeros),
-        truncated=jnp.zeros(B, bool),
-        length=jnp.asarray(length_B, jnp.int32),
-    )
+    return drawn(np.random.default_rng(0), N, G, P, C, C)
 
 
 def product_flops(jaxpr: Jaxpr) -> int:
@@ -67,40 +74,39 @@ def product_flops(jaxpr: Jaxpr) -> int:
     return total
 
 
-def flops(score, params, rollout) -> int:
-    def policy_and_reward(params, rollout):
-        scored = score(params, None, rollout)
-        return scored.policy, scored.reward
-
-    return product_flops(jax.make_jaxpr(policy_and_reward)(params, rollout).jaxpr)
-
-
 def test_a_reward_temperature_costs_no_second_forward_pass(tiny, rollout):
     graphdef, params, _ = tiny
     both = configured(reward=Reward(reward_temperature=REWARD_TEMPERATURE))
-    plain, other = (make_stages(c, graphdef, 2).score for c in (configured(), both))
-    once = flops(plain, params, rollout)
-    layers = sum(x.size for x in jax.tree.leaves(params["layers"]))
-    assert once > 2 * N * ((P + G * C) * layers + G * C * params["embed"].size)  # and attention
-    assert flops(other, params, rollout) == once
+    plain, other = (make_stages(c, graphdef, 2) for c in (configured(), both))
+    packings = pack_rollout(rollout, other.form)
+    packed = packings[0].packed
 
-    scored = other(params, None, rollout)
+    def flops(scores):
+        return product_flops(jax.make_jaxpr(scores)(params, packed).jaxpr)
+
+    once, (_, R, T) = flops(plain.score.at_sampling), other.form.shape
+    layers = sum(x.size for x in jax.tree.leaves(params["layers"]))
+    assert once > 2 * R * T * (layers + params["embed"].size)  # of a micro-batch; and attention
+    assert flops(other.score.at_both) == once
+
+    scored = other.score(params, None, rollout, packings)
     for stats, temperature in (
         (scored.policy, TEMPERATURE),
         (scored.reward, REWARD_TEMPERATURE),
     ):
-        alone = make_score(graphdef, temperature=temperature)(params, rollout)
-        for name, want in dataclasses.asdict(alone).items():
-            got = np.asarray(getattr(stats, name))[rollout.mask]
-            np.testing.assert_allclose(got, np.asarray(want)[rollout.mask], rtol=1e-5, atol=1e-5)
-    assert float(jnp.abs(scored.policy.entropy - scored.reward.entropy).max()) > 0.1
+        alone = packed_and_scored(graphdef, params, rollout, temperature)
+        assert_close(stats, alone, rtol=1e-5, atol=1e-5)
+    assert float(np.abs(scored.policy.entropy - scored.reward.entropy).max()) > 0.1
 
 
 def test_equal_temperatures_are_scored_once(tiny, rollout):
     graphdef, params, _ = tiny
-    scored = make_stages(configured(), graphdef, 2).score(params, params, rollout)
+    stages = make_stages(configured(), graphdef, 2)
+    packings = pack_rollout(rollout, stages.form)
+    scored = stages.score(params, params, rollout, packings)
     assert scored.reward is scored.policy
     np.testing.assert_array_equal(scored.reference.logprob, scored.policy.logprob)
+    np.testing.assert_array_equal(scored.old_logprob[0], scored.policy.logprob)
 
 
 def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
@@ -108,19 +114,19 @@ def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
     graphdef, params, _ = tiny
     rate, decay, warmup = 0.1, 0.5, 3
     cfg = configured(
-        loss=Loss(micro_batches=1, mini_batches=2, epochs=3),
+        loss=Loss(mini_batches=2, epochs=3),
         optim=Optim(learning_rate=rate, warmup_steps=warmup, weight_decay=decay),
     )
     stages = make_stages(cfg, graphdef, 2)
-    batch = train_batch(rollout, jnp.zeros(N * G), rollout.stats, None, G)
+    packings = pack_rollout(rollout, stages.form, 2)
+    scored = Scored([None, None], None, rollout.stats, None)
+    batches = train_batches(packings, rollout, np.zeros(N * G), scored)
     state = init_state(jax.tree.map(jnp.copy, params), stages.optimizer)
     want = np.asarray(params["embed"].get_value())
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     for step in range(1, 6):
-        minis = list(mini_batches(batch, cfg.loss))
-        assert len(minis) == 6
-        for mini in minis:
-            state, _ = stages.update(state, mini)
+        for batch in batches * cfg.loss.epochs:
+            state, _, _ = stages.update(state, batch)
         state = dataclasses.replace(state, step=state.step + 1)
         want = want * (1 - decay * rate * min(1.0, step / warmup)) ** 6
         np.testing.assert_allclose(state.params["embed"].get_value(), want, rtol=1e-5)
@@ -131,9 +137,34 @@ def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
     assert int(state.step) == 5
 
 
+@pytest.mark.slow
+def test_lengths_that_grow_compile_nothing(tiny):
+    """Completions of 8 tokens at first and of 512 at last: one shape of scoring and of updating."""
+    graphdef, params, _ = tiny
+    cfg = dataclasses.replace(
+        configured(),
+        data=Data(prompts_per_step=2, max_prompt_tokens=16),
+        sampling=Sampling(samples_per_prompt=2, max_new_tokens=512),
+    )
+    stages = make_stages(cfg, graphdef, 2)
+    state = init_state(jax.tree.map(jnp.copy, params), stages.optimizer)
+    used = []
+    for longest in (8, 40, 150, 512):
+        rollout = drawn(np.random.default_rng(longest), 2, 2, 16, 512, longest)
+        packings = pack_rollout(rollout, stages.form)
+        scored = stages.score(state.params, None, rollout, packings)
+        advantage_B = np.array([1, -1, -1, 1], np.float32)
+        (batch,) = train_batches(packings, rollout, advantage_B, scored)
+        state, metrics, _ = stages.update(state, batch)
+        assert np.isfinite(float(metrics["grad/norm"]))
+        used.append(int(packings[0].packed.count))
+    assert stages.score.at_sampling._cache_size() == stages.update._cache_size() == 1
+    assert used[0] == 1 < used[-1] == stages.form.pieces
+
+
 FACTORIES = {
     *("Engine", "make_sample", "make_prefill", "make_admit", "make_decode_chunk", "make_narrow"),
-    *("make_sync", "make_score", "make_scores", "make_optimizer", "make_update"),
+    *("make_sync", "make_scores", "make_optimizer", "make_update"),
 }
 COMPILED_AHEAD = ["test_state.py", "test_tpu.py", "test_tpu_decode.py"]
 

@@ -14,16 +14,21 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Data, Loss, Sampling
-from rlif_jax.grpo import state_shapes, train_batch
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig, RopeScaling
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.planning.ahead import local_bytes, made, made_by, mesh_of, with_sharding
+from rlif_jax.planning.ahead import (
+    local_bytes,
+    made,
+    made_by,
+    mesh_of,
+    packed_shapes,
+    with_sharding,
+)
 from rlif_jax.sampler.decode import Admission, empty_slots
 from rlif_jax.sampler.pool_shape import pool_shape
-from rlif_jax.sharding import batch_sharding, param_shardings
+from rlif_jax.sharding import param_shardings
 from rlif_jax.step import make_stages
 
 N, G, P, C = 8, 8, 128, 128
@@ -58,40 +63,14 @@ def shapes_of(cfg: ModelConfig, mesh):
     return graphdef, with_sharding(params, param_shardings(params, mesh))
 
 
-LONG = {"N": 8, "G": 4, "P": 512, "C": 2048}
-"""Lengths at which attention's scores are most of what a stage holds."""
-
-
-def score_bytes(rows: int, G: int, P: int, C: int) -> int:
-    """Bytes of float32 scores of completions, of so many rows, on a device with half the heads."""
-    return rows * G * CFG.heads // 2 * C * (P + C) * 4
-
-
-def stages_of(graphdef, N=N, G=G, P=P, C=C, micro_batches=1):
-    """The stages that a run of these sizes trains with."""
+def stages_of(graphdef, N=N, G=G, P=P, C=C, **loss):
+    """The stages that a run of these sizes trains with, on the mesh of `jax.set_mesh`."""
     cfg = Config(
         data=Data(prompts_per_step=N, max_prompt_tokens=P),
         sampling=Sampling(samples_per_prompt=G, max_new_tokens=C, slots=N * G, cache_gib=1),
-        loss=Loss(micro_batches=micro_batches),
+        loss=Loss(**loss),
     )
     return make_stages(cfg, graphdef, pad_id=0)
-
-
-def rollout(mesh, N=N, G=G, P=P, C=C):
-    B = N * G
-    f32 = jax.ShapeDtypeStruct((B, C), jnp.float32)
-    shapes = Rollout(
-        prompts=Prompts(
-            tokens=jax.ShapeDtypeStruct((N, P), jnp.int32),
-            mask=jax.ShapeDtypeStruct((N, P), bool),
-        ),
-        tokens=jax.ShapeDtypeStruct((B, C), jnp.int32),
-        mask=jax.ShapeDtypeStruct((B, C), bool),
-        stats=TokenStats(f32, f32, f32, f32, f32),
-        truncated=jax.ShapeDtypeStruct((B,), bool),
-        length=jax.ShapeDtypeStruct((B,), jnp.int32),
-    )
-    return with_sharding(shapes, batch_sharding(mesh))
 
 
 def test_parameters_are_split(model):
@@ -142,18 +121,10 @@ def test_sampling(mesh, model):
         assert slots.x.sharding.shard_shape(slots.x.shape) == (B // 8, CFG.embed)
 
 
-@pytest.mark.slow
-def test_scoring_holds_one_layer_s_attention_and_no_logits(mesh, model):
-    """Of one of two pieces, a row on each device: the scores, and their exponentials in part.
-
-    1.43 times the scores. A second copy of them, a piece more, or logits (1.7 times) are too much.
-    Attention that never holds its scores is to lower the bound.
-    """
-    graphdef, params = model
-    score = stages_of(graphdef, **LONG, micro_batches=2).score.at_sampling
-    with jax.set_mesh(mesh):
-        memory = score.lower(params, rollout(mesh, **LONG)).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 1.7 * score_bytes(1, LONG["G"], LONG["P"], LONG["C"])
+def scoring_memory(stages, params):
+    """Memory of the scorer, compiled for mini-batches of its form."""
+    lowered = stages.score.at_sampling.lower(params, packed_shapes(stages.form))
+    return lowered.compile().memory_analysis()
 
 
 def test_every_flag_at_once(mesh):
@@ -169,10 +140,12 @@ def test_every_flag_at_once(mesh):
         rope_scaling=RopeScaling("yarn", factor=4.0, original_positions=32768),
     )
     graphdef, params = shapes_of(cfg, mesh)
-    score = stages_of(graphdef, micro_batches=2).score.at_sampling
     with jax.set_mesh(mesh):
-        memory = score.lower(params, rollout(mesh)).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < N * G * C * cfg.vocab_size * 4 // 8 / 2
+        stages = stages_of(graphdef)
+        memory = scoring_memory(stages, params)
+    _, rows, columns = stages.form.shape
+    assert rows == 4 and not stages.form.shared  # on TPUs sequences are whole
+    assert memory.temp_size_in_bytes < columns * cfg.vocab_size * 4 // 2 / 2
     # One device is given its share of the parameters: none is gathered before the stage starts.
     assert memory.argument_size_in_bytes < 1.1 * local_bytes(params)
 
@@ -181,30 +154,14 @@ def test_float32_is_multiplied_as_float32(mesh):
     """XLA keeps the precision that the stages ask for: see test_precision.py."""
     cfg = dataclasses.replace(CFG, layers=1, embed=128, ffn=256, vocab_size=1024, dtype="float32")
     graphdef, params = shapes_of(cfg, mesh)
-    score = stages_of(graphdef).score.at_sampling
     with jax.set_mesh(mesh):
-        text = score.lower(params, rollout(mesh, N=4, P=32, C=32)).compile().as_text()
+        stages = stages_of(graphdef, N=4, P=32, C=32)
+        lowered = stages.score.at_sampling.lower(params, packed_shapes(stages.form))
+        text = lowered.compile().as_text()
     products = re.findall(r".* = f32\S* (?:convolution|dot)\(.*", text)
     assert len(products) >= 10
     rounded = [one for one in products if "operand_precision={highest,highest}" not in one]
     assert not rounded, rounded
-
-
-@pytest.mark.slow
-def test_update_fits_beside_its_state(mesh, model):
-    """Attention's backward pass over one layer of one piece: 2.52 times its scores, see above."""
-    graphdef, params = model
-    stages, G, C = stages_of(graphdef, **LONG, micro_batches=2), LONG["G"], LONG["C"]
-    batch = jax.eval_shape(
-        lambda r: train_batch(r, r.stats.logprob[:, 0], r.stats, None, G), rollout(mesh, **LONG)
-    )
-    batch = with_sharding(batch, batch_sharding(mesh))
-    state = state_shapes(params, stages.optimizer)
-    with jax.set_mesh(mesh):
-        memory = stages.update.lower(state, batch).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 2.8 * score_bytes(1, G, LONG["P"], C)
-    # Parameters and both moments are updated in place.
-    assert memory.alias_size_in_bytes >= 3 * local_bytes(params)
 
 
 def test_an_installed_libtpu_is_left_alone_where_there_is_no_tpu():

@@ -14,7 +14,9 @@ from rlif_jax.train import main
     ("arguments", "message"),
     [
         (["--optim.learning-rat=1"], "learning-rat"),
-        (["--loss.micro-batches=3"], "not divisible by loss.micro_batches=3"),
+        (["--loss.mini-batches=3"], "not divisible by loss.mini_batches=3"),
+        (["--loss.tokens-per-micro-batch=9"], "less than the longest sequence"),
+        (["--mesh.context=8"], "does not divide the model's heads (4 for queries, 2 for keys"),
         (["--sampling.samples-per-prompt=1"], "leaves a group of one"),
         (["--reward.terms", "certainty", "1.0"], "known rewards are"),
         (["--mesh.data=64", "--data.prompts-per-step=64"], "asks for 64 devices"),

@@ -13,7 +13,9 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 from jax.stages import Compiled, Lowered
 
-from rlif_jax.sharding import MESH_AXES
+from rlif_jax.batch import Packed, TrainBatch
+from rlif_jax.packing import Form
+from rlif_jax.sharding import MESH_AXES, piece_sharding, replicated
 
 
 def mesh_of(
@@ -32,6 +34,38 @@ def with_sharding(tree: Any, shardings: Any) -> Any:
         shardings = jax.tree.map(lambda _: one, tree)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+    )
+
+
+def packed_shapes(form: Form) -> Packed:
+    """A packed mini-batch of this form on the mesh of `jax.set_mesh`, as shapes."""
+    mesh = jax.sharding.get_mesh()
+    ids: Any = jax.ShapeDtypeStruct(form.shape, np.int32, sharding=piece_sharding(mesh))
+    count: Any = jax.ShapeDtypeStruct((), np.int32, sharding=replicated(mesh))
+    return Packed(tokens=ids, position=ids, segment=ids, prefix=ids, target=ids, count=count)
+
+
+def train_batch_shapes(form: Form, *, reference: bool) -> TrainBatch:
+    """What an update reads of such a mini-batch, with or without a KL term, as shapes."""
+    mesh, packed = jax.sharding.get_mesh(), packed_shapes(form)
+
+    def facts(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(form.shape, dtype, sharding=piece_sharding(mesh))
+
+    def number(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((), dtype, sharding=replicated(mesh))
+
+    return TrainBatch(
+        packed=packed,
+        trained=facts(bool),
+        advantage=facts(np.float32),
+        length=facts(np.float32),
+        old_logprob=facts(np.float32),
+        sampler_logprob=facts(np.float32),
+        ref_logprob=facts(np.float32) if reference else None,
+        on_policy=number(bool),
+        trained_tokens=number(np.float32),
+        completions=number(np.float32),
     )
 
 

@@ -240,16 +240,13 @@ def test_all_problems_are_reported_at_once():
     ("config", "part"),
     [
         (
-            Config(loss=Loss(micro_batches=5)),
-            "8 rows (of 8 completions each) is not divisible by loss.micro_batches=5",
+            Config(loss=Loss(mini_batches=3)),
+            "data.prompts_per_step=8 is not divisible by loss.mini_batches=3; choose one of [1, 2",
         ),
         (
-            Config(loss=Loss(samples_per_row=3)),
-            "sampling.samples_per_prompt=8 is not divisible by loss.samples_per_row=3",
-        ),
-        (
-            Config(mesh=Mesh(data=3)),
-            "micro-batch of 2 rows (of 8 completions each) is not divisible by mesh.data",
+            Config(loss=Loss(tokens_per_micro_batch=478)),
+            "loss.tokens_per_micro_batch=478 is less than the longest sequence, "
+            "data.max_prompt_tokens + sampling.max_new_tokens - 1 = 479; use at least that, or 0",
         ),
         (
             Config(data=Data(prompt_style="llama")),
@@ -262,7 +259,6 @@ def test_all_problems_are_reported_at_once():
         (Config(sampling=Sampling(slots=0)), "sampling.slots=0 must be at least 1"),
         (Config(sampling=Sampling(page=0)), "sampling.page=0 must be at least 1"),
         (Config(sampling=Sampling(cache_gib=-1.0)), "sampling.cache_gib=-1.0 must be at least 0"),
-        (Config(sampling=Sampling(bucket=0)), "sampling.bucket=0 must be at least 1"),
         (
             Config(sampling=Sampling(cache_dtype="int8")),
             "sampling.cache_dtype='int8' is invalid; choose one of '', float32, bfloat16",
@@ -278,8 +274,8 @@ def test_all_problems_are_reported_at_once():
         (Config(reward=Reward(terms=())), "reward.terms is empty"),
         (Config(reward=Reward(terms=(("random", 1.0),) * 2)), "names a reward twice"),
         (
-            Config(sampling=Sampling(slots=2), mesh=Mesh(data=2, fsdp=2)),
-            "sampling.slots=2 is less than mesh.data * mesh.fsdp = 4: each shard needs a slot",
+            Config(sampling=Sampling(slots=2), mesh=Mesh(data=2, context=2)),
+            "sampling.slots=2 is less than mesh.data * mesh.fsdp * mesh.context = 4: each shard",
         ),
         (
             Config(reward=Reward(combine="normalise_then_sum")),
@@ -300,13 +296,13 @@ def test_what_cannot_run_is_refused(config, part):
 def test_a_group_of_one_is_allowed_without_group_normalisation():
     one = Sampling(samples_per_prompt=1)
     validate(
-        Config(sampling=one, loss=Loss(advantage="none", micro_batches=1), eval=Eval(every=0)),
+        Config(sampling=one, loss=Loss(advantage="none"), eval=Eval(every=0)),
         known_rewards(),
     )
     with pytest.raises(UserError, match="group of one"):
         validate(
             replace(
-                Config(sampling=one, loss=Loss(advantage="none", micro_batches=1)),
+                Config(sampling=one, loss=Loss(advantage="none")),
                 reward=Reward(combine="normalise_then_sum"),
             ),
             known_rewards(),

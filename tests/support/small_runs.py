@@ -32,7 +32,6 @@ def flags(tiny_path, own_cache, tmp_path_factory):
         "--data.prompts-per-step=4",
         "--sampling.samples-per-prompt=4",
         "--sampling.max-new-tokens=12",
-        "--loss.micro-batches=1",
         "--eval.samples-per-problem=2",
         "--eval.pass-at=2",
     ]
