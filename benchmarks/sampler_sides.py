@@ -36,9 +36,10 @@ from flax import nnx
 
 from benchmarks.sampler_dense import make_bare
 from benchmarks.sampler_peers import memory
-from rlif_jax.batch import Prompts, Rollout, TokenStats
-from rlif_jax.config import Config, Loss, Sampling
+from rlif_jax.batch import Prompts, Rollout
+from rlif_jax.config import Config, Data, Sampling
 from rlif_jax.model.cache import init_cache
+from rlif_jax.packing import pack_rollout
 from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching, pool_shape
 from rlif_jax.sampler.requests import Finished, Request
@@ -131,21 +132,22 @@ class Ours:
         B, C, prompt = len(samples), request["new_tokens"], request["prompt"]
         tokens_BC = np.stack([sample.tokens for sample in samples])
         stats_BC = jax.tree.map(lambda *rows: np.stack(rows), *(s.stats for s in samples))
-        prompt_1P = jnp.asarray(prompt, jnp.int32)[None]
+        prompt_1P = np.asarray(prompt, np.int32)[None]
         rollout = Rollout(
-            prompts=Prompts(tokens=prompt_1P, mask=jnp.ones(prompt_1P.shape, bool)),
-            tokens=jnp.asarray(tokens_BC),
-            mask=jnp.ones((B, C), bool),
+            prompts=Prompts(tokens=prompt_1P, mask=np.ones(prompt_1P.shape, bool)),
+            tokens=tokens_BC,
+            mask=np.ones((B, C), bool),
             stats=stats_BC,
-            truncated=jnp.ones(B, bool),
-            length=jnp.full(B, C),
+            truncated=np.ones(B, bool),
+            length=np.full(B, C),
         )
         cfg = Config(
+            data=Data(prompts_per_step=1, max_prompt_tokens=len(prompt)),
             sampling=Sampling(samples_per_prompt=B, max_new_tokens=C),
-            loss=Loss(micro_batches=1),
         )
-        score = make_stages(cfg, self._graphdef, pad_id=0).score
-        scored_BC: TokenStats = jax.device_get(score(self._params, None, rollout).policy)
+        stages = make_stages(cfg, self._graphdef, pad_id=0)
+        packings = pack_rollout(rollout, stages.form)
+        scored_BC = stages.score(self._params, None, rollout, packings).policy
         off = jax.tree.map(lambda ours, theirs: abs(ours - theirs), stats_BC, scored_BC)
         drift = {
             name: {"mean": float(diff_BC.mean()), "largest": float(diff_BC.max())}

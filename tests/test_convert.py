@@ -156,7 +156,6 @@ def run(tiny_path, tmp_path_factory):
                 "--data.prompts-per-step=4",
                 "--sampling.samples-per-prompt=4",
                 "--sampling.max-new-tokens=12",
-                "--loss.micro-batches=1",
                 "--optim.learning-rate=0.01",
                 "--eval.every=0",
             ]

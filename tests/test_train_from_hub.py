@@ -25,7 +25,7 @@ def test_a_run_records_its_commit_and_resumes_from_it(tiny_path, tmp_path):
     command += [f"--config={ROOT / 'configs' / 'random.py'}", f"--run-dir={tmp_path / 'run'}"]
     command += [f"--data.name={write_problems(tmp_path / 'adding.jsonl')}", "--eval.every=0"]
     command += ["--data.prompts-per-step=4", "--sampling.samples-per-prompt=2"]
-    command += ["--sampling.max-new-tokens=8", "--loss.micro-batches=1", "--checkpoint.every=1"]
+    command += ["--sampling.max-new-tokens=8", "--checkpoint.every=1"]
 
     def train(steps: int, **variables) -> str:
         environment = os.environ | home | variables

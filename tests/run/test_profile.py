@@ -108,7 +108,6 @@ def arguments(tiny_path, tmp_path):
         "--data.prompts-per-step=4",
         "--sampling.samples-per-prompt=4",
         "--sampling.max-new-tokens=12",
-        "--loss.micro-batches=1",
         "--eval.every=0",
     ]
 
