@@ -88,15 +88,13 @@ def main() -> None:
     calls, state = {}, None
     for layout, (shared, lengths_B) in layouts.items():
         loss = Loss(shared_prompts=shared, tokens_per_micro_batch=args.tokens_per_micro_batch)
-        stages = make_stages(
-            dataclasses.replace(base, loss=loss), graphdef, tokenizer.pad_token_id
-        )
+        stages = make_stages(dataclasses.replace(base, loss=loss), graphdef, tokenizer.pad_token_id)
         state = state or init_state(params, stages.optimizer)
         rollout = random_rollout(args.prompts, lengths_B, P, C, model.cfg.vocab_size)
         packings = pack_rollout(rollout, stages.form)
         scored = stages.score(state.params, None, rollout, packings)
         sign_B = np.where(np.arange(B) % 2, 1.0, -1.0)
-        (batch,) = train_batches(packings, rollout, sign_B, scored)
+        (batch,) = train_batches(packings, rollout, sign_B, scored, loss, 0.0, jax.random.key(0))
 
         def update(stages=stages, batch=batch):
             nonlocal state

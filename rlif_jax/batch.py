@@ -68,7 +68,8 @@ class Evidence:
     """All that a reward may see of B rows.
 
     `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control
-    rewards, `group_size` G, and `outcomes`, one per row, or None when no program was run.
+    rewards, `group_size` G, `outcomes`, one per row, or None when no program was run, and
+    `max_new_tokens`, the longest completion that sampling allows, or None where it had no limit.
     """
 
     stats: TokenStats
@@ -77,6 +78,7 @@ class Evidence:
     key: Array
     group_size: int = struct.field(pytree_node=False)
     outcomes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
+    max_new_tokens: int | None = struct.field(pytree_node=False, default=None)
 
 
 @struct.dataclass
@@ -109,8 +111,9 @@ class TrainBatch:
     `old_logprob` under the policy before this step; `sampler_logprob` as the sampler saw them;
     `ref_logprob` under the reference model, or None without a KL term. `on_policy` bool [] says that
     the update starts from the policy before this step, so that its own log-probabilities are the
-    old ones and `old_logprob` is not read. `trained_tokens` and `completions` count those of the
-    whole mini-batch, float32 [].
+    old ones and `old_logprob` is not read. `selected` bool are the targets that a loss variant
+    treats apart, None where it selects none. Float32 []: `trained_tokens` and `completions` count
+    those of the whole mini-batch, `entropy_coef` is the weight of the entropy bonus in this step.
     """
 
     packed: Packed
@@ -120,15 +123,22 @@ class TrainBatch:
     old_logprob: Array
     sampler_logprob: Array
     ref_logprob: Array | None
+    selected: Array | None
     on_policy: Array
     trained_tokens: Array
     completions: Array
+    entropy_coef: Array
 
 
 @struct.dataclass
 class TrainState:
-    """Arrays of the training run; `step` int32 [] counts training steps."""
+    """Arrays of the training run.
+
+    `step` int32 [] counts training steps; `entropy_coef` float32 [] is the state of the entropy
+    bonus's weight, which moves with loss.entropy_target.
+    """
 
     step: Array
     params: Params
     opt_state: optax.OptState
+    entropy_coef: Array

@@ -1,4 +1,4 @@
-"""From rewards to new parameters: the training batch, the optimiser and the update."""
+"""From rewards to new parameters: the training batch, the gradient and the update."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from jax.sharding import NamedSharding
 from rlif_jax import sharding
 from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
 from rlif_jax.config import Loss, Optim
-from rlif_jax.loss.aggregation import loss_denominator
+from rlif_jax.loss.aggregation import loss_denominator, trained_completions
 from rlif_jax.loss.policy import policy_loss
+from rlif_jax.loss.selection import covariance_selection
 from rlif_jax.loss.tokens import LossTokens
 from rlif_jax.packing import Packing
 from rlif_jax.scoring import Scored, packed_stats, piece_of, put_piece
@@ -61,25 +62,27 @@ def decayed(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, entropy_coef: float = 0.0
+) -> TrainState:
     """Step 0 of training from `params`, which the state keeps."""
-    step, opt_state = make_init(params, optimizer)(params)
-    return TrainState(step, params, opt_state)
+    step, opt_state, coefficient = make_init(params, optimizer, entropy_coef)(params)
+    return TrainState(step, params, opt_state, coefficient)
 
 
-def make_init(params: Params, optimizer: optax.GradientTransformation):
-    """Build `init(params) -> (step, opt_state)`, laid out as `state_shapes` says.
+def make_init(params: Params, optimizer: optax.GradientTransformation, entropy_coef: float = 0.0):
+    """Build `init(params) -> (step, opt_state, entropy_coef)`, laid out as `state_shapes` says.
 
     The moments are made in the shardings of their parameters, so that no device holds more than its
     share. `params` may be arrays or shapes with shardings.
     """
 
     def init(params):
-        return jnp.zeros((), jnp.int32), optimizer.init(params)
+        return jnp.zeros((), jnp.int32), optimizer.init(params), jnp.float32(entropy_coef)
 
     shapes = state_shapes(params, optimizer)
-    places = jax.tree.map(lambda x: x.sharding, (shapes.step, shapes.opt_state))
-    return jax.jit(init, out_shardings=places)
+    made = (shapes.step, shapes.opt_state, shapes.entropy_coef)
+    return jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, made))
 
 
 def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -89,7 +92,7 @@ def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> Tra
     or such shapes themselves.
     """
 
-    def like(x, sharding) -> jax.ShapeDtypeStruct:
+    def like(x, sharding) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     placed = jax.tree.leaves(params)[0].sharding
@@ -101,8 +104,12 @@ def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> Tra
         params,
         transform_non_params=lambda x: like(x, everywhere),
     )
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    return TrainState(step, jax.tree.map(lambda x: like(x, x.sharding), params), moments)
+    return TrainState(
+        step=like(np.int32(0), everywhere),
+        params=jax.tree.map(lambda x: like(x, x.sharding), params),
+        opt_state=moments,
+        entropy_coef=like(np.float32(0), everywhere),
+    )
 
 
 def train_batch(
@@ -112,15 +119,16 @@ def train_batch(
     old_logprob_BC: Array | None,
     sampler_logprob_BC: Array,
     ref_logprob_BC: Array | None,
-    trained_B: np.ndarray | None = None,
+    trained_B: Array,
+    selected_BC: Array | None = None,
+    entropy_coef: Array | float = 0.0,
 ) -> TrainBatch:
     """Join what the update of one mini-batch reads, on the host; B are its completions alone.
 
-    `old_logprob_BC` None: the update starts from the policy before this step.
-    `trained_B` selects the completions that the loss sees (None: all).
+    `old_logprob_BC` None: the update starts from the policy before this step. `trained_B` are the
+    completions that the loss sees.
     """
-    length_B = packing.length_B
-    trained_B = np.ones(len(length_B), bool) if trained_B is None else trained_B
+    length_B, trained_B = packing.length_B, np.asarray(trained_B)
     nothing_MRT = np.zeros(packing.packed.tokens.shape, np.float32)
 
     return TrainBatch(
@@ -131,26 +139,50 @@ def train_batch(
         old_logprob=nothing_MRT if old_logprob_BC is None else packing.spread(old_logprob_BC),
         sampler_logprob=packing.spread(sampler_logprob_BC),
         ref_logprob=None if ref_logprob_BC is None else packing.spread(ref_logprob_BC),
+        selected=None if selected_BC is None else packing.spread(selected_BC),
         on_policy=np.bool_(old_logprob_BC is None),
         trained_tokens=np.float32(length_B[trained_B].sum()),
         completions=np.float32(trained_B.sum()),
+        entropy_coef=np.float32(entropy_coef),
     )
 
 
 def train_batches(
-    packings: Sequence[Packing], rollout: Rollout, advantage_B: Array, scored: Scored
+    packings: Sequence[Packing],
+    rollout: Rollout,
+    advantage_B: Array,
+    scored: Scored,
+    loss: Loss,
+    entropy_coef: Array | float,
+    key: jax.Array,
 ) -> list[TrainBatch]:
-    """The mini-batches of a step on the devices, in order."""
+    """The mini-batches of a step on the devices, in order.
+
+    `entropy_coef` is the weight of the entropy bonus in this step; `key` decides what loss variants
+    choose at random.
+    """
     batches, first = [], 0
-    for packing, old_logprob_BC in zip(packings, scored.old_logprob, strict=True):
+    trained_B = trained_completions(rollout.truncated, loss)
+    for i, (packing, old_BC) in enumerate(zip(packings, scored.old_logprob, strict=True)):
         rows = slice(first, first + len(packing.length_B))
         first = rows.stop
+        sampler_BC, mask_BC = rollout.stats.logprob[rows], rollout.mask[rows]
+        selected_BC = covariance_selection(
+            sampler_BC if old_BC is None else old_BC,
+            advantage_B[rows],
+            mask_BC & trained_B[rows, None],
+            loss,
+            jax.random.fold_in(key, i),
+        )
         batch = train_batch(
             packing,
             advantage_B[rows],
-            old_logprob_BC=old_logprob_BC,
-            sampler_logprob_BC=rollout.stats.logprob[rows],
+            old_logprob_BC=old_BC,
+            sampler_logprob_BC=sampler_BC,
             ref_logprob_BC=None if scored.reference is None else scored.reference.logprob[rows],
+            trained_B=trained_B[rows],
+            selected_BC=selected_BC,
+            entropy_coef=entropy_coef,
         )
         batches.append(sharding.put_pieces(batch))
     return batches
@@ -188,8 +220,9 @@ def make_gradient(
             mask=piece.trained,
             segment=piece.packed.segment,
             length=piece.length,
+            selected=piece.selected,
         )
-        total, metrics = policy_loss(tokens, loss, denominator)
+        total, metrics = policy_loss(tokens, loss, denominator, piece.entropy_coef)
         drift_RT = jnp.where(piece.trained, jnp.abs(own_RT - piece.sampler_logprob), 0.0)
         metrics["drift/sampler_logprob"] = drift_RT.sum() / denominator.tokens
         return total, (metrics, own_RT)

@@ -118,7 +118,10 @@ def pack(
 
     M, R, T = form.shape
     fields = {name: np.zeros((M * R, T), np.int32) for name in ("tokens", "position", "segment")}
-    fields |= {"prefix": np.zeros((M * R, T), np.int32), "target": np.full((M * R, T), -1, np.int32)}
+    fields |= {
+        "prefix": np.zeros((M * R, T), np.int32),
+        "target": np.full((M * R, T), -1, np.int32),
+    }
     start_B = np.zeros(len(completions), np.int64)
     for i, row in enumerate(rows):
         at = 0
@@ -190,9 +193,7 @@ class _Run:
     completion: int | None
 
 
-def _runs(
-    row: list[int], prompts, completions, group_size: int, shared: bool
-) -> Iterator[_Run]:
+def _runs(row: list[int], prompts, completions, group_size: int, shared: bool) -> Iterator[_Run]:
     """The runs of a row from left to right, segments numbered from 1."""
     segment, prefix, before = 0, 0, -1
     for b in row:

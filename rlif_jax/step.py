@@ -22,7 +22,9 @@ from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
 from rlif_jax.grpo import make_optimizer, make_update, seen, train_batches
 from rlif_jax.loss.advantages import group_advantages
+from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.packing import Form, Packing, form_of, pack_rollout
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
 from rlif_jax.run.clock import Clock
@@ -31,10 +33,8 @@ from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
 from rlif_jax.sampler.sync import Sync, make_sync
-from rlif_jax.packing import Form, Packing, form_of, pack_rollout
 from rlif_jax.scoring import Score, make_scores
 from rlif_jax.submissions import Answers, Submissions
-
 
 Sample = Callable[
     [Any, Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]
@@ -198,6 +198,7 @@ def train_step(
     `notice(text)` is called with each phase and may raise to stop before the state is used.
     """
     sample_key, reward_key = jax.random.split(key)
+    selection_key = jax.random.fold_in(key, 2)
     tokens, group_size = [prompt.tokens for prompt in prompts], cfg.sampling.samples_per_prompt
     with clock("sync"):
         decode_params = jax.block_until_ready(stages.sync(state.params))
@@ -219,19 +220,25 @@ def train_step(
             key=reward_key,
             group_size=group_size,
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
+            max_new_tokens=cfg.sampling.max_new_tokens,
         )
         reward_B, terms = combine(cfg.reward, evidence, cfg.loss.std_floor)
         advantage_B = group_advantages(reward_B, group_size, cfg.loss.advantage, cfg.loss.std_floor)
     with clock("update"):
         notice("updating")
-        batches = train_batches(packings, rollout, advantage_B, scored)
+        coefficient = entropy_coefficient(
+            state.entropy_coef, mean_entropy(scored.policy or rollout.stats, rollout.mask), cfg.loss
+        )
+        batches = train_batches(
+            packings, rollout, advantage_B, scored, cfg.loss, coefficient.applied, selection_key
+        )
         updates = []
         for _ in range(cfg.loss.epochs):
             for i, batch in enumerate(batches):
                 state, measured, logprob_MRT = stages.update(state, batch)
                 updates.append(measured)
                 batches[i] = seen(batch, logprob_MRT)
-        state = dataclasses.replace(state, step=state.step + 1)
+        state = dataclasses.replace(state, step=state.step + 1, entropy_coef=coefficient.following)
         updates = jax.device_get(updates)
     with clock("record"):
         record = StepRecord(

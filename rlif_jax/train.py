@@ -110,7 +110,10 @@ def train(cfg: Config) -> None:
             restore_position(data, mixture, position)
         else:
             params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
-            state, key = init_state(params, stages.optimizer), jax.random.key(cfg.seed)
+            state, key = (
+                init_state(params, stages.optimizer, cfg.loss.entropy_coef),
+                jax.random.key(cfg.seed),
+            )
         del model, params
         position, saved = position_of(data, mixture), start
         facts = run_facts(opened, cfg.model.dtype, mesh, None if judge is None else judge.isolation)
@@ -155,7 +158,9 @@ def train(cfg: Config) -> None:
                     position = position_of(data, mixture)
                     with clock("record"):
                         log.rollouts(step, record.completions(problems, prompts))
-                        speed = clock.throughput(int(record.rollout.length.sum()), record.trained_tokens)
+                        speed = clock.throughput(
+                            int(record.rollout.length.sum()), record.trained_tokens
+                        )
                         unrecorded = record.metrics(cfg) | speed
                 with clock("evaluate"):
                     measured = evaluate(step, state.params)

@@ -64,6 +64,7 @@ def make_batch(tokens=0, shared=False, **changes):
         "old_logprob_BC": np.asarray(old.logprob),
         "sampler_logprob_BC": np.asarray(rollout.stats.logprob),
         "ref_logprob_BC": np.asarray(reference.logprob),
+        "trained_B": np.ones(B, bool),
     }
     return put_pieces(train_batch(packing, ADVANTAGE_B, **{**facts, **changes}))
 
@@ -79,11 +80,12 @@ def gradient_of(tiny, batch, loss, shared=False):
     return gradient(params, batch)[:2]
 
 
-def test_a_shared_prompt_gives_the_gradient_of_separate_ones(tiny, batch):
-    loss = Loss(kl_coef=0.1, entropy_coef=0.01)
-    grads, metrics = gradient_of(tiny, batch, loss)
+def test_a_shared_prompt_gives_the_gradient_of_separate_ones(tiny):
+    loss, entropy = Loss(kl_coef=0.1), {"entropy_coef": 0.01}
+    grads, metrics = gradient_of(tiny, make_batch(**entropy), loss)
     for tokens in (0, 48):
-        shared = gradient_of(tiny, make_batch(tokens, shared=True), loss, shared=True)
+        shared_batch = make_batch(tokens, shared=True, **entropy)
+        shared = gradient_of(tiny, shared_batch, loss, shared=True)
         assert_close(shared[0], grads, rtol=1e-4, atol=1e-6)
         assert_close(shared[1], metrics, rtol=1e-5, atol=1e-6)
 
@@ -91,9 +93,9 @@ def test_a_shared_prompt_gives_the_gradient_of_separate_ones(tiny, batch):
 @pytest.mark.parametrize(
     "loss",
     [
-        Loss(kl_coef=0.1, entropy_coef=0.01),
+        Loss(kl_coef=0.1),
         Loss(aggregation="sequence_mean", kl_coef=0.1),
-        Loss(aggregation="dr_grpo", entropy_coef=0.01),
+        Loss(aggregation="dr_grpo"),
         Loss(variant="gspo", dual_clip=None),
     ],
     ids=lambda loss: f"{loss.variant}, {loss.aggregation}",
@@ -102,7 +104,7 @@ def test_a_shared_prompt_gives_the_gradient_of_separate_ones(tiny, batch):
 def test_pieces_give_the_gradient_of_the_whole(tiny, loss):
     """Of completions side by side in one row, in rows of a few, and each in a row of its own."""
     (whole, whole_metrics), *others = (
-        gradient_of(tiny, make_batch(tokens), loss) for tokens in (96, 32, 0)
+        gradient_of(tiny, make_batch(tokens, entropy_coef=0.01), loss) for tokens in (96, 32, 0)
     )
     assert make_batch(96).trained.shape[0] == 1 < make_batch(32).packed.count
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(whole)) > 1e-3
@@ -148,7 +150,11 @@ def test_the_first_update_of_a_step_needs_no_scoring(tiny, batch):
     assert seen(batch, logprob_MRT) is batch
     on_policy, scored = gradient(params, fresh), gradient(params, later)
     assert_close(on_policy[:2], scored[:2], rtol=1e-6, atol=1e-8)
-    assert float(on_policy[1]["loss/old_distance"]) == 0 < float(gradient(params, batch)[1]["loss/old_distance"])
+    assert (
+        float(on_policy[1]["loss/old_distance"])
+        == 0
+        < float(gradient(params, batch)[1]["loss/old_distance"])
+    )
     targets = np.asarray(batch.trained)
     assert float(on_policy[1]["drift/sampler_logprob"]) == pytest.approx(
         np.abs(np.asarray(logprob_MRT))[targets].mean(), rel=1e-5
@@ -187,7 +193,9 @@ def test_one_device_and_eight_give_the_same_update(tiny, axes):
 
     def run(place_params):
         placed, rows = place_params(params), make_batch()
-        grads, metrics, logprob_MRT = jax.jit(make_gradient(graphdef, loss, **SETTINGS))(placed, rows)
+        grads, metrics, logprob_MRT = jax.jit(make_gradient(graphdef, loss, **SETTINGS))(
+            placed, rows
+        )
         copy = jax.tree.map(jnp.copy, placed)
         update = make_update(graphdef, optimizer, loss, **SETTINGS)
         start = init_state(copy, optimizer)
@@ -264,7 +272,9 @@ def test_mini_batches_are_whole_groups_in_order():
     rollout, old, _ = rollout_and_stats()
     packings = packed(rollout, mini_batches=2)
     scored = Scored([None, old.logprob[B // 2 :]], None, rollout.stats, None)
-    first, second = train_batches(packings, rollout, ADVANTAGE_B, scored)
+    first, second = train_batches(
+        packings, rollout, ADVANTAGE_B, scored, Loss(), 0.0, jax.random.key(0)
+    )
     for half, batch, packing in ((0, first, packings[0]), (1, second, packings[1])):
         rows = slice(half * B // 2, (half + 1) * B // 2)
         advantage_BC = packing.collect(np.asarray(batch.advantage), C)
@@ -289,6 +299,7 @@ def test_learning_moves_probability_towards_the_rewarded(tiny):
             old_logprob_BC=None,
             sampler_logprob_BC=np.zeros((B, C), np.float32),
             ref_logprob_BC=None,
+            trained_B=np.ones(B, bool),
         )
     )
     update = make_update(graphdef, optimizer, Loss(), **SETTINGS)

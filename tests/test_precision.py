@@ -78,7 +78,9 @@ def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
             packings = pack_rollout(rollout, stages.form)
             scored = stages.score(params, params, rollout, packings)
             advantage_B = np.array([1.0, -1.0, 1.0, -1.0])
-            (batch,) = train_batches(packings, rollout, advantage_B, scored)
+            (batch,) = train_batches(
+                packings, rollout, advantage_B, scored, cfg.loss, 0.0, jax.random.key(0)
+            )
             stages.update(init_state(params, stages.optimizer), batch)
     finally:
         jax.config.update("jax_dump_ir_to", "")

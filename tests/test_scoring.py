@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-
 from support.packed import assert_close, packed, scored
 
 from rlif_jax.batch import Prompts, Rollout, TokenStats

@@ -120,7 +120,9 @@ def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
     stages = make_stages(cfg, graphdef, 2)
     packings = pack_rollout(rollout, stages.form, 2)
     scored = Scored([None, None], None, rollout.stats, None)
-    batches = train_batches(packings, rollout, np.zeros(N * G), scored)
+    batches = train_batches(
+        packings, rollout, np.zeros(N * G), scored, cfg.loss, 0.0, jax.random.key(0)
+    )
     state = init_state(jax.tree.map(jnp.copy, params), stages.optimizer)
     want = np.asarray(params["embed"].get_value())
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
@@ -154,7 +156,9 @@ def test_lengths_that_grow_compile_nothing(tiny):
         packings = pack_rollout(rollout, stages.form)
         scored = stages.score(state.params, None, rollout, packings)
         advantage_B = np.array([1, -1, -1, 1], np.float32)
-        (batch,) = train_batches(packings, rollout, advantage_B, scored)
+        (batch,) = train_batches(
+            packings, rollout, advantage_B, scored, cfg.loss, 0.0, jax.random.key(0)
+        )
         state, metrics, _ = stages.update(state, batch)
         assert np.isfinite(float(metrics["grad/norm"]))
         used.append(int(packings[0].packed.count))

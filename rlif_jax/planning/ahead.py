@@ -18,9 +18,7 @@ from rlif_jax.packing import Form
 from rlif_jax.sharding import MESH_AXES, piece_sharding, replicated
 
 
-def mesh_of(
-    topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1
-) -> Mesh:
+def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -> Mesh:
     """A mesh over all chips of a slice, named as in `v5e:2x4`; the axes multiply to its chips."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     grid = np.asarray(devices).reshape(data, fsdp, context, tensor)
@@ -63,9 +61,11 @@ def train_batch_shapes(form: Form, *, reference: bool) -> TrainBatch:
         old_logprob=facts(np.float32),
         sampler_logprob=facts(np.float32),
         ref_logprob=facts(np.float32) if reference else None,
+        selected=None,
         on_policy=number(bool),
         trained_tokens=number(np.float32),
         completions=number(np.float32),
+        entropy_coef=number(np.float32),
     )
 
 

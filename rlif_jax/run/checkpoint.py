@@ -89,7 +89,13 @@ class Checkpoints:
             jax.tree.structure(state.opt_state), jax.tree.leaves(rest["opt_state"])
         )
         params = filled(state.params, restored[FOLDER])
-        state = dataclasses.replace(state, step=rest["step"], params=params, opt_state=opt_state)
+        state = dataclasses.replace(
+            state,
+            step=rest["step"],
+            params=params,
+            opt_state=opt_state,
+            entropy_coef=rest["entropy_coef"],
+        )
         return state, jax.random.wrap_key_data(rest["key"]), restored["data"]
 
     def close(self) -> None:
@@ -102,7 +108,12 @@ def _rest(state: TrainState, key: jax.Array) -> dict[str, Any]:
     """What is saved beside the parameters: leaves by their path, which no class depends on."""
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
     moments = {f"{i:04d}{jax.tree_util.keystr(p)}": leaf for i, (p, leaf) in enumerate(leaves)}
-    return {"step": state.step, "opt_state": moments, "key": jax.random.key_data(key)}
+    return {
+        "step": state.step,
+        "opt_state": moments,
+        "entropy_coef": state.entropy_coef,
+        "key": jax.random.key_data(key),
+    }
 
 
 def _cannot_write(folder: Path, step: int, error: Exception) -> str:

@@ -181,7 +181,12 @@ def _on_device(params: Params, cfg: ModelConfig, shape: PoolShape) -> _Device:
     )
     slots = empty_slots(shape.slots, cfg.embed, cfg.dtype)
     prompt_x = jnp.zeros((sharding.slot_shards(), cfg.embed), cfg.dtype)
-    everything: Any = (params, cache, slots, sharding.constrain(prompt_x, "batch", "hidden", rules=sharding.RULES_DECODE))
+    everything: Any = (
+        params,
+        cache,
+        slots,
+        sharding.constrain(prompt_x, "batch", "hidden", rules=sharding.RULES_DECODE),
+    )
     mesh = jax.sharding.get_mesh()
     if mesh.empty or mesh.size == 1:
         # Nothing moves, but with one sharding for all no stage is compiled twice.

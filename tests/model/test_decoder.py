@@ -146,7 +146,9 @@ def test_compiled_programs_do_not_grow_with_depth(rows):
         cfg = dataclasses.replace(CONFIGS["qwen"], layers=layers)
         model = nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0)))
         graphdef, params = nnx.split(model)
-        forward = jax.jit(lambda p: nnx.merge(graphdef, p)(tokens, positions(mask), Segments.of(mask)).sum())
+        forward = jax.jit(
+            lambda p: nnx.merge(graphdef, p)(tokens, positions(mask), Segments.of(mask)).sum()
+        )
         return len(jax.jit(jax.grad(forward)).lower(params).as_text().splitlines())
 
     assert operations(2) == operations(28)

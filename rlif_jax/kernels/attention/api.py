@@ -1,11 +1,11 @@
 """Attention over packed rows (provisional)."""
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
 from rlif_jax.batch import Array
 from rlif_jax.kernels.precision import einsum
-import jax
 
 
 @struct.dataclass
@@ -19,7 +19,9 @@ class Segments:
         return cls(own, own)
 
 
-def attention(q_RTHA, k_RTKA, v_RTKA, segments, *, shared_prompts=False, rules=None, implementation="auto"):
+def attention(
+    q_RTHA, k_RTKA, v_RTKA, segments, *, shared_prompts=False, rules=None, implementation="auto"
+):
     R, T, H, A = q_RTHA.shape
     K = k_RTKA.shape[2]
     own, prefix = segments.own, segments.prefix
