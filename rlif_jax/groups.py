@@ -53,6 +53,15 @@ def group_statistics(reward_B: Array, group_size: int, std_floor: float) -> Grou
     return GroupStatistics(xp.where(differs_N1, centred_NG, 0), std_N1, differs_N1)
 
 
+def informative_groups(reward_B: Array, group_size: int, std_floor: float) -> Array:
+    """Which of the N groups differ and so have an advantage to learn from, bool [N].
+
+    The groups that DAPO's dynamic sampling keeps (arXiv 2503.14476): with a reward of 0 or 1, those
+    in which some samples pass and some fail.
+    """
+    return group_statistics(reward_B, group_size, std_floor).differs[:, 0]
+
+
 def group_normalised(reward_B: Array, group_size: int, std_floor: float) -> Array:
     """(r - group mean) / (unbiased std + 1e-6), float32 [B]; 0 in groups that do not differ."""
     group = group_statistics(reward_B, group_size, std_floor)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.config import Reward
 from rlif_jax.errors import UserError
-from rlif_jax.groups import group_normalised, group_statistics
+from rlif_jax.groups import group_normalised, group_statistics, informative_groups
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.metrics import reward_metrics
 from rlif_jax.rewards import combine
@@ -139,6 +139,18 @@ def test_identical_completions_have_no_advantage_on_a_mesh(axes):
             summed_B, _ = combine(Reward(terms=terms, combine="normalise_then_sum"), ev)
             np.testing.assert_array_equal(summed_B, 0.0)
     assert len(np.unique(np.asarray(reward_B))) > 1  # moved_BC: the means do differ
+
+
+@pytest.mark.parametrize("to", [np.asarray, jnp.asarray], ids=["host", "devices"])
+def test_groups_with_something_to_learn_are_told_from_those_without(to):
+    rewards = [[0, 0, 0], [1, 1, 1], [0, 1, 0], [30, 30, 30.1], [12.3456] * 3]
+    reward_B = to(np.float32(rewards).reshape(-1))
+    np.testing.assert_array_equal(
+        informative_groups(reward_B, 3, FLOOR), [False, False, True, True, False]
+    )
+    np.testing.assert_array_equal(
+        informative_groups(reward_B, 3, 0.01), [False, False, True, False, False]
+    )
 
 
 def test_rows_that_are_not_whole_groups_are_refused():
