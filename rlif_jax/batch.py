@@ -68,7 +68,8 @@ class Evidence:
     """All that a reward may see of B rows.
 
     `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control
-    rewards, `group_size` G, and `outcomes`, one per row, or None when no program was run.
+    rewards, `group_size` G, `outcomes`, one per row, or None when no program was run, and
+    `max_new_tokens`, the longest completion that sampling allows, or None where it had no limit.
     """
 
     stats: TokenStats
@@ -77,6 +78,7 @@ class Evidence:
     key: Array
     group_size: int = struct.field(pytree_node=False)
     outcomes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
+    max_new_tokens: int | None = struct.field(pytree_node=False, default=None)
 
 
 @struct.dataclass

@@ -191,6 +191,7 @@ def train_step(
             key=reward_key,
             group_size=group_size,
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
+            max_new_tokens=cfg.sampling.max_new_tokens,
         )
         reward_B, terms = combine(cfg.reward, evidence, cfg.loss.std_floor)
         advantage_B = group_advantages(reward_B, group_size, cfg.loss.advantage, cfg.loss.std_floor)

@@ -102,6 +102,11 @@ class Reward:
     short_length_penalty: Annotated[float, at_least(0)] = 0.0
     """Subtracted once from the reward of a completion
     shorter than short_length_tokens."""
+    overlong_buffer_tokens: Annotated[int, at_least(0)] = 0
+    """The last tokens before sampling.max_new_tokens that cost a completion
+    a part of overlong_penalty each (DAPO's soft overlong punishment); 0: none."""
+    overlong_penalty: Annotated[float, at_least(0)] = 0.0
+    """Subtracted from the reward of a completion of sampling.max_new_tokens."""
     stats_from: Literal["scorer", "sampler"] = "scorer"
     """scorer: statistics recomputed in the trainer's numerics;
     sampler: those of sampling, which saves a forward pass."""
@@ -111,6 +116,12 @@ class Reward:
 class Loss:
     """The policy-gradient loss."""
 
+    variant: Literal["grpo", "gspo", "cispo", "clip_cov", "kl_cov"] = "grpo"
+    """grpo: clipped ratio of each token, with the dual clip;
+    gspo: clipped ratio of the completion, with sequence_mean in its paper;
+    cispo: log-probability times a clipped ratio without gradient;
+    clip_cov: as grpo without dual clip, and some tokens of high covariance left out;
+    kl_cov: ratio without clip, and a KL penalty on the tokens of highest covariance."""
     advantage: Literal["grpo", "dr_grpo", "none"] = "grpo"
     """grpo: (r - group mean) / group std;
     dr_grpo: r - group mean;
@@ -119,12 +130,25 @@ class Loss:
     """A group gets zero advantage unless its reward std exceeds this share
     of its largest |reward|, so that rounding noise is not amplified.
     In normalise_then_sum this holds for each term."""
-    clip_low: Annotated[float, between(0, 1, open_high=True)] = 0.2
-    """The ratio is clipped below at 1 - clip_low."""
+    clip_low: Annotated[float, between(0, 1)] = 0.2
+    """The ratio is clipped below at 1 - clip_low; 1: not at all."""
     clip_high: Annotated[float, at_least(0)] = 0.2
-    """The ratio is clipped above at 1 + clip_high."""
+    """The ratio is clipped above at 1 + clip_high; 0.28 in DAPO."""
     dual_clip: Annotated[float, FINITE] | None = 3.0
-    """Bound on the ratio of negative advantages (dual clip); None: no bound."""
+    """Bound on the ratio of negative advantages (dual clip), of grpo alone; None: no bound."""
+    cov_fraction: Annotated[float, between(0, 1, open_low=True)] = 2e-4
+    """Share of a mini-batch's tokens that clip_cov and kl_cov select
+    by the covariance of log-probability and advantage."""
+    clip_cov_range: tuple[Annotated[float, FINITE], Annotated[float, FINITE]] = (1.0, 5.0)
+    """clip_cov selects at random among tokens of a covariance between these two."""
+    kl_cov_coef: Annotated[float, positive()] = 1.0
+    """Weight of kl_cov's penalty |log ratio| of selected tokens."""
+    sampler_correction_cap: Annotated[float, at_least(1)] | None = None
+    """Weigh each token by the trainer's probability over the sampler's, at most this
+    (truncated importance sampling; 2 is usual); None: no weights."""
+    overlong_filter: bool = False
+    """Leave truncated completions out of the loss;
+    their rewards still count in their groups."""
     aggregation: Literal["token_mean", "sequence_mean", "dr_grpo"] = "token_mean"
     """token_mean: sum / tokens;
     sequence_mean: mean of the rows' means;
@@ -136,7 +160,12 @@ class Loss:
     k2: its square over 2;
     k3: exp(-log ratio) - 1 + log ratio, at most 10."""
     entropy_coef: Annotated[float, FINITE] = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus; with entropy_target its first weight."""
+    entropy_target: Annotated[float, positive()] | None = None
+    """Entropy of a token, in nats, below which the weight of the bonus rises each step,
+    and above which it falls and the bonus rests; None: the weight stays."""
+    entropy_step: Annotated[float, positive()] = 0.005
+    """How far the weight of the bonus moves in a training step with entropy_target."""
     epochs: Annotated[int, at_least(1)] = 1
     """Passes over the sampled batch (E)."""
     mini_batches: Annotated[int, at_least(1)] = 1

@@ -9,7 +9,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.groups import group_normalised
 from rlif_jax.rewards.registry import find_reward
 
-PENALTY = "short_length_penalty"
+SHORT, OVERLONG = "short_length_penalty", "overlong_penalty"
 
 
 def needs_execution(reward: Reward) -> bool:
@@ -45,10 +45,12 @@ def combine(
     scales, and a term whose group does not differ by `std_floor` (loss.std_floor) adds 0. That sum
     must not be normalised once more, which would give the terms other weights in each group. Then,
     if a certainty term is present, `short_length_penalty` is subtracted once from rows shorter than
-    `short_length_tokens`; it is reported as the term "short_length_penalty".
+    `short_length_tokens`; it is reported as the term "short_length_penalty". Of the penalty of
+    overlong rows see `overlong_penalty`; it is the term of that name.
 
     Raises:
-        UserError: a term is unknown, is not one number per row, or is not finite.
+        UserError: a term is unknown, is not one number per row, or is not finite; overlong rows are
+            penalised and `ev` has no `max_new_tokens`.
     """
     rows = ev.mask.shape[0]
     terms: dict[str, Array] = {}
@@ -64,9 +66,32 @@ def combine(
         total_B += weight * value_B
     if certainty and reward.short_length_tokens > 0:
         short_B = ev.mask.sum(axis=1) < reward.short_length_tokens
-        terms[PENALTY] = jnp.where(short_B, -reward.short_length_penalty, 0.0).astype(jnp.float32)
-        total_B += terms[PENALTY]
+        terms[SHORT] = jnp.where(short_B, -reward.short_length_penalty, 0.0).astype(jnp.float32)
+        total_B += terms[SHORT]
+    if reward.overlong_buffer_tokens > 0:
+        terms[OVERLONG] = overlong_penalty(reward, ev)
+        total_B += terms[OVERLONG]
     return _checked("sum of all terms", total_B, rows), terms
+
+
+def overlong_penalty(reward: Reward, ev: Evidence) -> Array:
+    """DAPO's soft overlong punishment, float32 [B], not positive (arXiv 2503.14476, equation 13).
+
+    It falls linearly over the last `overlong_buffer_tokens` that sampling allows, from 0 to
+    -`overlong_penalty` at `max_new_tokens`.
+
+    Raises:
+        UserError: `ev` has no `max_new_tokens`.
+    """
+    buffer = reward.overlong_buffer_tokens
+    if ev.max_new_tokens is None:
+        raise UserError(
+            f"reward.overlong_buffer_tokens={buffer} needs Evidence.max_new_tokens, where the "
+            "buffer ends: give it, or set reward.overlong_buffer_tokens to 0."
+        )
+    beyond_B = ev.mask.sum(axis=1) - (ev.max_new_tokens - buffer)
+    share_B = jnp.maximum(beyond_B, 0).astype(jnp.float32) / buffer
+    return -reward.overlong_penalty * share_B
 
 
 def _checked(name: str, value_B: Array, rows: int) -> Array:

@@ -1,5 +1,7 @@
 """Sums of reward terms by hand, and what is refused."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,7 @@ OUTCOMES = tuple(
 LOGPROB_B = np.array([-0.5, -1.5, -2.0, -1.0])
 
 
-def evidence(logprob_B=LOGPROB_B, outcomes=OUTCOMES):
+def evidence(logprob_B=LOGPROB_B, outcomes=OUTCOMES, max_new_tokens=None):
     """Four rows in two groups, every token of a row with the same log-probability."""
     mask = np.arange(4) < LENGTHS[:, None]
     zeros = jnp.zeros((4, 4), jnp.float32)
@@ -41,6 +43,7 @@ def evidence(logprob_B=LOGPROB_B, outcomes=OUTCOMES):
         key=jax.random.key(0),
         group_size=2,
         outcomes=outcomes,
+        max_new_tokens=max_new_tokens,
     )
 
 
@@ -112,6 +115,34 @@ def test_no_penalty_without_a_certainty_term():
     reward_B, terms = combine(cfg, evidence())
     np.testing.assert_array_equal(reward_B, [1, 0, 1, 1])
     assert "short_length_penalty" not in terms
+
+
+@pytest.mark.parametrize(
+    ("buffer", "longest", "penalty_B"),
+    [
+        (2, 4, [-0.5, 0, 0, -0.25]),  # lengths 4, 1, 2 and 3: from 2 tokens on
+        (4, 5, [-0.375, 0, -0.125, -0.25]),
+        (1, 5, [0, 0, 0, 0]),
+        (1, 4, [-0.5, 0, 0, 0]),
+    ],
+)
+def test_overlong_rows_are_penalised_by_hand(buffer, longest, penalty_B):
+    """0 up to the buffer, and linearly down to the whole penalty at the longest completion."""
+    terms = (("tests_passed", 1.0),)
+    penalised = Reward(terms=terms, overlong_buffer_tokens=buffer, overlong_penalty=0.5)
+    for combination in ("sum", "normalise_then_sum"):
+        ways = [dataclasses.replace(r, combine=combination) for r in (Reward(terms), penalised)]
+        (without, _), (reward_B, values) = (
+            combine(way, evidence(max_new_tokens=longest)) for way in ways
+        )
+        np.testing.assert_allclose(reward_B - without, penalty_B, atol=1e-6)
+        np.testing.assert_allclose(values["overlong_penalty"], penalty_B, atol=1e-6)
+
+
+def test_overlong_rows_without_a_longest_length_are_refused():
+    cfg = Reward(overlong_buffer_tokens=2, overlong_penalty=0.5)
+    with pytest.raises(UserError, match=r"overlong_buffer_tokens=2 needs Evidence.max_new_tokens"):
+        combine(cfg, evidence())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
