@@ -14,6 +14,7 @@ from rlif_jax.batch import Array, Params, Rollout, TokenStats, TrainBatch, Train
 from rlif_jax.config import Loss, Optim
 from rlif_jax.loss.aggregation import loss_denominator
 from rlif_jax.loss.policy import policy_loss
+from rlif_jax.loss.tokens import LossTokens
 from rlif_jax.scoring import completion_stats, sequences, split_rows
 from rlif_jax.sharding import replicated
 
@@ -142,21 +143,24 @@ def make_gradient(graphdef: nnx.GraphDef, loss: Loss, *, temperature: float, max
         def flat(x_RgC: Array) -> Array:
             return x_RgC.reshape(-1, x_RgC.shape[-1])
 
-        return policy_loss(
-            flat(stats.logprob),
-            flat(stats.entropy),
-            flat(piece.old_logprob),
-            None if piece.ref_logprob is None else flat(piece.ref_logprob),
-            piece.advantage.reshape(-1),
-            flat(piece.completion_mask),
-            loss,
-            denominator,
+        mask_BC = flat(piece.completion_mask)
+        tokens = LossTokens(
+            logprob=flat(stats.logprob),
+            entropy=flat(stats.entropy),
+            advantage=jnp.broadcast_to(piece.advantage.reshape(-1, 1), mask_BC.shape),
+            mask=mask_BC,
+            segment=jnp.ones(mask_BC.shape, jnp.int32),
+            length=jnp.broadcast_to(mask_BC.sum(axis=1, keepdims=True), mask_BC.shape),
+            old_logprob=flat(piece.old_logprob),
+            ref_logprob=None if piece.ref_logprob is None else flat(piece.ref_logprob),
         )
+        return policy_loss(tokens, loss, denominator, loss.entropy_coef)
 
     def gradient(params, batch: TrainBatch):
-        C = batch.completion_mask.shape[-1]
-        all_rows_BC = batch.completion_mask.reshape(-1, C)
-        denominator = loss_denominator(all_rows_BC, loss, max_new_tokens)
+        completions = batch.advantage.size
+        denominator = loss_denominator(
+            batch.completion_mask.sum(), completions, loss, max_new_tokens
+        )
 
         def accumulate(total, piece):
             grads, metrics = jax.grad(piece_loss, has_aux=True)(params, piece, denominator)

@@ -7,6 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.ranges import Range
 from rlif_jax.config.schema import Config, Data, Mesh
 from rlif_jax.errors import UserError
@@ -217,9 +218,7 @@ def greedy_problems(
 
 def _rules(c: Config) -> Iterator[str]:
     """What else must hold between fields."""
-    dual_clip, least = c.loss.dual_clip, 1 + c.loss.clip_high
-    if dual_clip is not None and dual_clip <= least:
-        yield f"loss.dual_clip={dual_clip} must exceed 1 + loss.clip_high={least}, or be None"
+    yield from loss_problems(c)
     if c.eval.every:
         if c.eval.pass_at > c.eval.samples_per_problem:
             yield (
@@ -269,6 +268,7 @@ def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:
             "one term alone differs in a group, the second time gives it full size whatever its "
             "weight; use loss.advantage=none, or reward.combine=sum"
         )
+    yield from _overlong(c)
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
         c.sampling.temperature,
@@ -276,6 +276,21 @@ def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:
         yield (
             f"reward.reward_temperature={c.reward.reward_temperature} needs "
             "reward.stats_from=scorer: the sampler sees only sampling.temperature"
+        )
+
+
+def _overlong(c: Config) -> Iterator[str]:
+    """Whether the penalty of overlong completions has a size and a place."""
+    buffer, penalty = c.reward.overlong_buffer_tokens, c.reward.overlong_penalty
+    if (buffer > 0) != (penalty > 0):
+        yield (
+            f"reward.overlong_buffer_tokens={buffer} and reward.overlong_penalty={penalty} work "
+            "together; set both above 0, or both to 0"
+        )
+    if buffer > c.sampling.max_new_tokens:
+        yield (
+            f"reward.overlong_buffer_tokens={buffer} is more than sampling.max_new_tokens="
+            f"{c.sampling.max_new_tokens}, so that every completion would lose reward; use less"
         )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from rlif_jax.batch import Array
 from rlif_jax.config import Loss
+from rlif_jax.loss.tokens import LossTokens
 
 
 class Denominator(NamedTuple):
@@ -19,23 +20,41 @@ class Denominator(NamedTuple):
     tokens: Array
 
 
-def loss_denominator(mask_BC: Array, loss: Loss, max_new_tokens: int) -> Denominator:
-    """The denominators of a whole mini-batch, from the completion mask [B, C] of all its rows.
+def loss_denominator(
+    tokens: Array | int, completions: Array | int, loss: Loss, max_new_tokens: int
+) -> Denominator:
+    """The denominators of a whole mini-batch of so many completions with so many tokens in all.
 
-    The loss is divided by the tokens (token_mean), by the rows (sequence_mean: the mean of row
-    means), or by rows * max_new_tokens (dr_grpo: a constant, so no bias by length); metrics are
-    always divided by the tokens.
+    The loss is divided by the tokens (token_mean), by the completions (sequence_mean: the mean of
+    their means), or by completions * max_new_tokens (dr_grpo: a constant, so no bias by length);
+    metrics are always divided by the tokens. Both numbers count what the loss trains on, and a
+    mini-batch without any has a loss of 0.
     """
-    rows = mask_BC.shape[0]
-    tokens = jnp.maximum(mask_BC.sum(), 1).astype(jnp.float32)
-    constant = {"sequence_mean": rows, "dr_grpo": rows * max_new_tokens}
-    divisor = tokens if loss.aggregation == "token_mean" else constant[loss.aggregation]
-    return Denominator(loss=jnp.asarray(divisor, jnp.float32), tokens=tokens)
+    tokens, completions = (
+        jnp.maximum(jnp.asarray(n, jnp.float32), 1.0) for n in (tokens, completions)
+    )
+    divisor = {
+        "token_mean": tokens,
+        "sequence_mean": completions,
+        "dr_grpo": completions * max_new_tokens,
+    }
+    return Denominator(loss=divisor[loss.aggregation], tokens=tokens)
 
 
-def token_weights(mask_BC: Array, loss: Loss) -> Array:
-    """What each token counts, float32 [B, C]: 1; under sequence_mean 1 / tokens of the row."""
+def token_weights(tokens: LossTokens, loss: Loss) -> Array:
+    """What each token counts, float32 [R, T]: 1; under sequence_mean 1 / its completion's length.
+
+    `tokens` are `within_mask`.
+    """
     if loss.aggregation != "sequence_mean":
-        return jnp.ones(mask_BC.shape, jnp.float32)
-    length_B1 = jnp.maximum(mask_BC.sum(axis=1, keepdims=True), 1)
-    return jnp.broadcast_to(1.0 / length_B1.astype(jnp.float32), mask_BC.shape)
+        return jnp.ones(tokens.mask.shape, jnp.float32)
+    return 1.0 / tokens.length
+
+
+def trained_completions(truncated_B: Array, loss: Loss) -> Array:
+    """Which completions the loss trains on, bool [B]: all, or those with an end of sequence.
+
+    `loss.overlong_filter` leaves out the truncated ones, from the loss and from its denominator
+    (DAPO's overlong filtering, arXiv 2503.14476); their rewards still count in their groups.
+    """
+    return ~truncated_B if loss.overlong_filter else jnp.ones_like(truncated_B)

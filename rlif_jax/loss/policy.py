@@ -1,5 +1,7 @@
 """The loss of a mini-batch: surrogate, KL and entropy bonus, float32 throughout."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -9,65 +11,81 @@ from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.loss.aggregation import Denominator, token_weights
 from rlif_jax.loss.kl import kl_estimate
-from rlif_jax.loss.surrogate import clipped_surrogate, likelihood_ratio
+from rlif_jax.loss.tokens import LossTokens, within_mask
+from rlif_jax.loss.variants import VARIANTS
 
 
 @jax.named_scope("loss")
 def policy_loss(
-    logprob_BC: Array,
-    entropy_BC: Array,
-    old_logprob_BC: Array,
-    ref_logprob_BC: Array | None,
-    advantage_B: Array,
-    mask_BC: Array,
-    loss: Loss,
-    denominator: Denominator,
+    tokens: LossTokens, loss: Loss, denominator: Denominator, entropy_coef: Array | float
 ) -> tuple[Array, dict[str, Array]]:
     """This piece's share of the loss, float32 [], and of the metrics.
 
-    Per token: clipped surrogate + kl_coef * KL(policy || reference) - entropy_coef * entropy, with
-    gradients through `logprob_BC` and `entropy_BC` only. Rows are aggregated as `loss.aggregation`
-    says, over true entries of `mask_BC` alone; other entries may hold anything, NaN included.
+    Per token: the surrogate of `loss.variant`, times the sampler's correction where
+    `loss.sampler_correction_cap` is set, + kl_coef * KL(policy || reference) - entropy_coef *
+    entropy. Tokens are aggregated as `loss.aggregation` says. A piece holds whole completions;
     `denominator` is `loss_denominator` of the whole mini-batch.
 
     Metrics, each summing over pieces to its value for the mini-batch: `loss/policy` (the surrogate
-    as aggregated), and means over tokens: `loss/entropy`, `loss/ratio`, `loss/clip_fraction` (those
-    whose clipped surrogate is the larger), `loss/dual_clip_fraction`, `loss/old_kl` (k1 of the
-    sampling policy to this one) and, with a reference, `loss/kl` (the estimate in the loss).
+    as aggregated), and means over tokens: `loss/entropy`, `loss/old_kl` (k1 of the old policy to
+    this one), `loss/old_distance` (|log ratio|), `loss/ratio`; `loss/clip_fraction` (tokens on
+    which the clip is in force), `loss/dual_clip_fraction`, `loss/selected_fraction` where the
+    variant has them; `loss/kl` (the estimate in the loss) with a reference; with the correction
+    `loss/sampler_weight` and `loss/sampler_capped_fraction`.
 
     Raises:
-        UserError: `loss.kl_coef` is not 0 and there is no reference.
+        UserError: `loss` asks for log-probabilities or a selection that `tokens` lack.
     """
-    if ref_logprob_BC is None and loss.kl_coef != 0:
+    if tokens.ref_logprob is None and loss.kl_coef != 0:
         raise UserError(
             f"loss.kl_coef={loss.kl_coef} needs the reference's log-probabilities: score the "
             "completions under the reference, or set loss.kl_coef to 0."
         )
-    # Masked here, before any arithmetic, so that neither values nor gradients see what is outside.
-    valid = lambda x_BC: jnp.where(mask_BC, x_BC, 0.0).astype(jnp.float32)
-    logprob_BC, entropy_BC = valid(logprob_BC), valid(entropy_BC)
-    log_ratio_BC = logprob_BC - lax.stop_gradient(valid(old_logprob_BC))
-    advantage_B1 = lax.stop_gradient(advantage_B.astype(jnp.float32))[:, None]
-    ratio_BC = likelihood_ratio(log_ratio_BC)
-    surrogate_BC, clipped_BC, dual_BC = clipped_surrogate(ratio_BC, advantage_B1, loss)
+    tokens = within_mask(tokens)
+    own_RT = lax.stop_gradient(tokens.logprob)
+    old_RT = own_RT if tokens.old_logprob is None else tokens.old_logprob
+    log_ratio_RT = tokens.logprob - old_RT
+    weight_RT = token_weights(tokens, loss) / denominator.loss
+    aggregate = lambda x_RT: (jnp.where(tokens.mask, x_RT, 0.0) * weight_RT).sum()
+    token_mean = lambda x_RT: jnp.where(tokens.mask, x_RT, 0.0).sum() / denominator.tokens
 
-    weight_BC = token_weights(mask_BC, loss) / denominator.loss
-    aggregate = lambda x_BC: (jnp.where(mask_BC, x_BC, 0.0) * weight_BC).sum()
-    token_mean = lambda x_BC: jnp.where(mask_BC, x_BC, 0.0).sum() / denominator.tokens
-    policy = aggregate(surrogate_BC)
-    total = policy - loss.entropy_coef * aggregate(entropy_BC)
-    metrics = {
-        "loss/policy": policy,
-        "loss/entropy": token_mean(entropy_BC),
-        "loss/ratio": token_mean(ratio_BC),
-        "loss/clip_fraction": token_mean(clipped_BC),
-        "loss/dual_clip_fraction": token_mean(dual_BC),
-        "loss/old_kl": token_mean(-log_ratio_BC),
-        "loss/old_distance": token_mean(jnp.abs(log_ratio_BC)),
+    surrogate_RT, measured = VARIANTS[loss.variant](tokens, log_ratio_RT, loss)
+    if (cap := loss.sampler_correction_cap) is not None:
+        correction_RT, capped_RT = sampler_correction(old_RT, tokens.sampler_logprob, cap)
+        surrogate_RT *= correction_RT
+        measured |= {
+            "loss/sampler_weight": correction_RT,
+            "loss/sampler_capped_fraction": capped_RT,
+        }
+    policy = aggregate(surrogate_RT)
+    total = policy - entropy_coef * aggregate(tokens.entropy)
+    measured |= {
+        "loss/entropy": tokens.entropy,
+        "loss/old_kl": -log_ratio_RT,
+        "loss/old_distance": jnp.abs(log_ratio_RT),
     }
-    if ref_logprob_BC is not None:
-        ref_logprob_BC = lax.stop_gradient(valid(ref_logprob_BC))
-        kl_BC = kl_estimate(logprob_BC - ref_logprob_BC, loss.kl_estimator)
-        total += loss.kl_coef * aggregate(kl_BC)
-        metrics["loss/kl"] = token_mean(kl_BC)
-    return total, {name: lax.stop_gradient(value) for name, value in metrics.items()}
+    if tokens.ref_logprob is not None:
+        kl_RT = kl_estimate(tokens.logprob - tokens.ref_logprob, loss.kl_estimator)
+        total += loss.kl_coef * aggregate(kl_RT)
+        measured["loss/kl"] = kl_RT
+    metrics = {name: token_mean(x_RT) for name, x_RT in measured.items()}
+    return total, lax.stop_gradient({"loss/policy": policy, **metrics})
+
+
+def sampler_correction(old_RT: Array, sampler_RT: Array | None, cap: float) -> tuple[Array, Array]:
+    """min(p_old / p_sampler, cap) from log-probabilities, and where the cap is in force (bool).
+
+    It weighs the surrogate of tokens that the sampler drew with other numerics than the trainer's:
+    truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings
+    you off-policy RL training"; verl's rollout correction at the level of tokens).
+
+    Raises:
+        UserError: the sampler's are missing.
+    """
+    if sampler_RT is None:
+        raise UserError(
+            f"loss.sampler_correction_cap={cap} needs the sampler's log-probabilities: keep those "
+            "of the rollout, or set the cap to None."
+        )
+    log_weight_RT, largest = old_RT - sampler_RT, math.log(cap)
+    return jnp.exp(jnp.minimum(log_weight_RT, largest)), log_weight_RT > largest

@@ -289,6 +289,21 @@ def test_all_problems_are_reported_at_once():
             Config(reward=Reward(reward_temperature=2.0, stats_from="sampler")),
             "needs reward.stats_from=scorer",
         ),
+        (
+            Config(reward=Reward(overlong_buffer_tokens=16)),
+            "reward.overlong_buffer_tokens=16 and reward.overlong_penalty=0.0 work together",
+        ),
+        (
+            Config(reward=Reward(overlong_penalty=1.0)),
+            "reward.overlong_buffer_tokens=0 and reward.overlong_penalty=1.0 work together",
+        ),
+        (
+            Config(
+                reward=Reward(overlong_buffer_tokens=65, overlong_penalty=1.0),
+                sampling=Sampling(max_new_tokens=64),
+            ),
+            "overlong_buffer_tokens=65 is more than sampling.max_new_tokens=64",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused(config, part):

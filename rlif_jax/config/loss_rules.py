@@ -1,0 +1,70 @@
+"""What must hold between the fields of the loss, and between the loss and the reward."""
+
+from collections.abc import Iterator
+
+from rlif_jax.config.schema import Config, Loss
+
+READ_BY: dict[str, tuple[str, ...]] = {
+    "clip_low": ("grpo", "gspo", "cispo", "clip_cov"),
+    "clip_high": ("grpo", "gspo", "cispo", "clip_cov"),
+    "cov_fraction": ("clip_cov", "kl_cov"),
+    "clip_cov_range": ("clip_cov",),
+    "kl_cov_coef": ("kl_cov",),
+}
+"""The variants that read a field, for fields that not all of them read."""
+
+
+def loss_problems(c: Config) -> Iterator[str]:
+    """Settings of the loss that contradict each other, or that nothing would read."""
+    yield from _variant(c.loss)
+    yield from _entropy(c.loss)
+    if c.loss.sampler_correction_cap is not None and c.reward.stats_from == "sampler":
+        yield (
+            f"loss.sampler_correction_cap={c.loss.sampler_correction_cap} compares the trainer's "
+            "log-probabilities with the sampler's, and reward.stats_from=sampler leaves only the "
+            "latter; use reward.stats_from=scorer, or loss.sampler_correction_cap=None"
+        )
+
+
+def _variant(loss: Loss) -> Iterator[str]:
+    """Whether the variant reads what is set, and can use it."""
+    dual_clip, least = loss.dual_clip, 1 + loss.clip_high
+    if dual_clip is not None and loss.variant != "grpo":
+        yield (
+            f"loss.dual_clip={dual_clip} is read by loss.variant=grpo alone, not by "
+            f"{loss.variant}; use loss.dual_clip=None"
+        )
+    elif dual_clip is not None and dual_clip <= least:
+        yield f"loss.dual_clip={dual_clip} must exceed 1 + loss.clip_high={least}, or be None"
+    for name, readers in READ_BY.items():
+        value, default = getattr(loss, name), getattr(Loss, name)
+        if loss.variant not in readers and value != default:
+            yield (
+                f"loss.{name}={value} is not read by loss.variant={loss.variant}; leave it at "
+                f"{default}, or use loss.variant={' or '.join(readers)}"
+            )
+    if loss.variant == "kl_cov" and loss.epochs * loss.mini_batches == 1:
+        yield (
+            "loss.variant=kl_cov penalises the distance from the policy before the step, which is "
+            "0 in the only update of a step; use more than one of loss.mini_batches or loss.epochs"
+        )
+    low, high = loss.clip_cov_range
+    if low >= high:
+        yield (
+            f"loss.clip_cov_range={loss.clip_cov_range} is empty; give two numbers, the lower one "
+            "first"
+        )
+
+
+def _entropy(loss: Loss) -> Iterator[str]:
+    """Whether the coefficient of the entropy bonus can be steered as asked."""
+    if loss.entropy_target is None and loss.entropy_step != Loss.entropy_step:
+        yield (
+            f"loss.entropy_step={loss.entropy_step} is read only with loss.entropy_target; set a "
+            f"target, or leave it at {Loss.entropy_step}"
+        )
+    if loss.entropy_target is not None and loss.entropy_coef < 0:
+        yield (
+            f"loss.entropy_coef={loss.entropy_coef} with loss.entropy_target={loss.entropy_target} "
+            "would start with a penalty on entropy; use 0 or more"
+        )
