@@ -18,12 +18,6 @@ def loss_problems(c: Config) -> Iterator[str]:
     """Settings of the loss that contradict each other, or that nothing would read."""
     yield from _variant(c.loss)
     yield from _entropy(c.loss)
-    if c.loss.sampler_correction_cap is not None and c.reward.stats_from == "sampler":
-        yield (
-            f"loss.sampler_correction_cap={c.loss.sampler_correction_cap} compares the trainer's "
-            "log-probabilities with the sampler's, and reward.stats_from=sampler leaves only the "
-            "latter; use reward.stats_from=scorer, or loss.sampler_correction_cap=None"
-        )
 
 
 def _variant(loss: Loss) -> Iterator[str]:

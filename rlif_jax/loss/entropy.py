@@ -39,5 +39,5 @@ def entropy_coefficient(
 
 def mean_entropy(stats: TokenStats, mask_BC: Array) -> float:
     """Mean entropy of the tokens of a step in nats, reduced on the host in float64."""
-    entropy_BC = np.asarray(stats.entropy, np.float64)
-    return float(entropy_BC.sum(where=np.asarray(mask_BC)) / max(np.sum(mask_BC), 1))
+    entropy_BC, mask_BC = np.asarray(stats.entropy, np.float64), np.asarray(mask_BC)
+    return float(entropy_BC.sum(where=mask_BC) / max(mask_BC.sum(), 1))

@@ -36,15 +36,22 @@ def policy_loss(
     Raises:
         UserError: `loss` asks for log-probabilities or a selection that `tokens` lack.
     """
-    _refuse_missing(tokens, loss)
+    if tokens.ref_logprob is None and loss.kl_coef != 0:
+        raise UserError(
+            f"loss.kl_coef={loss.kl_coef} needs the reference's log-probabilities: score the "
+            "completions under the reference, or set loss.kl_coef to 0."
+        )
     tokens = within_mask(tokens)
+    own_RT = lax.stop_gradient(tokens.logprob)
+    old_RT = own_RT if tokens.old_logprob is None else tokens.old_logprob
+    log_ratio_RT = tokens.logprob - old_RT
     weight_RT = token_weights(tokens, loss) / denominator.loss
     aggregate = lambda x_RT: (jnp.where(tokens.mask, x_RT, 0.0) * weight_RT).sum()
     token_mean = lambda x_RT: jnp.where(tokens.mask, x_RT, 0.0).sum() / denominator.tokens
 
-    surrogate_RT, measured = VARIANTS[loss.variant](tokens, loss)
-    if loss.sampler_correction_cap is not None:
-        correction_RT, capped_RT = sampler_correction(tokens, loss.sampler_correction_cap)
+    surrogate_RT, measured = VARIANTS[loss.variant](tokens, log_ratio_RT, loss)
+    if (cap := loss.sampler_correction_cap) is not None:
+        correction_RT, capped_RT = sampler_correction(old_RT, tokens.sampler_logprob, cap)
         surrogate_RT *= correction_RT
         measured |= {
             "loss/sampler_weight": correction_RT,
@@ -52,7 +59,6 @@ def policy_loss(
         }
     policy = aggregate(surrogate_RT)
     total = policy - entropy_coef * aggregate(tokens.entropy)
-    log_ratio_RT = tokens.logprob - tokens.old_logprob
     measured |= {
         "loss/entropy": tokens.entropy,
         "loss/old_kl": -log_ratio_RT,
@@ -66,27 +72,20 @@ def policy_loss(
     return total, lax.stop_gradient({"loss/policy": policy, **metrics})
 
 
-def sampler_correction(tokens: LossTokens, cap: float) -> tuple[Array, Array]:
-    """min(p_old / p_sampler, cap) of each token, without gradient, and where the cap is in force.
+def sampler_correction(old_RT: Array, sampler_RT: Array | None, cap: float) -> tuple[Array, Array]:
+    """min(p_old / p_sampler, cap) from log-probabilities, and where the cap is in force (bool).
 
     It weighs the surrogate of tokens that the sampler drew with other numerics than the trainer's:
     truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings
-    you off-policy RL training"; verl's rollout correction at the level of tokens). `tokens` are
-    `within_mask`.
+    you off-policy RL training"; verl's rollout correction at the level of tokens).
+
+    Raises:
+        UserError: the sampler's are missing.
     """
-    log_weight_RT = tokens.old_logprob - tokens.sampler_logprob
-    largest = math.log(cap)
+    if sampler_RT is None:
+        raise UserError(
+            f"loss.sampler_correction_cap={cap} needs the sampler's log-probabilities: keep those "
+            "of the rollout, or set the cap to None."
+        )
+    log_weight_RT, largest = old_RT - sampler_RT, math.log(cap)
     return jnp.exp(jnp.minimum(log_weight_RT, largest)), log_weight_RT > largest
-
-
-def _refuse_missing(tokens: LossTokens, loss: Loss) -> None:
-    if tokens.ref_logprob is None and loss.kl_coef != 0:
-        raise UserError(
-            f"loss.kl_coef={loss.kl_coef} needs the reference's log-probabilities: score the "
-            "completions under the reference, or set loss.kl_coef to 0."
-        )
-    if tokens.sampler_logprob is None and loss.sampler_correction_cap is not None:
-        raise UserError(
-            f"loss.sampler_correction_cap={loss.sampler_correction_cap} needs the sampler's "
-            "log-probabilities: keep those of the rollout, or set the cap to None."
-        )

@@ -30,7 +30,7 @@ def covariance_selection(
     else:
         low, high = loss.clip_cov_range
         eligible_BC = mask_BC & (covariance_BC > low) & (covariance_BC < high)
-        rank_BC = _draw(key, mask_BC.shape)
+        rank_BC = _draw(key, *mask_BC.shape)
     share = jnp.floor(loss.cov_fraction * mask_BC.sum().astype(jnp.float32)).astype(jnp.int32)
     order = jnp.argsort(jnp.where(eligible_BC, -rank_BC, jnp.inf).reshape(-1), stable=True)
     first = jnp.arange(order.size) < jnp.maximum(share, 1)
@@ -49,11 +49,11 @@ def _covariance(logprob_BC: Array, advantage_B: Array, mask_BC: Array) -> jax.Ar
     return centred(advantage_BC) * centred(logprob_BC)
 
 
-def _draw(key: Array, shape: tuple[int, int]) -> jax.Array:
+def _draw(key: Array, rows: int, columns: int) -> jax.Array:
     """A uniform number in [0, 1) for each token, from its row and column alone."""
 
     def of_token(row: Array, column: Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), column))
 
     of_row = jax.vmap(of_token, (None, 0))
-    return jax.vmap(of_row, (0, None))(jnp.arange(shape[0]), jnp.arange(shape[1]))
+    return jax.vmap(of_row, (0, None))(jnp.arange(rows), jnp.arange(columns))

@@ -1,5 +1,7 @@
 """What the policy loss reads of the tokens of a piece."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -41,26 +43,23 @@ def within_mask(tokens: LossTokens) -> LossTokens:
     """The same tokens ready for arithmetic: float32, 0 outside the mask (`length` 1).
 
     Neither values nor gradients see what the mask leaves out. Gradients pass through `logprob` and
-    `entropy` only. An absent `old_logprob` becomes the current one.
+    `entropy` only.
     """
-    logprob_RT = _valid(tokens.logprob, tokens.mask)
-    fixed = lambda x: None if x is None else lax.stop_gradient(_valid(x, tokens.mask))
-    old = logprob_RT if tokens.old_logprob is None else _valid(tokens.old_logprob, tokens.mask)
-    return tokens.replace(
-        logprob=logprob_RT,
-        entropy=_valid(tokens.entropy, tokens.mask),
+    valid = lambda x_RT: jnp.where(tokens.mask, x_RT, 0.0).astype(jnp.float32)
+    fixed = lambda x_RT: lax.stop_gradient(valid(x_RT))
+    given = lambda x_RT: None if x_RT is None else fixed(x_RT)
+    return dataclasses.replace(
+        tokens,
+        logprob=valid(tokens.logprob),
+        entropy=valid(tokens.entropy),
         advantage=fixed(tokens.advantage),
         segment=jnp.where(tokens.mask, tokens.segment, 0),
         length=jnp.where(tokens.mask, tokens.length, 1.0).astype(jnp.float32),
-        old_logprob=lax.stop_gradient(old),
-        ref_logprob=fixed(tokens.ref_logprob),
-        sampler_logprob=fixed(tokens.sampler_logprob),
+        old_logprob=given(tokens.old_logprob),
+        ref_logprob=given(tokens.ref_logprob),
+        sampler_logprob=given(tokens.sampler_logprob),
         selected=None if tokens.selected is None else tokens.selected & tokens.mask,
     )
-
-
-def _valid(x_RT: Array, mask_RT: Array) -> jax.Array:
-    return jnp.where(mask_RT, x_RT, 0.0).astype(jnp.float32)
 
 
 def completion_mean(x_RT: Array, tokens: LossTokens) -> Array:

@@ -1,7 +1,8 @@
 """Policy-gradient surrogates by name: the value of each token, to be minimised.
 
-A variant is a pure function of tokens that are `within_mask`; a new one is a function here and its
-name in `VARIANTS` and in the choices of `loss.variant`. Other published losses are settings:
+A variant is a pure function of tokens that are `within_mask` and of ln p - ln p_old [R, T]; a new
+one is a function here and its name in `VARIANTS` and in the choices of `loss.variant`. Other
+published losses are settings:
 
 - Dr. GRPO (arXiv 2503.20783): "grpo" with loss.advantage and loss.aggregation "dr_grpo".
 - DAPO (arXiv 2503.14476): "grpo" with loss.clip_high 0.28, loss.aggregation "token_mean" and the
@@ -30,6 +31,9 @@ class Surrogate(NamedTuple):
     measured: dict[str, Array]
 
 
+Variant = Callable[[LossTokens, Array, Loss], Surrogate]
+
+
 def likelihood_ratio(log_ratio: Array) -> Array:
     """Policy over old policy, exp(ln p - ln p_old), finite whatever the log ratio."""
     return jnp.exp(jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
@@ -42,13 +46,13 @@ def _clipped(ratio_RT: Array, advantage_RT: Array, loss: Loss) -> tuple[Array, A
     return jnp.maximum(plain_RT, bounded_RT), bounded_RT > plain_RT
 
 
-def grpo(tokens: LossTokens, loss: Loss) -> Surrogate:
+def grpo(tokens: LossTokens, log_ratio_RT: Array, loss: Loss) -> Surrogate:
     """PPO's clipped surrogate of each token (arXiv 1707.06347), used by GRPO (arXiv 2402.03300).
 
     For A < 0 it is at most -A c with the dual clip c (arXiv 1912.09729), as in verl's
     compute_policy_loss_vanilla.
     """
-    ratio_RT = likelihood_ratio(tokens.logprob - tokens.old_logprob)
+    ratio_RT = likelihood_ratio(log_ratio_RT)
     value_RT, clipped_RT = _clipped(ratio_RT, tokens.advantage, loss)
     measured = {"loss/ratio": ratio_RT, "loss/clip_fraction": clipped_RT}
     if loss.dual_clip is not None:
@@ -59,39 +63,39 @@ def grpo(tokens: LossTokens, loss: Loss) -> Surrogate:
     return Surrogate(value_RT, measured)
 
 
-def gspo(tokens: LossTokens, loss: Loss) -> Surrogate:
+def gspo(tokens: LossTokens, log_ratio_RT: Array, loss: Loss) -> Surrogate:
     """The clipped surrogate of the completion's ratio s = exp(mean log ratio) (arXiv 2507.18071).
 
     Each token has the ratio stop(s) p / stop(p), as in the paper's GSPO-token and in verl's gspo:
     where the tokens of a completion share one advantage, values and gradients are those of s. The
     paper's objective is the mean over completions (loss.aggregation "sequence_mean").
     """
-    mean_RT = completion_mean(tokens.logprob - tokens.old_logprob, tokens)
+    mean_RT = completion_mean(log_ratio_RT, tokens)
     own_RT = tokens.logprob - lax.stop_gradient(tokens.logprob)  # 0, with a gradient of 1
     ratio_RT = likelihood_ratio(lax.stop_gradient(mean_RT) + own_RT)
     value_RT, clipped_RT = _clipped(ratio_RT, tokens.advantage, loss)
     return Surrogate(value_RT, {"loss/ratio": ratio_RT, "loss/clip_fraction": clipped_RT})
 
 
-def cispo(tokens: LossTokens, loss: Loss) -> Surrogate:
+def cispo(tokens: LossTokens, log_ratio_RT: Array, loss: Loss) -> Surrogate:
     """-A stop(clip(r, 1 - low, 1 + high)) ln p (arXiv 2506.13585): a clipped token still trains.
 
     The paper clips above only, which is loss.clip_low 1; verl clips on both sides.
     """
-    ratio_RT = lax.stop_gradient(likelihood_ratio(tokens.logprob - tokens.old_logprob))
+    ratio_RT = lax.stop_gradient(likelihood_ratio(log_ratio_RT))
     weight_RT = jnp.clip(ratio_RT, 1 - loss.clip_low, 1 + loss.clip_high)
     value_RT = -tokens.advantage * weight_RT * tokens.logprob
     clipped_RT = weight_RT != ratio_RT
     return Surrogate(value_RT, {"loss/ratio": ratio_RT, "loss/clip_fraction": clipped_RT})
 
 
-def clip_cov(tokens: LossTokens, loss: Loss) -> Surrogate:
+def clip_cov(tokens: LossTokens, log_ratio_RT: Array, loss: Loss) -> Surrogate:
     """The clipped surrogate, with none and no gradient for selected tokens (arXiv 2505.22617).
 
     See `covariance_selection`. As in verl there is no dual clip.
     """
     selected_RT = _selected(tokens, loss)
-    ratio_RT = likelihood_ratio(tokens.logprob - tokens.old_logprob)
+    ratio_RT = likelihood_ratio(log_ratio_RT)
     value_RT, clipped_RT = _clipped(ratio_RT, tokens.advantage, loss)
     measured = {
         "loss/ratio": ratio_RT,
@@ -101,13 +105,12 @@ def clip_cov(tokens: LossTokens, loss: Loss) -> Surrogate:
     return Surrogate(jnp.where(selected_RT, 0.0, value_RT), measured)
 
 
-def kl_cov(tokens: LossTokens, loss: Loss) -> Surrogate:
+def kl_cov(tokens: LossTokens, log_ratio_RT: Array, loss: Loss) -> Surrogate:
     """-A r, plus kl_cov_coef * |log ratio| for selected tokens (arXiv 2505.22617); no clip.
 
     See `covariance_selection`. The penalty is the form of verl and of the authors' code.
     """
     selected_RT = _selected(tokens, loss)
-    log_ratio_RT = tokens.logprob - tokens.old_logprob
     ratio_RT = likelihood_ratio(log_ratio_RT)
     # |x| as x sign(x): JAX's slope of abs at 0, where a step's first update stands, is 1.
     distance_RT = log_ratio_RT * lax.stop_gradient(jnp.sign(log_ratio_RT))
@@ -125,7 +128,7 @@ def _selected(tokens: LossTokens, loss: Loss) -> Array:
     return tokens.selected
 
 
-VARIANTS: dict[str, Callable[[LossTokens, Loss], Surrogate]] = {
+VARIANTS: dict[str, Variant] = {
     "grpo": grpo,
     "gspo": gspo,
     "cispo": cispo,
