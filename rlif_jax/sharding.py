@@ -32,6 +32,7 @@ RULES_TRAIN: Rules = {
     "hidden": None,  # the embedding axis of activations: rows are already split over fsdp
     "heads": "tensor",
     "kv_heads": "tensor",
+    "attention_heads": "tensor",  # while attention runs: each device sees whole rows
     "head_dim": None,
     "ffn": "tensor",
     "vocab": "tensor",
@@ -138,6 +139,15 @@ def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> ja
         return x
     partition = _divisible(spec(axes, rules), x.shape, mesh)
     return jax.lax.with_sharding_constraint(x, _shortest(partition, mesh))
+
+
+def platform() -> str:
+    """The platform of the mesh of `jax.set_mesh`, or JAX's default one without a mesh.
+
+    They differ where a stage is compiled for devices that this process does not have.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def axis_size(name: str) -> int:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.kernels.attention.plain import shared_prompt_attention
+from rlif_jax.kernels.attention.api import attention
+from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
@@ -220,9 +221,16 @@ def _layers(
     The second value is what `keep` returns of each layer's keys and values, stacked [L, ...].
     """
 
+    segments = Segments.of(mask_BT)
+    if g > 0:  # the prompt is segment 1, the completions are 2, 3, ...
+        number_T = jnp.concatenate(
+            [jnp.ones(P, jnp.int32), jnp.repeat(jnp.arange(2, g + 2), (mask_BT.shape[1] - P) // g)]
+        )
+        segments = Segments(jnp.where(mask_BT, number_T, 0), prefix=mask_BT.astype(jnp.int32))
+
     def layer(x_BTD, w):
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
-        out_BTHA = shared_prompt_attention(q_BTHA, k_BTKA, v_BTKA, mask_BT, P, g)
+        out_BTHA = attention(q_BTHA, k_BTKA, v_BTKA, segments)
         return _finish(cfg, x_BTD, out_BTHA, w), keep(k_BTKA, v_BTKA)
 
     if cfg.remat:
