@@ -12,7 +12,7 @@ from flax import nnx
 from rlif_jax import sharding
 from rlif_jax.batch import Packed, Params, Rollout, TokenStats
 from rlif_jax.distributed import whole_on_host
-from rlif_jax.kernels.attention.api import Segments
+from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
 from rlif_jax.packing import Packing
 
@@ -29,8 +29,8 @@ def packed_stats(model: Any, piece: Packed, temperature: float, shared: bool) ->
 
 def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, jax.Array]:
     """Hidden states [R, T, D] and the tokens [R, T] they predict."""
-    segments = Segments(own=piece.segment, prefix=piece.prefix)
-    x_RTD = model(piece.tokens, piece.position, segments, shared_prompts=shared)
+    segments = Segments(own=piece.segment, prefix=piece.prefix if shared else None)
+    x_RTD = model(piece.tokens, piece.position, segments)
     return x_RTD, jnp.maximum(piece.target, 0)
 
 

@@ -34,7 +34,7 @@ RULES_TRAIN: Rules = {
     "hidden": None,  # the embedding axis of activations: rows are already split over fsdp
     "heads": "tensor",
     "kv_heads": "tensor",
-    "attention_heads": ("tensor", "context"),
+    "attention_heads": ("tensor", "context"),  # while attention runs: each device sees whole rows
     "head_dim": None,
     "ffn": "tensor",
     "vocab": "tensor",
@@ -173,6 +173,15 @@ def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> ja
     return jax.lax.with_sharding_constraint(x, _shortest(partition, mesh))
 
 
+def platform() -> str:
+    """The platform of the mesh of `jax.set_mesh`, or JAX's default one without a mesh.
+
+    They differ where a stage is compiled for devices that this process does not have.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def axis_size(name: str) -> int:
     """Devices along an axis of the mesh of `jax.set_mesh`; 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -196,12 +205,6 @@ def row_shards() -> int:
 def slot_shards() -> int:
     """How many parts of the mesh sample in different slots: data * fsdp * context."""
     return parts_of("batch", rules=RULES_DECODE)
-
-
-def platform() -> str:
-    """`cpu`, `gpu` or `tpu`: what a stage compiles for under `jax.set_mesh`, or JAX's default."""
-    mesh = jax.sharding.get_mesh()
-    return jax.default_backend() if mesh.empty else mesh.devices.flat[0].platform
 
 
 def on_shards(

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.kernels.attention.api import Segments, attention
+from rlif_jax.kernels.attention.api import attention
+from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
@@ -86,14 +87,11 @@ class Decoder(nnx.Module):
         tokens_RT: Array,
         position_RT: Array | None = None,
         segments: Segments | None = None,
-        *,
-        shared_prompts: bool = False,
     ) -> Array:
         """Final-normed hidden states [R, T, D] in the activation dtype.
 
         `segments` say what a column sees (default: all columns before it); `position_RT` counts the
         tokens of a sequence from 0 (default: those of the row that are in a segment).
-        `shared_prompts`: whether a segment's prefix may be another one.
         """
         if segments is None:
             segments = Segments.of(jnp.ones(tokens_RT.shape, bool))
@@ -101,7 +99,7 @@ class Decoder(nnx.Module):
             position_RT = jnp.maximum(jnp.cumsum(segments.own > 0, axis=1) - 1, 0)
         rope = rope_angles(position_RT, self.cfg)
         x_RTD = self._embedded(tokens_RT, RULES_TRAIN)
-        see = functools.partial(attention, segments=segments, shared_prompts=shared_prompts)
+        see = functools.partial(attention, segments=segments)
         x_RTD, _ = _layers(self.cfg, x_RTD, self._stacked(), rope, see, RULES_TRAIN)
         return rms_norm(x_RTD, self.final_norm[...], self.cfg.rms_eps)
 

@@ -84,14 +84,6 @@ def test_what_cannot_be_is_refused(loss, problem):
     assert any(problem in line for line in problems(loss)), problems(loss)
 
 
-def test_a_correction_needs_both_scorings():
-    loss = Loss(sampler_correction_cap=2.0)
-    assert problems(loss) == []
-    (problem,) = problems(loss, Reward(stats_from="sampler"))
-    assert "loss.sampler_correction_cap=2.0 compares" in problem
-    assert "use reward.stats_from=scorer, or loss.sampler_correction_cap=None" in problem
-
-
 def test_a_steered_entropy_may_start_without_bonus():
     assert problems(Loss(entropy_target=0.2, entropy_step=0.01)) == []
     assert problems(Loss(entropy_coef=-0.1)) == []

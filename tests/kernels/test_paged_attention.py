@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from rlif_jax.kernels.attention.plain import attention
+from rlif_jax.kernels.attention.plain import plain_attention
+from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.paged_attention.api import (
     choose_kernel,
     copy_pages,
@@ -58,12 +59,15 @@ def dense(q_BHA, k_pages, v_pages, table_BJ, length_B):
     def rows(pool) -> jax.Array:
         BJKSA = jnp.asarray(pool[table_BJ])
         B, J, K, S, A = BJKSA.shape
-        return BJKSA.swapaxes(1, 2).reshape(B, K, J * S, A)
+        return BJKSA.transpose(0, 1, 3, 2, 4).reshape(B, J * S, K, A)
 
-    k_BKSA, v_BKSA = map(rows, in_order("plain", k_pages, v_pages))
-    mask_B1S = np.arange(k_BKSA.shape[2]) < length_B[:, None, None]
-    out_B1HA = attention(q_BHA[:, None].astype(jnp.float32), k_BKSA, v_BKSA, mask_B1S)
-    return np.where(length_B[:, None, None] > 0, out_B1HA[:, 0], 0.0)
+    k_BSKA, v_BSKA = map(rows, in_order("plain", k_pages, v_pages))
+    B, S, _, _ = k_BSKA.shape
+    q_BSHA = jnp.repeat(q_BHA[:, None].astype(jnp.float32), S, axis=1)
+    segments = Segments.of(jnp.arange(S) < jnp.asarray(length_B)[:, None])
+    out_BSHA = plain_attention(q_BSHA, k_BSKA, v_BSKA, segments)
+    last_B = np.maximum(length_B - 1, 0)  # the one query of a slot stands at its last token
+    return np.asarray(out_BSHA)[np.arange(B), last_B]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

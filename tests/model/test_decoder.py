@@ -12,7 +12,7 @@ from support.decoders import CONFIGS, decoder, forward
 from support.tiny_gguf import TINY, positions
 
 from rlif_jax import sharding
-from rlif_jax.kernels.attention.api import Segments
+from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import kv_bytes_per_token, param_count, param_specs
 from rlif_jax.model.decoder import Decoder

@@ -1,1 +1,1 @@
-"""Attention over whole rows of prompts and completions."""
+"""Attention over rows in which whole sequences stand side by side."""
