@@ -226,9 +226,8 @@ def train_step(
         advantage_B = group_advantages(reward_B, group_size, cfg.loss.advantage, cfg.loss.std_floor)
     with clock("update"):
         notice("updating")
-        coefficient = entropy_coefficient(
-            state.entropy_coef, mean_entropy(scored.policy or rollout.stats, rollout.mask), cfg.loss
-        )
+        entropy = mean_entropy(scored.policy or rollout.stats, rollout.mask)
+        coefficient = entropy_coefficient(jax.device_get(state.entropy_coef), entropy, cfg.loss)
         batches = train_batches(
             packings, rollout, advantage_B, scored, cfg.loss, coefficient.applied, selection_key
         )

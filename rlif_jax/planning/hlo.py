@@ -131,7 +131,7 @@ class Module:
         """How often a loop of `where` turns: what XLA says, or counted from its condition.
 
         Raises:
-            ValueError: it does not count from one constant up to another by ones.
+            ValueError: it does not count from one constant up to another by a third.
         """
         if known := loop.attribute(r'known_trip_count":\{"n":"(\d+)"'):
             return int(known)
@@ -142,10 +142,11 @@ class Module:
         if "direction=LT" not in compare.attributes or index is None:
             raise ValueError(f"{loop.name} does not end by a count: {compare}")
         step = body.operand(body.instructions[body.root], int(index))
-        if step.opcode != "add" or body.constant(body.operand(step, 1)) != 1:
-            raise ValueError(f"{loop.name} does not count by ones: {step}")
+        if step.opcode != "add":
+            raise ValueError(f"{loop.name} does not count up: {step}")
         start = where.operand(where.operand(loop, 0), int(index))
-        return condition.constant(condition.operand(compare, 1)) - where.constant(start)
+        last = condition.constant(condition.operand(compare, 1))
+        return -((where.constant(start) - last) // body.constant(body.operand(step, 1)))
 
 
 def array_bytes(type_: str, on_chip: bool = False) -> list[int]:

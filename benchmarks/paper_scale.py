@@ -1,0 +1,137 @@
+"""The paper's settings compiled ahead of time for TPU slices that this machine does not have.
+
+    python -m benchmarks.paper_scale [--only 1.5B] [--topology v5e:4x4]
+
+Prints one JSON line for the update and one for the scorer of each setting: GiB a chip (arguments,
+temporaries and all that is held at a time, beside what the chip has) and GB that a chip moves
+through its memory for one row of tokens. Libtpu compiles; no TPU is needed. An update takes a
+minute or two.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from rlif_jax.batch import Params
+from rlif_jax.config import Config, Data, Loss, Sampling
+from rlif_jax.grpo import state_shapes
+from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.decoder import Decoder
+from rlif_jax.planning.ahead import (
+    mesh_of,
+    packed_shapes,
+    total_bytes,
+    train_batch_shapes,
+    with_sharding,
+)
+from rlif_jax.planning.traffic import bytes_per_step
+from rlif_jax.sharding import param_shardings
+from rlif_jax.step import Stages, make_stages
+from rlif_jax.storage.files import LocalFiles
+from rlif_jax.weights.hf_config import read_hf_config
+
+CONFIGS = Path(__file__).parent.parent / "tests/goldens/configs"
+GIB_OF_CHIP = {"v5e": 15.75, "v5p": 95.74}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model of the paper, its longest response, and a slice with the axes of its mesh."""
+
+    model: str
+    response: int
+    topology: str
+    axes: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """As the table has it."""
+        axes = " ".join(f"{axis}={n}" for axis, n in self.axes.items())
+        return f"{self.model} at {self.response // 1024}k on {self.topology} ({axes})"
+
+
+R1, QWEN3, CODER = "DeepSeek-R1-Distill-Qwen-1.5B", "Qwen3-4B", "Qwen2.5-Coder-7B-Instruct"
+SETTINGS = (
+    Setting(R1, 8192, "v5e:4x4", {"fsdp": 16}),
+    Setting(R1, 16384, "v5e:4x4", {"fsdp": 8, "context": 2}),
+    Setting(QWEN3, 16384, "v5e:8x8", {"fsdp": 32, "context": 2}),
+    Setting(CODER, 8192, "v5e:8x8", {"fsdp": 32, "tensor": 2}),
+    Setting(R1, 8192, "v5p:2x2x2", {"fsdp": 8}),
+    Setting(R1, 16384, "v5p:2x2x2", {"fsdp": 8}),
+    Setting(QWEN3, 16384, "v5p:2x2x4", {"fsdp": 16}),
+    Setting(CODER, 8192, "v5p:2x2x4", {"fsdp": 16}),
+)
+
+
+def config_of(setting: Setting) -> Config:
+    """The paper's batch and lengths: 64 prompts of 2,048 tokens, 16 responses, two mini-batches."""
+    return Config(
+        data=Data(prompts_per_step=64, max_prompt_tokens=2048),
+        sampling=Sampling(samples_per_prompt=16, max_new_tokens=setting.response, cache_gib=1),
+        loss=Loss(mini_batches=2),
+    )
+
+
+def model_of(name: str) -> ModelConfig:
+    """A published model's shape, in bfloat16, with layers recomputed in the backward pass."""
+    published = read_hf_config(LocalFiles(CONFIGS / name))
+    return dataclasses.replace(published, dtype="bfloat16", remat=True)
+
+
+def stages_of(setting: Setting, cfg: ModelConfig) -> tuple[Stages, Params]:
+    """The stages of a setting, and its parameters as shapes, on the mesh of `jax.set_mesh`."""
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0))))
+    params = with_sharding(params, param_shardings(params, jax.sharding.get_mesh()))
+    return make_stages(config_of(setting), graphdef, pad_id=0), params
+
+
+def lowered(stage: str, stages: Stages, params: Params) -> Any:
+    """The update or the scorer for mini-batches of the setting's form."""
+    if stage == "update":
+        state = state_shapes(params, stages.optimizer)
+        return stages.update.lower(state, train_batch_shapes(stages.form, reference=False))
+    return stages.score.at_sampling.lower(params, packed_shapes(stages.form))
+
+
+def main() -> None:
+    """Compile what was asked for and print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="models whose name has this")
+    parser.add_argument("--topology", default="", help="slices whose name has this")
+    args = parser.parse_args()
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    jax.config.update("jax_platforms", "cpu")
+    for setting in SETTINGS:
+        if args.only not in setting.model or args.topology not in setting.topology:
+            continue
+        with jax.set_mesh(mesh_of(setting.topology, **setting.axes)):
+            stages, params = stages_of(setting, model_of(setting.model))
+            for stage in ("score", "update"):
+                start = time.perf_counter()
+                compiled = lowered(stage, stages, params).compile()
+                seconds = time.perf_counter() - start
+                memory = compiled.memory_analysis()
+                figure = {
+                    "figure": f"{stage}, {setting.name}",
+                    "columns": stages.form.columns,
+                    "arguments_gib": round(memory.argument_size_in_bytes / GIB, 2),
+                    "temporaries_gib": round(memory.temp_size_in_bytes / GIB, 2),
+                    "total_gib": round(total_bytes(compiled) / GIB, 2),
+                    "chip_gib": GIB_OF_CHIP[setting.topology.split(":")[0]],
+                    "gb_moved_a_row": round(bytes_per_step(compiled.as_text()) / 1e9, 1),
+                    "compiled_in_s": round(seconds),
+                }
+                print(json.dumps(figure), flush=True)
+
+
+if __name__ == "__main__":
+    main()
