@@ -12,14 +12,14 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
+from rlif_jax.batch import Array, Params, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Loss, Optim
 from rlif_jax.loss.aggregation import loss_denominator, trained_completions
 from rlif_jax.loss.policy import policy_loss
 from rlif_jax.loss.selection import covariance_selection
 from rlif_jax.loss.tokens import LossTokens
 from rlif_jax.packing import Packing
-from rlif_jax.scoring import Scored, packed_stats, piece_of, put_piece
+from rlif_jax.scoring import packed_stats, piece_of, put_piece
 from rlif_jax.sharding import replicated
 
 
@@ -151,19 +151,21 @@ def train_batches(
     packings: Sequence[Packing],
     rollout: Rollout,
     advantage_B: Array,
-    scored: Scored,
+    old_logprobs: Sequence[Array | None],
+    reference: TokenStats | None,
     loss: Loss,
     entropy_coef: Array | float,
     key: jax.Array,
 ) -> list[TrainBatch]:
     """The mini-batches of a step on the devices, in order.
 
-    `entropy_coef` is the weight of the entropy bonus in this step; `key` decides what loss variants
-    choose at random.
+    `old_logprobs` of each mini-batch are None where its update starts from the policy before the
+    step; `reference` [B, C] is None without a KL term. `entropy_coef` is the weight of the entropy
+    bonus in this step; `key` decides what loss variants choose at random.
     """
     batches, first = [], 0
-    trained_B = trained_completions(rollout.truncated, loss)
-    for i, (packing, old_BC) in enumerate(zip(packings, scored.old_logprob, strict=True)):
+    trained_B = np.asarray(trained_completions(rollout.truncated, loss))
+    for i, (packing, old_BC) in enumerate(zip(packings, old_logprobs, strict=True)):
         rows = slice(first, first + len(packing.length_B))
         first = rows.stop
         sampler_BC, mask_BC = rollout.stats.logprob[rows], rollout.mask[rows]
@@ -179,7 +181,7 @@ def train_batches(
             advantage_B[rows],
             old_logprob_BC=old_BC,
             sampler_logprob_BC=sampler_BC,
-            ref_logprob_BC=None if scored.reference is None else scored.reference.logprob[rows],
+            ref_logprob_BC=None if reference is None else reference.logprob[rows],
             trained_B=trained_B[rows],
             selected_BC=selected_BC,
             entropy_coef=entropy_coef,
@@ -188,7 +190,7 @@ def train_batches(
     return batches
 
 
-def seen(batch: TrainBatch, logprob_MRT: Array) -> TrainBatch:
+def later_epoch(batch: TrainBatch, logprob_MRT: Array) -> TrainBatch:
     """The batch for later epochs, with the log-probabilities that its first update has seen."""
     if not batch.on_policy:
         return batch
@@ -252,7 +254,7 @@ def make_gradient(
         _, (metrics, _) = jax.eval_shape(of_piece, 0)
         start = (
             jax.tree.map(jnp.zeros_like, params),
-            dict.fromkeys(metrics, jnp.float32(0)),
+            dict.fromkeys(metrics, np.float32(0)),
             jnp.zeros(batch.trained.shape, jnp.float32),
         )
         return jax.lax.fori_loop(0, batch.packed.count, accumulate, start)

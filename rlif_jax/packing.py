@@ -76,7 +76,7 @@ class Packing:
     @property
     def columns(self) -> int:
         """Columns that are computed: those of all micro-batches that hold anything."""
-        M, R, T = self.packed.tokens.shape
+        _, R, T = self.packed.tokens.shape
         return int(self.packed.count) * R * T
 
     @property
@@ -110,8 +110,8 @@ def pack(
 ) -> Packing:
     """N prompts and the N * group_size completions of them, in rows; all are token ids, not empty.
 
-    The longest go first, each into the first row with room for it. So the rows that hold the longest
-    share a micro-batch, whose devices wait for each other, and so do those that hold the shortest.
+    The longest go first, each into the first row with room for it. So the rows of the longest share
+    a micro-batch, whose devices wait for each other, and so do the rows of the shortest.
     """
     length_B = np.array([len(c) for c in completions])
     rows = _assigned([len(p) - 1 for p in prompts], length_B, group_size, form)

@@ -43,62 +43,53 @@ def piece_of(tree: Any, index: jax.Array | int) -> Any:
     return jax.tree.map(one, tree)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the statistics of one rollout are, float32 on the host.
-
-    `old_logprob` of each mini-batch [b, C] under the policy before this step, None where its own
-    update sees it first. TokenStats [B, C]: `policy` at the sampling temperature in the trainer's
-    numerics, None where not every mini-batch was scored; `reward` what rewards read, at the reward
-    temperature; `reference` under the starting model, None without a KL term.
-    """
-
-    old_logprob: list[np.ndarray | None]
-    policy: TokenStats | None
-    reward: TokenStats
-    reference: TokenStats | None
-
-
 Pieces = Callable[[Params, Packed], tuple[TokenStats, ...]]
 
 
 @dataclass(frozen=True)
 class Score:
-    """The scoring stage of a run.
+    """The scoring stage of a run; what it gives lies on the host.
 
     `at_sampling` and `at_both` are what it compiles: the statistics at the sampling temperature,
     and those at the sampling and at the reward temperature, None where these are equal. With
-    `from_sampler` rewards read the statistics of sampling; the first mini-batch, whose update
-    starts from the policy before the step, is then not scored.
+    `from_sampler` rewards read the statistics of sampling.
     """
 
     at_sampling: Pieces
     at_both: Pieces | None
     from_sampler: bool
 
-    def __call__(
-        self,
-        params: Params,
-        reference: Params | None,
-        rollout: Rollout,
-        packings: Sequence[Packing],
-    ) -> Scored:
-        """The statistics of a rollout that is packed into these mini-batches.
+    def certainty(
+        self, params: Params, rollout: Rollout, pack: Callable[[Rollout], Sequence[Packing]]
+    ) -> tuple[TokenStats | None, TokenStats]:
+        """Statistics [B, C]: the policy's in the trainer's numerics, and those that rewards read.
 
-        `reference` are the starting model's parameters, or None without a KL term.
+        The first are at the sampling temperature, the second at the reward temperature and often
+        the same object. With `from_sampler` nothing is scored, and the first are None.
         """
-        C = rollout.tokens.shape[1]
-        anchor = None
-        if reference is not None:
-            (anchor,) = whole(_on_host(self.at_sampling, reference, packings, C))
         if self.from_sampler:
-            later = _on_host(self.at_sampling, params, packings[1:], C)
-            old_logprob = [None, *(policy.logprob for (policy,) in later)]
-            return Scored(old_logprob, None, rollout.stats, anchor)
-        scored = _on_host(self.at_both or self.at_sampling, params, packings, C)
-        policy, *more = whole(scored)
-        old_logprob = [policy.logprob for policy, *_ in scored]
-        return Scored(old_logprob, policy, more[0] if more else policy, anchor)
+            return None, rollout.stats
+        scores = self.at_both or self.at_sampling
+        policy, *more = whole(_on_host(scores, params, pack(rollout), rollout.tokens.shape[1]))
+        return policy, more[0] if more else policy
+
+    def old_logprobs(
+        self, params: Params, policy: TokenStats | None, packings: Sequence[Packing], width: int
+    ) -> list[np.ndarray | None]:
+        """Log-probabilities [b, `width`] of each mini-batch under the policy before its updates.
+
+        They are `policy`'s where that was scored. Otherwise the first mini-batch has None, since
+        its own update starts from that policy, and the others are scored now.
+        """
+        if policy is not None:
+            ends = np.cumsum([len(packing.length_B) for packing in packings])
+            return list(np.split(policy.logprob, ends[:-1]))
+        later = _on_host(self.at_sampling, params, packings[1:], width)
+        return [None, *(stats.logprob for (stats,) in later)]
+
+    def reference(self, params: Params, packings: Sequence[Packing], width: int) -> TokenStats:
+        """Statistics [B, `width`] at the sampling temperature under the starting model."""
+        return whole(_on_host(self.at_sampling, params, packings, width))[0]
 
 
 def _on_host(

@@ -14,15 +14,14 @@ from rlif_jax.config import Loss, Optim
 from rlif_jax.grpo import (
     decayed,
     init_state,
+    later_epoch,
     learning_rate,
     make_gradient,
     make_optimizer,
     make_update,
-    seen,
     train_batch,
     train_batches,
 )
-from rlif_jax.scoring import Scored
 from rlif_jax.sharding import make_mesh, param_shardings, put_pieces
 
 B, P, C = 8, 6, 7
@@ -145,9 +144,9 @@ def test_the_first_update_of_a_step_needs_no_scoring(tiny, batch):
     gradient = jax.jit(make_gradient(graphdef, Loss(), **SETTINGS))
     _, _, logprob_MRT = gradient(params, batch)
     fresh = make_batch(old_logprob_BC=None)
-    later = seen(fresh, logprob_MRT)
+    later = later_epoch(fresh, logprob_MRT)
     assert bool(fresh.on_policy) and not bool(later.on_policy) and not bool(batch.on_policy)
-    assert seen(batch, logprob_MRT) is batch
+    assert later_epoch(batch, logprob_MRT) is batch
     on_policy, scored = gradient(params, fresh), gradient(params, later)
     assert_close(on_policy[:2], scored[:2], rtol=1e-6, atol=1e-8)
     assert (
@@ -193,9 +192,7 @@ def test_one_device_and_eight_give_the_same_update(tiny, axes):
 
     def run(place_params):
         placed, rows = place_params(params), make_batch()
-        grads, metrics, logprob_MRT = jax.jit(make_gradient(graphdef, loss, **SETTINGS))(
-            placed, rows
-        )
+        grads, metrics, _ = jax.jit(make_gradient(graphdef, loss, **SETTINGS))(placed, rows)
         copy = jax.tree.map(jnp.copy, placed)
         update = make_update(graphdef, optimizer, loss, **SETTINGS)
         start = init_state(copy, optimizer)
@@ -271,9 +268,9 @@ def test_gradients_are_clipped_to_the_norm(tiny):
 def test_mini_batches_are_whole_groups_in_order():
     rollout, old, _ = rollout_and_stats()
     packings = packed(rollout, mini_batches=2)
-    scored = Scored([None, old.logprob[B // 2 :]], None, rollout.stats, None)
+    old_logprobs = [None, np.asarray(old.logprob[B // 2 :])]
     first, second = train_batches(
-        packings, rollout, ADVANTAGE_B, scored, Loss(), 0.0, jax.random.key(0)
+        packings, rollout, ADVANTAGE_B, old_logprobs, None, Loss(), 0.0, jax.random.key(0)
     )
     for half, batch, packing in ((0, first, packings[0]), (1, second, packings[1])):
         rows = slice(half * B // 2, (half + 1) * B // 2)

@@ -64,6 +64,10 @@ class Data(ProblemOptions, TrainingSet):
 
     prompts_per_step: Annotated[int, at_least(1)] = 8
     """Problems in one step (N)."""
+    max_refills: Annotated[int, at_least(0)] = 0
+    """Times that further prompts_per_step problems are sampled in a step, as long as fewer groups
+    than prompts_per_step differ in their rewards (DAPO's dynamic sampling);
+    0: all groups of the one round are trained on."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +322,7 @@ class Config:
 
     @property
     def longest_row(self) -> int:
-        """Columns that the longest prompt with the longest completion takes: all but the last token."""
+        """Columns of the longest prompt and completion: of all their tokens but the last."""
         return self.data.max_prompt_tokens + self.sampling.max_new_tokens - 1
 
     @property
