@@ -22,20 +22,22 @@ PACKED = [[10, 1, 23], [0, 0, 5, 0, 17, 0, 0, 3], [53], [0], [1]]
 SHARED = [[9, -7, -3, -12, 4, -1], [0, 3, 0, -20, -1, 0], [20, -30], [0], [2, -1]]
 
 
+@functools.cache
 def blocked(block: int, operands: str):
     return functools.partial(blocked_attention, form=Form(block, operands))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def gradients(attend, q, k, v, segments, weight):
-    """Values and gradients of a sum of what is read, by weights that differ everywhere."""
+    """What is read, and the gradients of its sum with weights that differ everywhere."""
 
     def total(q, k, v):
         out = attend(q, k, v, segments)
         return (out.astype(jnp.float32) * weight).sum(), out
 
-    (_, out), found = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(q, k, v)
+    (_, out), found = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(q, k, v)
     assert [x.dtype for x in (out, *found)] == [q.dtype, q.dtype, k.dtype, v.dtype]
-    return [np.asarray(x, np.float32) for x in (out, *found)]
+    return [x.astype(jnp.float32) for x in (out, *found)]
 
 
 def agree(attend, arrays, segments, dtype):
@@ -46,10 +48,10 @@ def agree(attend, arrays, segments, dtype):
     want = gradients(plain_attention, *exact, segments, weight)
     for name, x, y in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
         # bfloat16: q scaled, weights, their gradients and the results are each rounded once.
-        tolerance = {"float32": 3e-6, "bfloat16": 3 * 2**-8}[dtype] * np.abs(y).max()
+        tolerance = {"float32": 3e-6, "bfloat16": 3 * 2**-8}[dtype] * float(np.abs(y).max())
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance, err_msg=name)
     empty = np.asarray(segments.own) == 0
-    assert all((x[empty] == 0).all() for x in got)  # neither values nor gradients
+    assert all((np.asarray(x)[empty] == 0).all() for x in got)  # neither values nor gradients
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
