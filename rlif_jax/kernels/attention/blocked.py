@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from rlif_jax.kernels.attention.segments import Segments, needed_blocks, visible
+from rlif_jax.kernels.attention.segments import Segments, needed_blocks, visible, whole_blocks
 from rlif_jax.kernels.precision import einsum
 
 Array = jax.Array
@@ -52,7 +52,7 @@ def blocked_attention(
     K = k_RTKA.shape[2]
     block = min(form.block, T)
     q, k, v, own_RT, prefix_RT = (
-        jnp.pad(x, ((0, 0), (0, -T % block), *((0, 0),) * (x.ndim - 2)))
+        whole_blocks(x, block)
         for x in (q_RTHA, k_RTKA, v_RTKA, segments.own, segments.prefix_or_own)
     )
     q_NKGbA = q.reshape(-1, block, K, H // K, A).transpose(0, 2, 3, 1, 4)
@@ -63,8 +63,7 @@ def blocked_attention(
     return out_NbKGA.reshape(R, -1, H, A)[:, :T]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(
+def _values(
     operands: str, q_NKXA: Array, k_NKbA: Array, v_NKbA: Array, own_RT: Array, prefix_RT: Array
 ) -> Array:
     return _forward(operands, q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT)[0]
@@ -137,6 +136,7 @@ def _backward_rule(operands, residuals, dout_NKXA):
     return dq_NKXA, dk_NKbA.astype(k_NKbA.dtype), dv_NKbA.astype(v_NKbA.dtype), None, None
 
 
+_attention = jax.custom_vjp(_values, nondiff_argnums=(0,))
 _attention.defvjp(_forward_rule, _backward_rule)
 
 

@@ -32,6 +32,12 @@ class Segments:
         return self.own if self.prefix is None else self.prefix
 
 
+def whole_blocks(x_RT: Array, block: int) -> Array:
+    """An array [R, T, ...] with zeros behind its columns, up to a whole number of blocks."""
+    more = (0, -x_RT.shape[1] % block)
+    return jnp.pad(x_RT, ((0, 0), more, *((0, 0),) * (x_RT.ndim - 2)))
+
+
 def visible(
     own_RQ: Array, prefix_RQ: Array, own_RS: Array, column_Q: Array, column_S: Array
 ) -> Array:

@@ -7,15 +7,18 @@ The kernel multiplies float32 in bfloat16, so it is for bfloat16 alone.
 Letters beyond `batch.py`'s: J blocks of a row.
 """
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel,
     splash_attention_mask_info,
 )
 
-from rlif_jax.kernels.attention.segments import Segments, needed_blocks
+from rlif_jax.kernels.attention.segments import Segments, needed_blocks, whole_blocks
 
 Array = jax.Array
 
@@ -43,8 +46,7 @@ def splash_attention(
     T, A = q_RTHA.shape[1], q_RTHA.shape[3]
     block = min(_BLOCK, T + -T % _LANES)
     q, k, v, own_RT = (
-        jnp.pad(x, ((0, 0), (0, -T % block), *((0, 0),) * (x.ndim - 2)))
-        for x in (q_RTHA * A**-0.5, k_RTKA, v_RTKA, segments.own)
+        whole_blocks(x, block) for x in (q_RTHA * A**-0.5, k_RTKA, v_RTKA, segments.own)
     )
     J = own_RT.shape[1] // block
     # Every block of queries needs one block of keys at least, or its output is never written.
@@ -53,7 +55,7 @@ def splash_attention(
     def row(q_HTA: Array, k_KTA: Array, v_KTA: Array, own_T: Array, needed_JJ: Array) -> Array:
         kernel = _kernel(needed_JJ, block, interpret)
         ids = splash_attention_kernel.SegmentIds(own_T, own_T)
-        return kernel(q_HTA, k_KTA, v_KTA, ids)
+        return cast(Array, kernel(q_HTA, k_KTA, v_KTA, ids))
 
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     out_RHTA = jax.vmap(row)(q, k, v, own_RT, needed_RJJ)
@@ -65,7 +67,7 @@ def _kernel(
     needed_JJ: Array, block: int, interpret: bool
 ) -> splash_attention_kernel.SplashAttentionKernel:
     """The kernel that visits these blocks, [query blocks, key blocks], causally masked inside."""
-    column_T = jnp.arange(needed_JJ.shape[0] * block)
+    column_T = np.arange(needed_JJ.shape[0] * block)
 
     def visits(axis: int) -> splash_attention_mask_info.MaskInfo:
         return splash_attention_mask_info.MaskInfo(
