@@ -14,12 +14,15 @@ from rlif_jax.kernels.attention.blocked import Form, blocked_attention, form_for
 from rlif_jax.kernels.attention.cudnn import cudnn_attention
 from rlif_jax.kernels.attention.plain import plain_attention
 from rlif_jax.kernels.attention.segments import Segments, needed_blocks, visible
-from rlif_jax.kernels.attention.splash import splash_attention
+from rlif_jax.kernels.attention.splash import shared_prompts, splash_attention
 
 # Lengths of the sequences of each row: 0 is an empty column, and a negative length is that of a
 # completion, which continues the last sequence of positive length.
 PACKED = [[10, 1, 23], [0, 0, 5, 0, 17, 0, 0, 3], [53], [0], [1]]
 SHARED = [[9, -7, -3, -12, 4, -1], [0, 3, 0, -20, -1, 0], [20, -30], [0], [2, -1]]
+
+
+splash = functools.partial(splash_attention, interpret=True)
 
 
 @functools.cache
@@ -120,28 +123,51 @@ def test_no_block_is_visited_in_vain_or_left_out(lengths):
     own, prefix = segments.own, segments.prefix_or_own
     seen = visible(own, prefix, own, columns, columns)
     seen = np.asarray(seen).reshape(len(lengths), 7, 8, 7, 8).any(axis=(2, 4))
-    np.testing.assert_array_equal(needed_blocks(own, prefix, 8), seen)
+    needed = needed_blocks(own, own, 8) | needed_blocks(own, prefix, 8)
+    np.testing.assert_array_equal(needed, seen)
 
 
-def test_blocks_without_a_visible_key_are_not_computed():
-    """NaN in the keys and values of a block changes nothing where no query needs the block."""
-    q, k, v, weight = attention_arrays(R=1, T=48, H=2, K=1, A=4)
-    segments = segments_of([[16, 16, -8, -8]], T=48)
-    k_nan, v_nan = (x.at[:, :16].set(jnp.nan) for x in (k, v))
-    attend = blocked(8, "float32")
+@pytest.mark.parametrize(
+    "attend, block, dtype", [(blocked(8, "float32"), 8, "float32"), (splash, 512, "bfloat16")]
+)
+def test_blocks_that_no_query_needs_are_not_computed(attend, block, dtype):
+    """NaN in keys and values of the first block changes nothing for the sequences behind it."""
+    T = 4 * block
+    *qkv, weight = attention_arrays(R=1, T=T, H=2, K=1, A=4)
+    q, k, v = (x.astype(dtype) for x in qkv)
+    segments = segments_of([[block, block, -block, -block]], T=T)
+    k_nan, v_nan = (x.at[:, :block].set(jnp.nan) for x in (k, v))
     got = gradients(attend, q, k_nan, v_nan, segments, weight)
     want = gradients(attend, q, k, v, segments, weight)
     for x, y in zip(got, want, strict=True):
-        np.testing.assert_array_equal(x[:, 16:], y[:, 16:])
+        np.testing.assert_array_equal(x[:, block:], y[:, block:])
 
 
-@pytest.mark.parametrize("T, A", [(300, 64), (1100, 16), (5, 8)])
-def test_splash(T, A):
+@pytest.mark.parametrize(
+    "T, A, shared", [(300, 64, False), (300, 64, True), (1100, 16, True), (5, 8, False)]
+)
+def test_splash(T, A, shared):
     """Rows that no block divides, of short sequences and of a long one, with an empty block."""
-    rows = [[40, 0, 3, T // 3], [0] * (T // 2) + [2], [T], [0], [1, 1, T // 2, 1]]
-    segments = segments_of(rows, T=T, shared=False)
-    arrays = attention_arrays(R=5, T=T, H=4, K=2, A=A)
-    agree(functools.partial(splash_attention, interpret=True), arrays, segments, "bfloat16")
+    short = [[40, 0, 3, -(T // 3), -9], [0] * (T // 2) + [2, -5]]
+    segments = segments_of([*short, [T], [0], [1, 1, T // 2, -(T // 4), -1, 3, -2]], T=T)
+    segments = segments if shared else Segments(segments.own)
+    agree(splash, attention_arrays(R=5, T=T, H=4, K=2, A=A), segments, "bfloat16")
+
+
+def test_rows_ofshared_prompts_up_to_the_greatest_column():
+    """The last column that a query's number holds: the kernel's rule, column by column."""
+    T = 2**15
+    own = jnp.where(jnp.arange(T) < 7, 1, jnp.where(jnp.arange(T) < T - 5, 2, 3))[None]
+    rule = shared_prompts(own, jnp.ones_like(own), 512)
+    for query in (6, 7, T - 6, T - 5, T - 1):
+        seen = rule.sees(rule.number_RT[0, query], jnp.arange(2 * T))
+        seen &= rule.key_RS[0] == rule.query_RT[0, query]
+        columns = jnp.arange(T)
+        want = visible(
+            own[:, query, None], jnp.ones((1, 1), int), own, columns[query, None], columns
+        )
+        np.testing.assert_array_equal(seen[:T] | seen[T:], want[0, 0])
+        assert not (seen[:T] & seen[T:]).any()  # no key twice
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

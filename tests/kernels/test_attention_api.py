@@ -123,6 +123,7 @@ def test_memory_grows_with_the_length():
 
 PACKED = Segments(jnp.ones((1, 4), jnp.int32))
 SHARED = Segments(PACKED.own, PACKED.own)
+LONG_SHARED = Segments(jnp.ones((1, 2**15 + 1), jnp.int32), jnp.ones((1, 2**15 + 1), jnp.int32))
 SINGLE = Segments.of(jnp.ones((1, 4), bool))
 
 
@@ -132,7 +133,8 @@ SINGLE = Segments.of(jnp.ones((1, 4), bool))
         ("cpu", "bfloat16", 64, PACKED, "blocked"),
         ("tpu", "bfloat16", 64, PACKED, "splash"),
         ("tpu", "bfloat16", 128, SINGLE, "splash"),
-        ("tpu", "bfloat16", 128, SHARED, "blocked"),
+        ("tpu", "bfloat16", 128, SHARED, "splash"),
+        ("tpu", "bfloat16", 128, LONG_SHARED, "blocked"),
         ("tpu", "float32", 128, PACKED, "blocked"),
         ("gpu", "bfloat16", 128, SINGLE, "cudnn"),
         ("gpu", "bfloat16", 128, PACKED, "blocked"),
@@ -150,7 +152,7 @@ def test_the_fastest_that_can(platform, dtype, head_dim, segments, chosen):
     [
         ("splash", "cpu", "bfloat16", 64, PACKED, "runs on TPUs.*'cpu'"),
         ("splash", "tpu", "float32", 64, PACKED, "activations are float32"),
-        ("splash", "tpu", "bfloat16", 64, SHARED, "several completions see one prompt"),
+        ("splash", "tpu", "bfloat16", 64, LONG_SHARED, "up to 32768 columns, and these have 32769"),
         ("cudnn", "tpu", "bfloat16", 64, SINGLE, "runs on NVIDIA GPUs.*'tpu'"),
         ("cudnn", "gpu", "float32", 64, SINGLE, "activations are float32"),
         ("cudnn", "gpu", "bfloat16", 60, SINGLE, "these have 60"),

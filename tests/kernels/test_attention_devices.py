@@ -1,7 +1,5 @@
 """Attention compiled for TPU slices and lowered for CUDA, without either."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -17,50 +15,55 @@ H100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platfo
 MODELS = {"1.5B": (12, 2, 128), "4B": (32, 8, 128), "7B": (28, 4, 128), "SmolLM2": (9, 3, 64)}
 
 
-def gradient(q, k, v, own):
+def gradient(q, k, v, own, prefix):
     """Gradients of a sum of squares of what packed rows read."""
 
     def total(q, k, v):
-        return (attention(q, k, v, Segments(own)).astype(jnp.float32) ** 2).sum()
+        return (attention(q, k, v, Segments(own, prefix)).astype(jnp.float32) ** 2).sum()
 
     return jax.grad(total, (0, 1, 2))(q, k, v)
 
 
-def compiled(mesh, T, H, K, A, dtype):
-    """The gradient for one row a chip."""
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    shapes = [
-        jax.ShapeDtypeStruct((mesh.size, T, heads, A), dtype, sharding=rows) for heads in (H, K, K)
-    ]
-    own = jax.ShapeDtypeStruct((mesh.size, T), jnp.int32, sharding=rows)
+def compiled(topology, T, model, dtype, shared):
+    """The gradient for one row a chip of a slice with four."""
+    mesh = mesh_of(topology, data=4)
+
+    def rows(*shape, dtype=dtype):
+        sharding = NamedSharding(mesh, PartitionSpec("data"))
+        return jax.ShapeDtypeStruct((4, T, *shape), dtype, sharding=sharding)
+
+    H, K, A = MODELS[model]
+    own = rows(dtype=jnp.int32)
     with jax.set_mesh(mesh):
-        return jax.jit(gradient).lower(*shapes, own).compile()
+        arrays = rows(H, A), rows(K, A), rows(K, A), own, own if shared else None
+        return jax.jit(gradient).lower(*arrays).compile()
 
 
-def test_a_slice_runs_splash_attention():
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_slice_runs_splash_attention(shared):
     """A length that no block divides, and heads narrower than a vector register."""
-    text = compiled(mesh_of("v5e:2x2", data=4), 700, *MODELS["SmolLM2"], "bfloat16").as_text()
+    text = compiled("v5e:2x2", 700, "SmolLM2", "bfloat16", shared).as_text()
     assert all(name in text for name in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology, model", itertools.product(["v5e:2x2", "v5p:2x2x1"], MODELS))
-def test_long_rows_fit_and_grow_with_the_length(topology, model):
-    """10,240 columns, and then 18,432: temporaries grow as their number does."""
-    mesh = mesh_of(topology, data=4)
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_long_rows_fit_and_grow_with_the_length(topology, model, shared):
+    """From 10,240 to 18,432 columns temporaries grow as their number does."""
     short, long = (
-        compiled(mesh, T, *MODELS[model], "bfloat16").memory_analysis().temp_size_in_bytes
+        compiled(topology, T, model, "bfloat16", shared).memory_analysis().temp_size_in_bytes
         for T in (10_240, 18_432)
     )
-    H, _, A = MODELS[model]
-    # The gradients of what is read, and the kernel's logsumexp, which has 128 lanes a number.
-    assert long < 2 * 18_432 * H * (A * 4 + 128 * 4)
-    assert short < long < 18_432 * H * 10_240
+    H, K, A = MODELS[model]
+    # The gradient of what is read in float32, and the kernel's logsumexp: 128 lanes a number.
+    assert short < long < 2 * 18_432 * (H * (A + 128) + shared * K * A) * 4
 
 
 @pytest.mark.slow
 def test_float32_compiles_for_a_slice_in_blocks():
-    text = compiled(mesh_of("v5e:2x2", data=4), 1536, *MODELS["1.5B"], "float32").as_text()
+    text = compiled("v5e:2x2", 1536, "1.5B", "float32", shared=True).as_text()
     assert "splash" not in text
 
 

@@ -151,7 +151,7 @@ def _over_blocks(
     N, _, X, _ = jax.tree.leaves(xs)[0].shape
     R, T = own_RT.shape
     block = R * T // N
-    needed_RJJ = needed_blocks(own_RT, prefix_RT, block)
+    needed_RJJ = needed_blocks(own_RT, own_RT, block) | needed_blocks(own_RT, prefix_RT, block)
     order_RJJ = jnp.argsort(~needed_RJJ, axis=-1, stable=True)
     own_RJb, prefix_RJb = (x.reshape(R, -1, block) for x in (own_RT, prefix_RT))
 
