@@ -80,7 +80,7 @@ def choose(
     Raises:
         UserError: the implementation that was asked for cannot.
     """
-    refusals = {
+    refusals: dict[Implementation, str | None] = {
         "splash": splash.refusal(platform, dtype, segments),
         "cudnn": cudnn.refusal(platform, dtype, head_dim, segments),
         "blocked": None,
