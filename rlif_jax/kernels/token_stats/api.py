@@ -21,8 +21,9 @@ from rlif_jax.kernels.token_stats.tiles import Plan, Tile
 
 Array = jax.Array
 
-TILES = {"cpu": Tile(2048, 512), "tpu": Tile(1024, 4096), "gpu": Tile(4096, 4096)}
-"""The tile of each platform that benchmarks/RESULTS.md found best."""
+CPU_TILE, ACCELERATOR_TILE = Tile(512, 512), Tile(2048, 8192)
+"""By measurement on a CPU, and by the bytes that XLA's code for v5e and v5p moves, for D from 1,536
+to 3,584: benchmarks/RESULTS.md."""
 
 
 @jax.named_scope("token_stats")
@@ -52,9 +53,9 @@ def token_stats(
 
     `x_TD` [..., D], float32 or bfloat16 (matrix products run in its type and accumulate float32),
     finite in every token; `head_VD` [V, D]; `target_T` int [...], inside [0, vocab_size);
-    `temperature` positive scalar. Rows of the head from `vocab_size` on (added to make V divisible)
-    take no part. `tile` is what a device handles at a time (None: that of `TILES`); it need not
-    divide anything.
+    `temperature` positive scalar. Rows of the head from `vocab_size` on (added to make V
+    divisible) take no part. `tile` is what a device handles at a time (None: that of the platform);
+    it need not divide anything.
 
     A token without a target has any other value, such as -1: its log-probability is near -3e38,
     which the caller leaves out. Where the cotangents of a token are 0 it adds exactly 0 to every
@@ -109,7 +110,7 @@ class _Mapped(NamedTuple):
         sizes |= {axis: size for axis, size in zip(axes, tokens, strict=True) if axis}
         split = sharding.dividing(sizes)
         plan = Plan(
-            tile or TILES.get(sharding.platform(), TILES["gpu"]),
+            tile or (CPU_TILE if sharding.platform() == "cpu" else ACCELERATOR_TILE),
             rows if vocab_size is None else vocab_size,
             tokens=sum((split[axis] for axis in axes if axis), ()),
             vocab=split["vocab"],

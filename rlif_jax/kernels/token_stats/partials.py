@@ -60,9 +60,9 @@ def partials_of(z: Array, target: Array, valid: Array | None = None) -> Partials
     `z` float32 [..., K]; `target` int [...] the column of the token within K, outside [0, K) if it
     lies elsewhere; `valid` bool, broadcast to `z`, False for columns to leave out.
     """
-    columns = z.shape[-1]
+    # Of z itself only the masked copy is used, and all that needs the maximum is a sum or maximum
+    # of one shape: XLA for accelerators then passes over the tile twice, once beside the product.
     keep = (lambda t: t) if valid is None else (lambda t: jnp.where(valid, t, 0.0))
-    total = keep(z).sum(-1)
     if valid is not None:
         z = jnp.where(valid, z, LOWEST)
     m = z.max(-1)
@@ -71,15 +71,14 @@ def partials_of(z: Array, target: Array, valid: Array | None = None) -> Partials
     # Two max passes instead of a sort: the runner-up is m itself where the maximum occurs twice.
     at_max = z == m[..., None]
     below = jnp.where(at_max, LOWEST, z).max(-1)
-    column = jnp.clip(target, 0, columns - 1)[..., None]
-    chosen = jnp.take_along_axis(z, column, axis=-1)[..., 0]
+    at_target = jnp.arange(z.shape[-1]) == target[..., None]
     return Partials(
         m=m,
         s0=weight.sum(-1),
         s1=(shifted * weight).sum(-1),
-        total=total,
-        second=jnp.where(at_max.sum(-1) > 1, m, below),
-        chosen=jnp.where((target >= 0) & (target < columns), chosen, LOWEST),
+        total=keep(z).sum(-1),
+        second=jnp.where(jnp.where(at_max, 1.0, 0.0).sum(-1) > 1, m, below),
+        chosen=jnp.where(at_target, z, LOWEST).max(-1),
     )
 
 
