@@ -19,23 +19,35 @@ from rlif_jax.sharding import replicated
 
 
 def make_optimizer(optim: Optim, updates_per_step: int = 1) -> optax.GradientTransformation:
-    """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms.
-
-    The second moment is always float32: an update changes it by less than 1 - b2 = 0.001 of itself,
-    which bfloat16, with steps of 0.004 to 0.008 of a number, rounds away.
-    """
-    return optax.chain(
-        optax.clip_by_global_norm(optim.clip_norm),
-        optax.adamw(
-            learning_rate(optim, updates_per_step),
-            b1=optim.b1,
-            b2=optim.b2,
-            eps=optim.eps,
-            mu_dtype=optim.first_moment_dtype,
-            weight_decay=optim.weight_decay,
-            mask=decayed,
-        ),
+    """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms."""
+    adamw = optax.chain(
+        _adam(optim),
+        optax.add_decayed_weights(optim.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(optim, updates_per_step)),
     )
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
+
+
+def _adam(optim: Optim) -> optax.GradientTransformation:
+    """Adam (arXiv 1412.6980) in float32, whose first moment is kept in `optim.first_moment_dtype`.
+
+    Optax's own `mu_dtype` has the decay rounded as well, 0.9 to 0.898, which makes steps 1.5%
+    smaller. The second moment is float32: an update changes it by 1 - b2 = 0.001 of itself, and
+    bfloat16, with steps of 0.004 to 0.008 of a number, would round that away.
+    """
+    adam = optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
+
+    def with_first_moment(state, dtype):
+        return state._replace(mu=jax.tree.map(lambda mu: mu.astype(dtype), state.mu))
+
+    def init(params):
+        return with_first_moment(adam.init(params), optim.first_moment_dtype)
+
+    def update(updates, state, params=None):
+        updates, state = adam.update(updates, with_first_moment(state, jnp.float32), params)
+        return updates, with_first_moment(state, optim.first_moment_dtype)
+
+    return optax.GradientTransformation(init, update)
 
 
 def learning_rate(optim: Optim, updates_per_step: int = 1) -> optax.Schedule:

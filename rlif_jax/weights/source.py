@@ -199,7 +199,8 @@ def load_model(
 
     `dtype` is the type of activations, "float32" or "bfloat16"; `remat` names what the
     backward pass keeps of a layer; with a `mesh` the parameters are placed by
-    `sharding.param_shardings`. Raises UserError for a source that is unknown, unreachable, damaged or not supported.
+    `sharding.param_shardings`. Raises UserError for a source that is unknown, unreachable, damaged
+    or not supported.
     """
     opened = open_model(source)
     return opened.load(dtype, remat, mesh, notice), opened.tokenizer
