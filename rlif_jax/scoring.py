@@ -11,6 +11,7 @@ from flax import nnx
 from rlif_jax import sharding
 from rlif_jax.batch import Params, Rollout, Sequences, TokenStats
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
+from rlif_jax.loss.reference import on_devices
 
 
 def sequences(rollout: Rollout, samples_per_row: int = 1) -> Sequences:
@@ -94,7 +95,9 @@ class Score:
             policy = reward = self.at_sampling(params, rollout)
         else:
             policy, reward = self.at_both(params, rollout)
-        anchor = None if reference is None else self.at_sampling(reference, rollout)
+        anchor = None
+        if reference is not None:
+            anchor = self.at_sampling(on_devices(reference), rollout)
         return Scored(*jax.block_until_ready((policy, reward, anchor)))
 
 

@@ -140,6 +140,9 @@ class Loss:
     dr_grpo: sum / (B * C max)."""
     kl_coef: Annotated[float, at_least(0)] = 0.0
     """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
+    reference_on_host: bool = False
+    """Keep the starting model of the KL penalty in the host's memory while it is not scoring:
+    a device has it only then, and a step takes as long as bringing it there longer."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """k1: log ratio, with the gradient of k2;
     k2: its square over 2;
