@@ -48,9 +48,9 @@ def compiled_stages(mesh, model: ModelConfig, *, N: int, G: int, P: int, C: int)
         lambda r: train_batch(r, r.stats.logprob[:, 0], r.stats, r.stats, G), rollout
     )
     rollout, batch = (with_sharding(x, batch_sharding(mesh)) for x in (rollout, batch))
+    state = state_shapes(params, stages.optimizer)
     with jax.set_mesh(mesh):
         score = stages.score.at_sampling.lower(params, rollout).compile()
-        state = state_shapes(params, stages.optimizer)
         update = stages.update.lower(state, batch).compile()
     return {"score": score.as_text(), "update": update.as_text()}
 
