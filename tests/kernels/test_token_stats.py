@@ -1,6 +1,7 @@
 """token_stats against its plain reference, float64 by hand, ties, padding, and eight devices."""
 
 import contextlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from rlif_jax.kernels.token_stats import api as kernel
 from rlif_jax.kernels.token_stats import partials as parts
 from rlif_jax.kernels.token_stats import plain as reference
 from rlif_jax.kernels.token_stats.tiles import Tile
+from rlif_jax.planning.ahead import mesh_of
 
 FIELDS = ("logprob", "entropy", "self_certainty", "top1", "top2")
 
@@ -242,21 +244,67 @@ def test_merge_is_associative_and_agrees_with_one_tile(z, cuts, target):
         np.testing.assert_allclose(got, whole, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("axes", [(2, 2, 2), (1, 1, 8), (8, 1, 1)])
-def test_eight_devices_equal_one(axes):
-    x, head, target = inputs((8, 6), 16, 96)
+@pytest.mark.parametrize("none", [-1, 0])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_tokens_without_a_target_leave_no_trace(none, dtype, scale):
+    """The gradients are those of the other tokens alone, at any size of the logits."""
+    x, head, target = inputs((3, 7), 8, 50, dtype, scale)
+    mask = jnp.asarray(np.random.default_rng(1).random((3, 7)) < 0.5).at[2].set(False)
+
+    def gradients(x, target, mask):
+        def loss(x, head):
+            stats = kernel.token_stats(x, head, target, 0.9, 45, tile=Tile(4, 16))
+            return jnp.where(mask, stats.logprob + 0.1 * stats.entropy, 0.0).sum()
+
+        return jax.grad(loss, (0, 1))(x, head)
+
+    with_others = gradients(x, jnp.where(mask, target % 45, none), mask)
+    chosen = np.nonzero(np.asarray(mask))
+    alone = gradients(x[chosen], target[chosen] % 45, jnp.ones(len(chosen[0]), bool))
+    np.testing.assert_array_equal(np.asarray(with_others[0], np.float32)[~np.asarray(mask)], 0.0)
+    for got, want in ((with_others[0][chosen], alone[0]), (with_others[1], alone[1])):
+        got, want = (np.asarray(a, np.float32) for a in (got, want))
+        assert np.isfinite(got).all() and np.abs(want).max() > 0
+        assert (
+            np.abs(got - want).max()
+            <= (1e-5 if dtype == jnp.float32 else 0.01) * np.abs(want).max()
+        )
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e2, 1e4])
+def test_equals_reference_at_any_size_of_the_logits(scale):
+    """In float32: products of 1e4 and more are exact to their last bits only, so are gradients."""
+    x, head, target = inputs((2, 9), 8, 70, scale=scale)
+    ours = both(kernel.token_stats, x, head, target % 66, 1.1, 66, tile=Tile(5, 32))
+    plain = both(reference.token_stats, x, head, target % 66, 1.1, 66)
+    for name in FIELDS:
+        got, want = getattr(ours[0], name), getattr(plain[0], name)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(scale, 1), err_msg=name)
+    for got, want in zip(ours[1], plain[1], strict=True):
+        assert np.abs(got - want).max() <= 1e-3 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(
+    ("axes", "leading", "v"),
+    [
+        ((2, 2, 2), (8, 6), 96),
+        ((1, 1, 8), (8, 6), 96),
+        ((8, 1, 1), (8, 6), 96),
+        ((2, 2, 2), (4, 3, 5), 96),  # completions behind one prompt
+        ((2, 2, 2), (6, 7), 96),  # rows that data * fsdp do not divide
+        ((1, 4, 2), (8, 6), 97),  # a vocabulary that tensor does not divide
+    ],
+)
+def test_eight_devices_equal_one(axes, leading, v):
+    x, head, target = inputs(leading, 16, v)
     target = target % 90
     alone = both(kernel.token_stats, x, head, target, 0.8, 90, tile=Tile(3, 7))
     mesh = sharding.make_mesh(*axes)
-    place = lambda a, *names: jax.device_put(
-        a, jax.sharding.NamedSharding(mesh, sharding.spec(names))
-    )
     with jax.set_mesh(mesh):
         spread = both(
             kernel.token_stats,
-            place(x, "batch", None, None),
-            place(head, "vocab", "embed"),
-            place(target, "batch", None),
+            *jax.device_put((x, head, target), sharding.replicated(mesh)),
             0.8,
             90,
             tile=Tile(3, 7),
@@ -267,6 +315,37 @@ def test_eight_devices_equal_one(axes):
         )
     for got, want in zip(spread[1], alone[1], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_split_over_devices_equals_one_device(monkeypatch):
+    """Tokens of a row over one mesh axis, rows over another, the vocabulary over the third."""
+    rules = {**sharding.RULES_TRAIN, "batch": "data", "length": "fsdp"}
+    monkeypatch.setattr(kernel, "RULES", rules)
+    x, head, target = inputs((4, 6), 16, 96)
+    alone = both(kernel.token_stats, x, head, target % 90, 0.8, 90, tile=Tile(2, 7))
+    mesh = sharding.make_mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        arrays = jax.device_put((x, head, target % 90), sharding.replicated(mesh))
+        spread = both(kernel.token_stats, *arrays, 0.8, 90, tile=Tile(2, 7))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, spread, alone)
+
+
+@pytest.mark.parametrize(("topology", "tile"), [(None, kernel.CPU_TILE), ("v5e:2x2", None)])
+def test_the_tile_is_that_of_the_platform_compiled_for(topology, tile):
+    """Not that of the process, which is a CPU in both cases: read from the traced program."""
+    mesh = sharding.make_mesh(fsdp=4) if topology is None else mesh_of(topology, fsdp=4)
+    x, head = (
+        jax.ShapeDtypeStruct((4, 3000, 8), jnp.float32),
+        jax.ShapeDtypeStruct((9000, 8), float),
+    )
+    with jax.set_mesh(mesh):
+        target = jax.ShapeDtypeStruct((4, 3000), jnp.int32)
+        program = str(jax.make_jaxpr(lambda *a: kernel.token_stats(*a, 1.0))(x, head, target))
+    (logits,) = set(re.findall(r"f32\[(\d+),(\d+)\] = dot_general", program))
+    tokens, columns = map(int, logits)
+    tile = tile or kernel.ACCELERATOR_TILE
+    assert tile.tokens / 2 < tokens <= tile.tokens and tile.columns / 2 < columns <= tile.columns
 
 
 def peak_temp_bytes(fn, *args):

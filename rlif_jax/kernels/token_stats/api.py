@@ -21,6 +21,8 @@ from rlif_jax.kernels.token_stats.tiles import Plan, Tile
 
 Array = jax.Array
 
+RULES = sharding.RULES_TRAIN  # what splits the arrays; nothing here depends on the table itself
+
 CPU_TILE, ACCELERATOR_TILE = Tile(512, 512), Tile(2048, 8192)
 """By measurement on a CPU, and by the bytes that XLA's code for v5e and v5p moves, for D from 1,536
 to 3,584: benchmarks/RESULTS.md."""
@@ -108,7 +110,7 @@ class _Mapped(NamedTuple):
         axes = (*("batch",)[: len(tokens)], *middle, *("length",)[: len(tokens) - 1])
         sizes = {"vocab": rows, "embed": width}
         sizes |= {axis: size for axis, size in zip(axes, tokens, strict=True) if axis}
-        split = sharding.dividing(sizes)
+        split = sharding.dividing(sizes, RULES)
         plan = Plan(
             tile or (CPU_TILE if sharding.platform() == "cpu" else ACCELERATOR_TILE),
             rows if vocab_size is None else vocab_size,
