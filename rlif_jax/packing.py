@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from rlif_jax.batch import Packed, Rollout
+from rlif_jax.batch import Array, Packed, Rollout
 
 _MULTIPLE = 16  # of which a row's width is a multiple on every part of the context axis
 
@@ -84,14 +84,14 @@ class Packing:
         """Columns that hold a token."""
         return int((self.packed.segment > 0).sum())
 
-    def spread(self, x: np.ndarray, fill: float = 0) -> np.ndarray:
+    def spread(self, x: Array, fill: float = 0) -> np.ndarray:
         """[B] or [B, C] -> [M, R, T]: each completion's number, or numbers, in its columns."""
         x, (row_K, column_K) = np.asarray(x), self._entries()
         flat = np.full(self.packed.tokens.size, fill, x.dtype)
         flat[self.start_B[row_K] + column_K] = x[row_K] if x.ndim == 1 else x[row_K, column_K]
         return flat.reshape(self.packed.tokens.shape)
 
-    def collect(self, x_MRT: np.ndarray, width: int) -> np.ndarray:
+    def collect(self, x_MRT: Array, width: int) -> np.ndarray:
         """[M, R, T] -> [B, C] with C = `width`: the inverse of `spread`, zeros behind each end."""
         row_K, column_K = self._entries()
         out_BC = np.zeros((len(self.start_B), width), x_MRT.dtype)
@@ -136,7 +136,7 @@ def pack(
                 fields["target"][i, end - L : end] = completions[run.completion]
                 start_B[run.completion] = i * T + end - L
             at = end
-    count = np.int32(math.ceil(len(rows) / R))
+    count = np.asarray(math.ceil(len(rows) / R), np.int32)
     packed = Packed(**{name: x.reshape(M, R, T) for name, x in fields.items()}, count=count)
     return Packing(packed, start_B, length_B)
 

@@ -10,18 +10,19 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Packed, Params, Rollout, TokenStats
+from rlif_jax.batch import Array, Packed, Params, Rollout, TokenStats
 from rlif_jax.distributed import whole_on_host
 from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
+from rlif_jax.loss.reference import on_devices
 from rlif_jax.packing import Packing
 
 
 def packed_stats(model: Any, piece: Packed, temperature: float, shared: bool) -> TokenStats:
     """TokenStats [R, T] of a micro-batch's targets, with gradients as `token_stats` gives them.
 
-    `piece` has arrays [R, T]; `shared` says whether prompts are. Columns without a target describe
-    token 0, and mean nothing.
+    `piece` has arrays [R, T]; `shared` says whether prompts are. A column without a target has a
+    log-probability near -3e38.
     """
     x_RTD, target_RT = _states(model, piece, shared)
     return token_stats(x_RTD, model.head_VD, target_RT, temperature, model.cfg.reachable)
@@ -31,10 +32,10 @@ def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, jax.Arr
     """Hidden states [R, T, D] and the tokens [R, T] they predict."""
     segments = Segments(own=piece.segment, prefix=piece.prefix if shared else None)
     x_RTD = model(piece.tokens, piece.position, segments)
-    return x_RTD, jnp.maximum(piece.target, 0)
+    return x_RTD, piece.target
 
 
-def piece_of(tree: Any, index: jax.Array | int) -> Any:
+def piece_of(tree: Any, index: Array | int) -> Any:
     """Micro-batch `index` of arrays [M, R, T], as [R, T]; scalars stay as they are."""
 
     def one(x: jax.Array) -> jax.Array:
@@ -83,13 +84,13 @@ class Score:
         """
         if policy is not None:
             ends = np.cumsum([len(packing.length_B) for packing in packings])
-            return list(np.split(policy.logprob, ends[:-1]))
+            return list(np.split(np.asarray(policy.logprob), ends[:-1]))
         later = _on_host(self.at_sampling, params, packings[1:], width)
-        return [None, *(stats.logprob for (stats,) in later)]
+        return [None, *(np.asarray(stats.logprob) for (stats,) in later)]
 
     def reference(self, params: Params, packings: Sequence[Packing], width: int) -> TokenStats:
         """Statistics [B, `width`] at the sampling temperature under the starting model."""
-        return whole(_on_host(self.at_sampling, params, packings, width))[0]
+        return whole(_on_host(self.at_sampling, on_devices(params), packings, width))[0]
 
 
 def _on_host(

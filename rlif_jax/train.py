@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax.config import Config, load
@@ -27,6 +26,7 @@ from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.experience import Questions
 from rlif_jax.grpo import init_state, state_shapes
+from rlif_jax.loss.reference import kept_reference
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
@@ -103,18 +103,17 @@ def train(cfg: Config) -> None:
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
-        reference, unrecorded = params if cfg.loss.kl_coef else None, {}
+        reference, unrecorded = None, {}
+        if cfg.loss.kl_coef:
+            reference = kept_reference(params, cfg.model.dtype, cfg.loss.reference_on_host)
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
             position, unrecorded = resume.split(kept)
             restore_position(data, mixture, position)
         else:
-            params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
-            state, key = (
-                init_state(params, stages.optimizer, cfg.loss.entropy_coef),
-                jax.random.key(cfg.seed),
-            )
+            state = init_state(params, stages.optimizer, cfg.loss.entropy_coef)
+            key = jax.random.key(cfg.seed)
         del model, params
         position, saved = position_of(data, mixture), start
         facts = run_facts(opened, cfg.model.dtype, mesh, None if judge is None else judge.isolation)

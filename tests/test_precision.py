@@ -65,7 +65,7 @@ def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
         loss=Loss(kl_coef=0.1, entropy_coef=0.1),
     )
     ir, mesh = folder / "ir", make_mesh()
-    model, tokenizer = load_model(str(tiny_path), dtype, remat=True, mesh=mesh)
+    model, tokenizer = load_model(str(tiny_path), dtype, remat="layer", mesh=mesh)
     graphdef, params = nnx.split(model)
     with jax.set_mesh(mesh):
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)

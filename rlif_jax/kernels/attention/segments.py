@@ -1,10 +1,9 @@
 """Which columns of a row see each other."""
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-Array = jax.Array
+from rlif_jax.batch import Array
 
 
 @struct.dataclass
