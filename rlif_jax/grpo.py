@@ -98,7 +98,7 @@ def make_init(params: Params, optimizer: optax.GradientTransformation, entropy_c
         return (
             jnp.zeros((), jnp.int32),
             optimizer.init(params),
-            jnp.asarray(entropy_coef, np.float32),
+            jnp.float32(entropy_coef),
         )
 
     shapes = state_shapes(params, optimizer)

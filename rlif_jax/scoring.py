@@ -28,7 +28,7 @@ def packed_stats(model: Any, piece: Packed, temperature: float, shared: bool) ->
     return token_stats(x_RTD, model.head_VD, target_RT, temperature, model.cfg.reachable)
 
 
-def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, jax.Array]:
+def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, Array]:
     """Hidden states [R, T, D] and the tokens [R, T] they predict."""
     segments = Segments(own=piece.segment, prefix=piece.prefix if shared else None)
     x_RTD = model(piece.tokens, piece.position, segments)

@@ -205,8 +205,7 @@ def test_one_device_and_eight_give_the_same_update(tiny, axes):
     alone = run(lambda p: p)
     mesh = make_mesh(**axes)
     with jax.set_mesh(mesh):
-        columns = make_batch().trained.sharding.spec[2]
-        assert (columns == "context") == ("context" in axes)
+        assert ("context" in make_batch().trained.sharding.spec) == ("context" in axes)
         spread = run(lambda p: jax.device_put(p, param_shardings(p, mesh)))
     assert_close(spread[0], alone[0], rtol=2e-4, atol=2e-6)
     assert_close(spread[1], alone[1], rtol=1e-5, atol=1e-6)
