@@ -27,13 +27,13 @@ RULES = sharding.RULES_TRAIN  # what splits the arrays; nothing here depends on 
 def tile_for(width: int) -> Tile:
     """The tile for hidden states of this width on what is being compiled for.
 
-    On a CPU by measurement; elsewhere by the bytes that XLA's code for v5e and v5p moves: neither
-    the logits of a tile nor the gradient of its rows of the head are then more than 64 MiB, which
-    leaves both on the chip of a v5e. benchmarks/RESULTS.md has the figures.
+    On a CPU by measurement; elsewhere by the bytes that XLA's code for v5e and v5p moves. The
+    logits of a tile are at most 64 MiB and the gradient of its rows of the head at most 56, which
+    leaves both on the chip of a v5e; with 63 it does not. benchmarks/RESULTS.md has the figures.
     """
     if sharding.platform() == "cpu":
         return Tile(tokens=512, columns=512)
-    return Tile(tokens=2048, columns=2**24 // max(2048, width))
+    return Tile(tokens=2048, columns=min(8192, 56 * 2**20 // (4 * width)))
 
 
 @jax.named_scope("token_stats")
