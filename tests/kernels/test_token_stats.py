@@ -339,7 +339,7 @@ def test_the_tile_is_that_of_the_platform_compiled_for(topology, tile):
     mesh = sharding.make_mesh(fsdp=4) if topology is None else mesh_of(topology, fsdp=4)
     x, head = (
         jax.ShapeDtypeStruct((4, 3000, 8), jnp.float32),
-        jax.ShapeDtypeStruct((9000, 8), float),
+        jax.ShapeDtypeStruct((9000, 8), jnp.float32),
     )
     with jax.set_mesh(mesh):
         target = jax.ShapeDtypeStruct((4, 3000), jnp.int32)
