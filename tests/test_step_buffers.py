@@ -67,7 +67,10 @@ def test_no_stage_holds_the_logits_of_its_tokens():
 
 
 def test_the_search_finds_logits():
-    x, head = jax.ShapeDtypeStruct((640, 32), jnp.float32), jax.ShapeDtypeStruct((8192, 32), float)
+    x, head = (
+        jax.ShapeDtypeStruct((640, 32), jnp.float32),
+        jax.ShapeDtypeStruct((8192, 32), jnp.float32),
+    )
     target = jax.ShapeDtypeStruct((640,), jnp.int32)
 
     def gradient(fn):

@@ -274,7 +274,7 @@ def test_tokens_without_a_target_leave_no_trace(none, dtype, scale):
 
 @pytest.mark.parametrize("scale", [1e-3, 1e2, 1e4])
 def test_equals_reference_at_any_size_of_the_logits(scale):
-    """In float32: products of 1e4 and more are exact to their last bits only, so are gradients."""
+    """In float32, in which logits of 1e5 are 0.008 apart: gradients differ by as much."""
     x, head, target = inputs((2, 9), 8, 70, scale=scale)
     ours = both(kernel.token_stats, x, head, target % 66, 1.1, 66, tile=Tile(5, 32))
     plain = both(reference.token_stats, x, head, target % 66, 1.1, 66)
@@ -282,7 +282,7 @@ def test_equals_reference_at_any_size_of_the_logits(scale):
         got, want = getattr(ours[0], name), getattr(plain[0], name)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * max(scale, 1), err_msg=name)
     for got, want in zip(ours[1], plain[1], strict=True):
-        assert np.abs(got - want).max() <= 1e-3 * np.abs(want).max()
+        assert np.abs(got - want).max() <= 1e-4 * max(1, scale / 100) * np.abs(want).max()
 
 
 @pytest.mark.parametrize(
@@ -331,20 +331,21 @@ def test_a_row_split_over_devices_equals_one_device(monkeypatch):
     jax.tree.map(close, spread, alone)
 
 
-@pytest.mark.parametrize(("topology", "tile"), [(None, kernel.CPU_TILE), ("v5e:2x2", None)])
+@pytest.mark.parametrize(
+    ("topology", "tile"), [(None, Tile(512, 512)), ("v5e:2x2", Tile(2048, 8192))]
+)
 def test_the_tile_is_that_of_the_platform_compiled_for(topology, tile):
     """Not that of the process, which is a CPU in both cases: read from the traced program."""
     mesh = sharding.make_mesh(fsdp=4) if topology is None else mesh_of(topology, fsdp=4)
     x, head = (
         jax.ShapeDtypeStruct((4, 3000, 8), jnp.float32),
-        jax.ShapeDtypeStruct((9000, 8), float),
+        jax.ShapeDtypeStruct((9000, 8), jnp.float32),
     )
     with jax.set_mesh(mesh):
         target = jax.ShapeDtypeStruct((4, 3000), jnp.int32)
         program = str(jax.make_jaxpr(lambda *a: kernel.token_stats(*a, 1.0))(x, head, target))
     (logits,) = set(re.findall(r"f32\[(\d+),(\d+)\] = dot_general", program))
     tokens, columns = map(int, logits)
-    tile = tile or kernel.ACCELERATOR_TILE
     assert tile.tokens / 2 < tokens <= tile.tokens and tile.columns / 2 < columns <= tile.columns
 
 

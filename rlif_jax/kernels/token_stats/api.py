@@ -23,9 +23,17 @@ Array = jax.Array
 
 RULES = sharding.RULES_TRAIN  # what splits the arrays; nothing here depends on the table itself
 
-CPU_TILE, ACCELERATOR_TILE = Tile(512, 512), Tile(2048, 8192)
-"""By measurement on a CPU, and by the bytes that XLA's code for v5e and v5p moves, for D from 1,536
-to 3,584: benchmarks/RESULTS.md."""
+
+def tile_for(width: int) -> Tile:
+    """The tile for hidden states of this width on what is being compiled for.
+
+    On a CPU by measurement; elsewhere by the bytes that XLA's code for v5e and v5p moves. The
+    logits of a tile are at most 64 MiB and the gradient of its rows of the head at most 56, which
+    leaves both on the chip of a v5e; with 63 it does not. benchmarks/RESULTS.md has the figures.
+    """
+    if sharding.platform() == "cpu":
+        return Tile(tokens=512, columns=512)
+    return Tile(tokens=2048, columns=min(8192, 56 * 2**20 // (4 * width)))
 
 
 @jax.named_scope("token_stats")
@@ -112,7 +120,7 @@ class _Mapped(NamedTuple):
         sizes |= {axis: size for axis, size in zip(axes, tokens, strict=True) if axis}
         split = sharding.dividing(sizes, RULES)
         plan = Plan(
-            tile or (CPU_TILE if sharding.platform() == "cpu" else ACCELERATOR_TILE),
+            tile or tile_for(width),
             rows if vocab_size is None else vocab_size,
             tokens=sum((split[axis] for axis in axes if axis), ()),
             vocab=split["vocab"],
