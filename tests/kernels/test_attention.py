@@ -154,7 +154,7 @@ def test_splash(T, A, shared):
     agree(splash, attention_arrays(R=5, T=T, H=4, K=2, A=A), segments, "bfloat16")
 
 
-def test_rows_ofshared_prompts_up_to_the_greatest_column():
+def test_rows_of_shared_prompts_up_to_the_greatest_column():
     """The last column that a query's number holds: the kernel's rule, column by column."""
     T = 2**15
     own = jnp.where(jnp.arange(T) < 7, 1, jnp.where(jnp.arange(T) < T - 5, 2, 3))[None]
