@@ -70,6 +70,14 @@ def fresh_adapters(cfg: ModelConfig, key: jax.Array) -> dict[str, jax.Array]:
     }
 
 
+def factors_of(cfg: ModelConfig, params: Params) -> dict[tuple[str, str], tuple[Array, Array]]:
+    """Both factors of each adapter by the path of its weight."""
+    return {
+        ("layers", target): tuple(params["layers"][f"{target}_lora_{x}"].get_value() for x in "ab")
+        for target in (cfg.lora.targets if cfg.lora else ())
+    }
+
+
 def divided(params: Params) -> tuple[Params, Params]:
     """The trained and the frozen parameters: the adapters and the others, or all and none."""
     adapters, others = nnx.split_state(params, Adapter, ...)
