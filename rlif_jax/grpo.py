@@ -90,7 +90,7 @@ def make_init(params: Params, optimizer: optax.GradientTransformation, entropy_c
 
 
 def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """`init_state` as shapes with shardings, for a checkpoint to be restored into.
+    """`init_state` as shapes with shardings around `params`, for a checkpoint to be restored into.
 
     Moments have the shardings of their trained parameters, all else is replicated. `params` may be
     arrays or such shapes themselves.
@@ -110,7 +110,7 @@ def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> Tra
     )
     return TrainState(
         step=like(np.int32(0), everywhere),
-        params=jax.tree.map(lambda x: like(x, x.sharding), params),
+        params=params,
         opt_state=moments,
         entropy_coef=like(np.float32(0), everywhere),
     )
@@ -206,8 +206,9 @@ def make_gradient(
     """Build `gradient(params, batch) -> (grads, metrics, logprob)`, accumulated over micro-batches.
 
     `grads` are those of the trained parameters. The denominator is that of the whole mini-batch, so
-    the pieces add up to the gradient of one batch. Metrics are float32 scalars: `loss/policy`, `loss/kl`, `loss/clip_fraction`, ...
-    `logprob` [M, R, T] are those of the targets before the update.
+    the pieces add up to the gradient of one batch. Metrics are float32 scalars: `loss/policy`,
+    `loss/kl`, `loss/clip_fraction`, ... `logprob` [M, R, T] are those of the targets before the
+    update.
     """
 
     def piece_loss(moving, frozen, piece: TrainBatch, denominator):

@@ -14,6 +14,7 @@ from rlif_jax.batch import Packed, Params, Rollout, TokenStats
 from rlif_jax.distributed import whole_on_host
 from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
+from rlif_jax.model.lora import with_trained
 from rlif_jax.packing import Packing
 
 
@@ -85,12 +86,13 @@ class Score:
     ) -> Scored:
         """The statistics of a rollout that is packed into these mini-batches.
 
-        `reference` are the starting model's parameters, or None without a KL term.
+        `reference` are the trained parameters as the run started, or None without a KL term.
         """
         C = rollout.tokens.shape[1]
         anchor = None
         if reference is not None:
-            (anchor,) = whole(_on_host(self.at_sampling, reference, packings, C))
+            start = with_trained(params, reference)
+            (anchor,) = whole(_on_host(self.at_sampling, start, packings, C))
         if self.from_sampler:
             later = _on_host(self.at_sampling, params, packings[1:], C)
             old_logprob = [None, *(policy.logprob for (policy,) in later)]

@@ -194,8 +194,9 @@ def train_step(
 ) -> tuple[TrainState, StepRecord]:
     """Prompts in; the next state, and on the host the record of the step, out.
 
-    `state` is used up. `reference` are the starting model's parameters, or None without a KL term.
-    `notice(text)` is called with each phase and may raise to stop before the state is used.
+    `state` is used up. `reference` are the trained parameters as the run started, or None without a
+    KL term. `notice(text)` is called with each phase and may raise to stop before the state is
+    used.
     """
     sample_key, reward_key = jax.random.split(key)
     selection_key = jax.random.fold_in(key, 2)

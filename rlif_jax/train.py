@@ -26,17 +26,19 @@ from rlif_jax.errors import exit_on_user_error
 from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.grpo import init_state, state_shapes
+from rlif_jax.model.lora import lora_of, trained, with_trained
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import RunLog
 from rlif_jax.run.profile import StepTrace
-from rlif_jax.run.provenance import check_same_config, recorded_source, run_facts
+from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.step import make_stages, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.submissions import Submissions
+from rlif_jax.weights.run_folder import recorded_source
 from rlif_jax.weights.source import open_model
 
 
@@ -52,7 +54,9 @@ def train(cfg: Config) -> None:
     validate(cfg, known_rewards())
     check_same_config(cfg.folder, cfg)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
-    checkpoints = Checkpoints(cfg.folder / "checkpoints", cfg.checkpoint.keep)
+    checkpoints = Checkpoints(
+        cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
+    )
     resume = resume_point(cfg, checkpoints)
     start = resume.step
 
@@ -94,22 +98,25 @@ def train(cfg: Config) -> None:
         mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
         stack.enter_context(jax.set_mesh(mesh))
 
-        # A resumed run has its parameters in the checkpoint; the source's are the KL anchor.
-        how = (cfg.model.dtype, cfg.model.remat, mesh)
-        needed = cfg.loss.kl_coef or not start
-        model = opened.load(*how, progress.phase) if needed else opened.shapes(*how)
+        # A resumed run's trained parameters are in the checkpoint; the source's are the KL anchor.
+        how, lora = (cfg.model.dtype, cfg.model.remat, mesh), lora_of(cfg.model)
+        if cfg.loss.kl_coef or lora or not start:
+            model = opened.load(*how, progress.phase, lora, cfg.seed)
+        else:
+            model = opened.shapes(*how)
         graphdef, params = nnx.split(model)
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
-        reference, unrecorded = params if cfg.loss.kl_coef else None, {}
+        reference, unrecorded = trained(params) if cfg.loss.kl_coef else None, {}
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
             position, unrecorded = resume.split(kept)
             restore_position(data, mixture, position)
         else:
-            params = jax.tree.map(jnp.copy, params) if cfg.loss.kl_coef else params
+            if reference is not None:  # training uses up its own
+                params = with_trained(params, jax.tree.map(jnp.copy, reference))
             state, key = (
                 init_state(params, stages.optimizer, cfg.loss.entropy_coef),
                 jax.random.key(cfg.seed),

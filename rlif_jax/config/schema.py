@@ -14,6 +14,8 @@ from rlif_jax.config.processors import own_processors
 from rlif_jax.config.ranges import FINITE, at_least, between, positive
 from rlif_jax.config.shared import EvalOptions, Precision, ProblemOptions, SamplingOptions
 
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
 
 @dataclass(frozen=True)
 class Model(Precision):
@@ -25,6 +27,13 @@ class Model(Precision):
     remat: bool = True
     """Recompute activations in the backward pass:
     less memory, a third more arithmetic."""
+    lora_rank: Annotated[int, at_least(0)] = 0
+    """Train low-rank adapters of this rank in place of the weights;
+    0: train all parameters."""
+    lora_alpha: Annotated[float, positive()] = 32.0
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = LORA_TARGETS
+    """The weights that have adapters."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +277,9 @@ class Checkpoint:
     0: only those."""
     keep: Annotated[int, at_least(1)] = 2
     """Newest checkpoints kept."""
+    adapters_only: bool = False
+    """Save adapters without the frozen weights, which are then
+    read from model.source again: it has to stay where it is."""
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,9 @@ def param_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:
 def _adapter_specs(lora: Lora | None, specs: dict[str, ParamSpec]) -> dict[str, ParamSpec]:
     """Both factors of each adapter, in the axes of the weight that it goes with."""
     adapters = {}
-    for target in lora.targets if lora else ():
+    if lora is None:
+        return adapters
+    for target in lora.targets:
         (L, *shape), (layer, *axes), _ = specs[f"layers.{target}"]
         n = INPUT_AXES[target]
         adapters[f"layers.{target}_lora_a"] = ParamSpec(
@@ -175,7 +177,7 @@ def _adapter_specs(lora: Lora | None, specs: dict[str, ParamSpec]) -> dict[str, 
 
 
 def adapter_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:
-    """The adapters among `param_specs`: what is trained with `cfg.lora`, and in no model's files."""
+    """The adapters among `param_specs`: they alone are trained, and no model's files have them."""
     return {name: spec for name, spec in param_specs(cfg).items() if "rank" in spec.axes}
 
 

@@ -13,22 +13,33 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlif_jax.batch import Array, Params
+from rlif_jax.batch import Params
+from rlif_jax.config import Model as Settings
 from rlif_jax.kernels.precision import tensordot
-from rlif_jax.model.config import INPUT_AXES, ModelConfig, ParamSpec, adapter_specs
+from rlif_jax.model.config import INPUT_AXES, Lora, ModelConfig, ParamSpec, adapter_specs
+
+
+Array = jax.Array
 
 
 class Adapter(nnx.Param):
     """One factor of an adapter."""
 
 
-def linear(cfg: ModelConfig, x: Array, w: dict[str, Array], name: str) -> jax.Array:
+def lora_of(settings: Settings) -> Lora | None:
+    """The adapters that a run's configuration asks for."""
+    if not settings.lora_rank:
+        return None
+    return Lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+
+
+def linear(cfg: ModelConfig, x: Array, w: dict[str, Array], name: str) -> Array:
     """The linear map `name` of a layer, and its adapter if `w` has one, over the last axes of x.
 
     Products are in the type of `x`.
     """
 
-    def times(x: Array, weight: Array, axes: int) -> jax.Array:
+    def times(x: Array, weight: Array, axes: int) -> Array:
         # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
         return tensordot(x, weight.astype(x.dtype), axes=axes)
 
@@ -39,26 +50,26 @@ def linear(cfg: ModelConfig, x: Array, w: dict[str, Array], name: str) -> jax.Ar
     return y + cfg.lora.scale * times(low, w[f"{name}_lora_b"], 1)
 
 
-def merged(weight: Array, a: Array, b: Array, scale: float, dtype: Any = jnp.float32) -> jax.Array:
+def merged(weight: Array, a: Array, b: Array, scale: float, dtype: Any = jnp.float32) -> Array:
     """w + scale * a b of all layers [L, ...] in float32, cast to `dtype`.
 
     One layer after the other: the sum in float32 takes no more memory than a layer.
     """
 
-    def layer(factors: tuple[Array, Array, Array]) -> jax.Array:
+    def layer(factors: tuple[Array, Array, Array]) -> Array:
         weight, a, b = (x.astype(jnp.float32) for x in factors)
         return (weight + scale * tensordot(a, b, axes=1)).astype(dtype)
 
     return jax.lax.map(layer, (weight, a, b))
 
 
-def fresh_adapters(cfg: ModelConfig, key: jax.Array) -> dict[str, jax.Array]:
+def fresh_adapters(cfg: ModelConfig, key: Array) -> dict[str, Array]:
     """The adapters of an untrained decoder by name, {} without `cfg.lora`.
 
     `a` is uniform within 1 / sqrt(inputs) of zero and `b` zero, as PEFT makes them.
     """
 
-    def made(spec: ParamSpec, key: jax.Array) -> jax.Array:
+    def made(spec: ParamSpec, key: Array) -> Array:
         if spec.init == "zeros":
             return jnp.zeros(spec.shape)
         bound = math.prod(spec.layer_shape[:-1]) ** -0.5
@@ -70,10 +81,11 @@ def fresh_adapters(cfg: ModelConfig, key: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def factors_of(cfg: ModelConfig, params: Params) -> dict[tuple[str, str], tuple[Array, Array]]:
+def factors_of(cfg: ModelConfig, params: Params) -> dict[tuple[str, str], list[Array]]:
     """Both factors of each adapter by the path of its weight."""
+    layers: Any = params["layers"]
     return {
-        ("layers", target): tuple(params["layers"][f"{target}_lora_{x}"].get_value() for x in "ab")
+        ("layers", target): [layers[f"{target}_lora_{x}"].get_value() for x in "ab"]
         for target in (cfg.lora.targets if cfg.lora else ())
     }
 
@@ -89,9 +101,9 @@ def trained(params: Params) -> Params:
     return divided(params)[0]
 
 
-def with_trained(params: Params, trained: Params) -> Params:
+def with_trained(params: Params, moving: Params) -> Params:
     """`params` with these in place of its trained ones."""
-    return nnx.merge_state(divided(params)[1], trained)
+    return nnx.merge_state(divided(params)[1], moving)
 
 
 def without_adapters(graphdef: nnx.GraphDef) -> nnx.GraphDef:

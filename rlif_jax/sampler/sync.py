@@ -36,12 +36,12 @@ def make_sync(graphdef: nnx.GraphDef) -> Sync:
         cfg = nnx.merge(graphdef, params).cfg
         dtype, mesh = jnp.dtype(cfg.dtype), jax.sharding.get_mesh()
         _, weights = nnx.split_state(params, Adapter, ...)
-        places = {}
+        places, factors = {}, factors_of(cfg, params)
         if not mesh.empty:
-            places = dict(sharding.param_shardings(weights, mesh, sharding.RULES_DECODE).flat_state())
-        factors = factors_of(cfg, params)
+            shardings = sharding.param_shardings(weights, mesh, sharding.RULES_DECODE)
+            places = dict(shardings.flat_state())
 
-        def moved(path: tuple[str, ...], variable: Any) -> Any:
+        def moved(path: Any, variable: Any) -> Any:
             value = variable.get_value()
             wanted = value.dtype if "norm" in variable.axes else dtype
             if path in factors:
