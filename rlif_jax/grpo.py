@@ -288,7 +288,8 @@ def make_update(
         with jax.named_scope("optimizer"):
             before = trained(state.params)
             updates, opt_state = optimizer.update(grads, state.opt_state, before)
-            params = with_trained(state.params, optax.apply_updates(before, updates))
+            after: Any = optax.apply_updates(before, updates)
+            params = with_trained(state.params, after)
         metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
         state = dataclasses.replace(state, params=params, opt_state=opt_state)
         return state, metrics, logprob_MRT

@@ -18,7 +18,6 @@ from rlif_jax.config import Model as Settings
 from rlif_jax.kernels.precision import tensordot
 from rlif_jax.model.config import INPUT_AXES, Lora, ModelConfig, ParamSpec, adapter_specs
 
-
 Array = jax.Array
 
 
