@@ -36,7 +36,7 @@ def config(layers: int) -> ModelConfig:
         head_dim=64,
         rope_theta=100_000.0,
         rms_eps=1e-5,
-        remat=True,
+        remat="layer",
     )
 
 

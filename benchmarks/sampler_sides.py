@@ -39,7 +39,6 @@ from benchmarks.sampler_peers import memory
 from rlif_jax.batch import Prompts, Rollout
 from rlif_jax.config import Config, Data, Sampling
 from rlif_jax.model.cache import init_cache
-from rlif_jax.packing import pack_rollout
 from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching, pool_shape
 from rlif_jax.sampler.requests import Finished, Request
@@ -146,8 +145,7 @@ class Ours:
             sampling=Sampling(samples_per_prompt=B, max_new_tokens=C),
         )
         stages = make_stages(cfg, self._graphdef, pad_id=0)
-        packings = pack_rollout(rollout, stages.form)
-        scored_BC = stages.score(self._params, None, rollout, packings).policy
+        scored_BC, _ = stages.score.certainty(self._params, rollout, stages.pack)
         off = jax.tree.map(lambda ours, theirs: abs(ours - theirs), stats_BC, scored_BC)
         drift = {
             name: {"mean": float(diff_BC.mean()), "largest": float(diff_BC.max())}

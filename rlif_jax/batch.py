@@ -104,12 +104,12 @@ class Packed:
 
 @struct.dataclass
 class TrainBatch:
-    """What the policy update reads of a mini-batch: sequences, and facts of their targets [M, R, T].
+    """What the update reads of a mini-batch: sequences, and facts of their targets [M, R, T].
 
     `trained` bool selects the targets that the loss sees; `advantage` and `length`, the tokens of
-    the completion, are float32 and the same throughout a completion. Log-probabilities are float32:
+    the completion, are float32 and the same throughout a completion. Float32 log-probabilities:
     `old_logprob` under the policy before this step; `sampler_logprob` as the sampler saw them;
-    `ref_logprob` under the reference model, or None without a KL term. `on_policy` bool [] says that
+    `ref_logprob` under the reference model, None without a KL term. `on_policy` bool [] says that
     the update starts from the policy before this step, so that its own log-probabilities are the
     old ones and `old_logprob` is not read. `selected` bool are the targets that a loss variant
     treats apart, None where it selects none. Float32 []: `trained_tokens` and `completions` count

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from rlif_jax.batch import Packed, Rollout
+from rlif_jax.batch import Array, Packed, Rollout
 
 _MULTIPLE = 16  # of which a row's width is a multiple on every part of the context axis
 
@@ -76,7 +76,7 @@ class Packing:
     @property
     def columns(self) -> int:
         """Columns that are computed: those of all micro-batches that hold anything."""
-        M, R, T = self.packed.tokens.shape
+        _, R, T = self.packed.tokens.shape
         return int(self.packed.count) * R * T
 
     @property
@@ -84,14 +84,14 @@ class Packing:
         """Columns that hold a token."""
         return int((self.packed.segment > 0).sum())
 
-    def spread(self, x: np.ndarray, fill: float = 0) -> np.ndarray:
+    def spread(self, x: Array, fill: float = 0) -> np.ndarray:
         """[B] or [B, C] -> [M, R, T]: each completion's number, or numbers, in its columns."""
         x, (row_K, column_K) = np.asarray(x), self._entries()
         flat = np.full(self.packed.tokens.size, fill, x.dtype)
         flat[self.start_B[row_K] + column_K] = x[row_K] if x.ndim == 1 else x[row_K, column_K]
         return flat.reshape(self.packed.tokens.shape)
 
-    def collect(self, x_MRT: np.ndarray, width: int) -> np.ndarray:
+    def collect(self, x_MRT: Array, width: int) -> np.ndarray:
         """[M, R, T] -> [B, C] with C = `width`: the inverse of `spread`, zeros behind each end."""
         row_K, column_K = self._entries()
         out_BC = np.zeros((len(self.start_B), width), x_MRT.dtype)
@@ -110,8 +110,8 @@ def pack(
 ) -> Packing:
     """N prompts and the N * group_size completions of them, in rows; all are token ids, not empty.
 
-    The longest go first, each into the first row with room for it. So the rows that hold the longest
-    share a micro-batch, whose devices wait for each other, and so do those that hold the shortest.
+    The longest go first, each into the first row with room for it. So the rows of the longest share
+    a micro-batch, whose devices wait for each other, and so do the rows of the shortest.
     """
     length_B = np.array([len(c) for c in completions])
     rows = _assigned([len(p) - 1 for p in prompts], length_B, group_size, form)
@@ -136,7 +136,7 @@ def pack(
                 fields["target"][i, end - L : end] = completions[run.completion]
                 start_B[run.completion] = i * T + end - L
             at = end
-    count = np.int32(math.ceil(len(rows) / R))
+    count = np.asarray(math.ceil(len(rows) / R), np.int32)
     packed = Packed(**{name: x.reshape(M, R, T) for name, x in fields.items()}, count=count)
     return Packing(packed, start_B, length_B)
 

@@ -10,32 +10,32 @@ import numpy as np
 from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Packed, Params, Rollout, TokenStats
+from rlif_jax.batch import Array, Packed, Params, Rollout, TokenStats
 from rlif_jax.distributed import whole_on_host
 from rlif_jax.kernels.attention.segments import Segments
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
-from rlif_jax.model.lora import with_trained
+from rlif_jax.loss.reference import on_devices
 from rlif_jax.packing import Packing
 
 
 def packed_stats(model: Any, piece: Packed, temperature: float, shared: bool) -> TokenStats:
     """TokenStats [R, T] of a micro-batch's targets, with gradients as `token_stats` gives them.
 
-    `piece` has arrays [R, T]; `shared` says whether prompts are. Columns without a target describe
-    token 0, and mean nothing.
+    `piece` has arrays [R, T]; `shared` says whether prompts are. A column without a target has a
+    log-probability near -3e38.
     """
     x_RTD, target_RT = _states(model, piece, shared)
     return token_stats(x_RTD, model.head_VD, target_RT, temperature, model.cfg.reachable)
 
 
-def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, jax.Array]:
+def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, Array]:
     """Hidden states [R, T, D] and the tokens [R, T] they predict."""
     segments = Segments(own=piece.segment, prefix=piece.prefix if shared else None)
     x_RTD = model(piece.tokens, piece.position, segments)
-    return x_RTD, jnp.maximum(piece.target, 0)
+    return x_RTD, piece.target
 
 
-def piece_of(tree: Any, index: jax.Array | int) -> Any:
+def piece_of(tree: Any, index: Array | int) -> Any:
     """Micro-batch `index` of arrays [M, R, T], as [R, T]; scalars stay as they are."""
 
     def one(x: jax.Array) -> jax.Array:
@@ -44,63 +44,53 @@ def piece_of(tree: Any, index: jax.Array | int) -> Any:
     return jax.tree.map(one, tree)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the statistics of one rollout are, float32 on the host.
-
-    `old_logprob` of each mini-batch [b, C] under the policy before this step, None where its own
-    update sees it first. TokenStats [B, C]: `policy` at the sampling temperature in the trainer's
-    numerics, None where not every mini-batch was scored; `reward` what rewards read, at the reward
-    temperature; `reference` under the starting model, None without a KL term.
-    """
-
-    old_logprob: list[np.ndarray | None]
-    policy: TokenStats | None
-    reward: TokenStats
-    reference: TokenStats | None
-
-
 Pieces = Callable[[Params, Packed], tuple[TokenStats, ...]]
 
 
 @dataclass(frozen=True)
 class Score:
-    """The scoring stage of a run.
+    """The scoring stage of a run; what it gives lies on the host.
 
     `at_sampling` and `at_both` are what it compiles: the statistics at the sampling temperature,
     and those at the sampling and at the reward temperature, None where these are equal. With
-    `from_sampler` rewards read the statistics of sampling; the first mini-batch, whose update
-    starts from the policy before the step, is then not scored.
+    `from_sampler` rewards read the statistics of sampling.
     """
 
     at_sampling: Pieces
     at_both: Pieces | None
     from_sampler: bool
 
-    def __call__(
-        self,
-        params: Params,
-        reference: Params | None,
-        rollout: Rollout,
-        packings: Sequence[Packing],
-    ) -> Scored:
-        """The statistics of a rollout that is packed into these mini-batches.
+    def certainty(
+        self, params: Params, rollout: Rollout, pack: Callable[[Rollout], Sequence[Packing]]
+    ) -> tuple[TokenStats | None, TokenStats]:
+        """Statistics [B, C]: the policy's in the trainer's numerics, and those that rewards read.
 
-        `reference` are the trained parameters as the run started, or None without a KL term.
+        The first are at the sampling temperature, the second at the reward temperature and often
+        the same object. With `from_sampler` nothing is scored, and the first are None.
         """
-        C = rollout.tokens.shape[1]
-        anchor = None
-        if reference is not None:
-            start = with_trained(params, reference)
-            (anchor,) = whole(_on_host(self.at_sampling, start, packings, C))
         if self.from_sampler:
-            later = _on_host(self.at_sampling, params, packings[1:], C)
-            old_logprob = [None, *(policy.logprob for (policy,) in later)]
-            return Scored(old_logprob, None, rollout.stats, anchor)
-        scored = _on_host(self.at_both or self.at_sampling, params, packings, C)
-        policy, *more = whole(scored)
-        old_logprob = [policy.logprob for policy, *_ in scored]
-        return Scored(old_logprob, policy, more[0] if more else policy, anchor)
+            return None, rollout.stats
+        scores = self.at_both or self.at_sampling
+        policy, *more = whole(_on_host(scores, params, pack(rollout), rollout.tokens.shape[1]))
+        return policy, more[0] if more else policy
+
+    def old_logprobs(
+        self, params: Params, policy: TokenStats | None, packings: Sequence[Packing], width: int
+    ) -> list[np.ndarray | None]:
+        """Log-probabilities [b, `width`] of each mini-batch under the policy before its updates.
+
+        They are `policy`'s where that was scored. Otherwise the first mini-batch has None, since
+        its own update starts from that policy, and the others are scored now.
+        """
+        if policy is not None:
+            ends = np.cumsum([len(packing.length_B) for packing in packings])
+            return list(np.split(np.asarray(policy.logprob), ends[:-1]))
+        later = _on_host(self.at_sampling, params, packings[1:], width)
+        return [None, *(np.asarray(stats.logprob) for (stats,) in later)]
+
+    def reference(self, params: Params, packings: Sequence[Packing], width: int) -> TokenStats:
+        """Statistics [B, `width`] at the sampling temperature under the starting model."""
+        return whole(_on_host(self.at_sampling, on_devices(params), packings, width))[0]
 
 
 def _on_host(

@@ -174,15 +174,6 @@ def constrain(x: jax.Array, *axes: str | None, rules: Rules = RULES_TRAIN) -> ja
     return jax.lax.with_sharding_constraint(x, _shortest(partition, mesh))
 
 
-def platform() -> str:
-    """The platform of the mesh of `jax.set_mesh`, or JAX's default one without a mesh.
-
-    They differ where a stage is compiled for devices that this process does not have.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
-
-
 def axis_size(name: str) -> int:
     """Devices along an axis of the mesh of `jax.set_mesh`; 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -196,6 +187,28 @@ def parts_of(axis: str, size: int = 0, rules: Rules = RULES_TRAIN) -> int:
     """
     parts = math.prod(axis_size(name) for name in _mesh_axes(rules[axis]))
     return 1 if size % parts else parts
+
+
+def platform() -> str:
+    """What the stage that is being traced runs on, as `cpu` or `tpu`: the mesh of `jax.set_mesh`.
+
+    Without one, the default backend. The two differ where a stage is compiled ahead of time.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def dividing(sizes: Mapping[str, int], rules: Rules = RULES_TRAIN) -> dict[str, tuple[str, ...]]:
+    """The mesh axes, of more than one device, over which axes of these names and sizes are split.
+
+    They are those of the mesh of `jax.set_mesh`; an axis that they do not divide has none.
+    """
+    return {
+        axis: tuple(name for name in _mesh_axes(rules[axis]) if axis_size(name) > 1)
+        if parts_of(axis, size, rules) > 1
+        else ()
+        for axis, size in sizes.items()
+    }
 
 
 def row_shards() -> int:

@@ -7,26 +7,33 @@ rewards/ turn Evidence into rewards, loss/ has the loss, grpo.py the gradient an
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from flax import nnx, struct
+from flax import nnx
 
 from rlif_jax import sharding
-from rlif_jax.batch import Array, Evidence, Params, Rollout, TokenStats, TrainBatch, TrainState
+from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
-from rlif_jax.data.prompts import EncodedPrompt
-from rlif_jax.grpo import make_optimizer, make_update, seen, train_batches
+from rlif_jax.experience import (
+    Ask,
+    Experience,
+    experience,
+    informative_experience,
+    of_groups,
+    rollout_of_groups,
+)
+from rlif_jax.grpo import later_epoch, make_optimizer, make_update, train_batches
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.model.lora import with_trained
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
-from rlif_jax.problem import Problem
-from rlif_jax.rewards import combine, needs_execution
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import completion_records
 from rlif_jax.sampler.engine import Engine, Usage
@@ -34,12 +41,14 @@ from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
 from rlif_jax.sampler.sync import Sync, make_sync
 from rlif_jax.scoring import Score, make_scores
-from rlif_jax.submissions import Answers, Submissions
 
 Sample = Callable[
-    [Any, Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]
+    [Params, Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]
 ]
 Update = Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array], Array]]
+
+
+_SELECTION = 2**31  # apart from the rounds, whose keys are folded with their number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +57,9 @@ class Stages:
 
     `sync(params)` lays parameters out for sampling. `sample(params, prompts, key, rows_finished)`
     draws a (Rollout, Usage) of N lists of token ids through `engine`, which holds what it compiles.
-    `form` is the shape that each mini-batch of a rollout is packed into.
-    `score(params, reference, rollout, packings)` gives Scored. `update(state, batch)` gives the
-    next state, using up the old one, its metrics and the log-probabilities before it.
+    `pack(rollout)` packs each mini-batch of it into the shape `form`, and `score` gives statistics
+    of what is packed. `update(state, batch)` gives the next state, using up the old one, its
+    metrics and the log-probabilities before it.
     """
 
     optimizer: optax.GradientTransformation
@@ -58,6 +67,7 @@ class Stages:
     engine: Engine
     sample: Sample
     form: Form
+    pack: Callable[[Rollout], list[Packing]]
     score: Score
     update: Update
 
@@ -96,7 +106,8 @@ def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
         max_new_tokens=new_tokens,
         shared=form.shared,
     )
-    return Stages(optimizer, make_sync(graphdef), engine, sample, form, score, update)
+    pack = functools.partial(pack_rollout, form=form, mini_batches=cfg.loss.mini_batches)
+    return Stages(optimizer, make_sync(graphdef), engine, sample, form, pack, score, update)
 
 
 def packed_form(cfg: Config) -> Form:
@@ -116,69 +127,91 @@ def packed_form(cfg: Config) -> Form:
     )
 
 
-@struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class StepRecord:
-    """All that metrics.jsonl and rollouts/ show of a step; one `jax.device_get` brings it over.
+    """All that metrics.jsonl and rollouts/ show of a step, on the host.
 
-    `reward`, `advantage` and every term are [B]. `policy` [B, C] are the statistics before the
-    updates in the trainer's numerics, None where the sampler's were used. `updates` are the metrics
-    of each optimiser update. `packings` say where completions stood in the mini-batches.
+    `experience` is all that was drawn, and `advantage` [B] that of its rows. `updates` are the
+    metrics of each optimiser update. `packings` say where the completions that were trained on
+    stood in the mini-batches. `rounds` counts how often prompts were drawn.
     """
 
-    rollout: Rollout
-    policy: TokenStats | None
-    reward: Array
-    terms: dict[str, Array]
+    experience: Experience
     advantage: Array
     updates: list[dict[str, Any]]
-    packings: list[Packing] = struct.field(pytree_node=False)
-    answers: Answers = struct.field(pytree_node=False)
-    usage: Usage = struct.field(pytree_node=False)
+    packings: list[Packing]
 
     def metrics(self, cfg: Config) -> dict[str, float]:
-        """The metrics of the step but for its times; `self` is on the host."""
-        updates, outcomes = self.updates, self.answers.outcomes
+        """The metrics of the step but for its times."""
+        seen, updates = self.experience, self.updates
+        outcomes, N = seen.answers.outcomes, cfg.data.prompts_per_step
         return {
             **reward_metrics(
-                self.reward, self.terms, cfg.sampling.samples_per_prompt, cfg.loss.std_floor
+                seen.reward, seen.terms, cfg.sampling.samples_per_prompt, cfg.loss.std_floor
             ),
             **{name: float(np.mean([m[name] for m in updates])) for name in updates[0]},
             # Of the first update, which alone starts from the policy that has sampled.
             "drift/sampler_logprob": float(updates[0]["drift/sampler_logprob"]),
             **rollout_metrics(
-                self.rollout.stats if self.policy is None else self.policy,
-                self.rollout.mask,
-                self.rollout.truncated,
-                self.answers.texts,
+                seen.policy or seen.rollout.stats,
+                seen.rollout.mask,
+                seen.rollout.truncated,
+                seen.answers.texts,
                 max_new_tokens=cfg.sampling.max_new_tokens,
-                sampler_stats=None if self.policy is None else self.rollout.stats,
+                sampler_stats=seen.rollout.stats if seen.policy else None,
             ),
+            "rollout/refills": len(seen.problems) / N - 1,
             **({} if outcomes is None else execution_metrics(outcomes)),
-            "throughput/slot_use": self.usage.useful / self.usage.slot_steps,
+            "throughput/slot_use": seen.usage.useful / seen.usage.slot_steps,
             "throughput/column_use": self.trained_tokens / sum(p.columns for p in self.packings),
         }
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens of all completions that were drawn."""
+        return int(self.experience.rollout.length.sum())
 
     @property
     def trained_tokens(self) -> int:
         """Tokens that an epoch trains on, those of prompts included."""
         return sum(packing.filled for packing in self.packings)
 
-    def completions(
-        self, problems: Sequence[Problem], prompts: Sequence[EncodedPrompt]
-    ) -> list[dict[str, Any]]:
-        """A record of each completion of these N problems, in row order; `self` is on the host."""
+    def completions(self) -> list[dict[str, Any]]:
+        """A record of each completion that was drawn, in row order."""
+        seen = self.experience
         return completion_records(
-            problems,
-            [prompt.text for prompt in prompts],
-            self.answers.texts,
-            self.answers.codes,
-            reward=self.reward,
-            terms=self.terms,
+            seen.problems,
+            [prompt.text for prompt in seen.prompts],
+            seen.answers.texts,
+            seen.answers.codes,
+            reward=seen.reward,
+            terms=seen.terms,
             advantage=self.advantage,
-            outcomes=self.answers.outcomes,
-            length=self.rollout.length,
-            truncated=self.rollout.truncated,
+            outcomes=seen.answers.outcomes,
+            length=seen.rollout.length,
+            truncated=seen.rollout.truncated,
         )
+
+
+def gather_experience(
+    cfg: Config,
+    stages: Stages,
+    params: Params,
+    ask: Ask,
+    key: jax.Array,
+    clock: Clock,
+    notice: Notice,
+) -> tuple[Experience, np.ndarray]:
+    """What these parameters draw, and the groups of it to train on; the decode copy is freed."""
+    with clock("sync"):
+        decode_params = jax.block_until_ready(stages.sync(params))
+    certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
+
+    def one_round(round_key: jax.Array) -> Experience:
+        sample = functools.partial(stages.sample, decode_params)
+        return experience(cfg, sample, certainty, ask, round_key, clock, notice)
+
+    return informative_experience(cfg, one_round, key)
 
 
 def train_step(
@@ -186,70 +219,52 @@ def train_step(
     stages: Stages,
     state: TrainState,
     reference: Params | None,
-    prompts: Sequence[EncodedPrompt],
+    ask: Ask,
     key: jax.Array,
-    submissions: Submissions,
     clock: Clock,
     notice: Notice,
 ) -> tuple[TrainState, StepRecord]:
-    """Prompts in; the next state, and on the host the record of the step, out.
+    """Questions in; the next state, and on the host the record of the step, out.
 
     `state` is used up. `reference` are the trained parameters as the run started, or None without a
-    KL term. `notice(text)` is called with each phase and may raise to stop before the state is
-    used.
+    KL term. `ask()` gives the questions of a round. `notice(text)` is called with each phase and
+    may raise to stop before the state is used.
     """
-    sample_key, reward_key = jax.random.split(key)
-    selection_key = jax.random.fold_in(key, 2)
-    tokens, group_size = [prompt.tokens for prompt in prompts], cfg.sampling.samples_per_prompt
-    with clock("sync"):
-        decode_params = jax.block_until_ready(stages.sync(state.params))
-    with clock("sample"):
-        notice("sampling")
-        rollout, usage = stages.sample(decode_params, tokens, sample_key, submissions.finished)
-        del decode_params
-    with clock("score"):  # programs handed in while sampling are being tested meanwhile
-        notice("scoring")
-        packings = pack_rollout(rollout, stages.form, cfg.loss.mini_batches)
-        scored = stages.score(state.params, reference, rollout, packings)
-    with clock("execute"):
-        answers = submissions.collect()
+    G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
+    seen, groups = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
     with clock("reward"):
-        evidence = Evidence(
-            stats=scored.reward,
-            mask=rollout.mask,
-            truncated=rollout.truncated,
-            key=reward_key,
-            group_size=group_size,
-            outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
-            max_new_tokens=cfg.sampling.max_new_tokens,
-        )
-        reward_B, terms = combine(cfg.reward, evidence, cfg.loss.std_floor)
-        advantage_B = group_advantages(reward_B, group_size, cfg.loss.advantage, cfg.loss.std_floor)
+        advantage_B = np.asarray(group_advantages(seen.reward, G, loss.advantage, loss.std_floor))
+        rollout = rollout_of_groups(seen.rollout, groups, G)
+        policy, trained_advantage_B = of_groups((seen.policy, advantage_B), groups, G)
+    with clock("score"):
+        packings = stages.pack(rollout)
+        old_logprobs = stages.score.old_logprobs(state.params, policy, packings, C)
+        anchor = None
+        if reference is not None:
+            start = with_trained(state.params, reference)
+            anchor = stages.score.reference(start, packings, C)
     with clock("update"):
         notice("updating")
-        entropy = mean_entropy(scored.policy or rollout.stats, rollout.mask)
-        coefficient = entropy_coefficient(jax.device_get(state.entropy_coef), entropy, cfg.loss)
+        entropy = mean_entropy(policy or rollout.stats, rollout.mask)
+        coefficient = entropy_coefficient(jax.device_get(state.entropy_coef), entropy, loss)
+        selection_key = jax.random.fold_in(key, _SELECTION)
         batches = train_batches(
-            packings, rollout, advantage_B, scored, cfg.loss, coefficient.applied, selection_key
+            packings,
+            rollout,
+            trained_advantage_B,
+            old_logprobs,
+            anchor,
+            loss,
+            coefficient.applied,
+            selection_key,
         )
         updates = []
-        for _ in range(cfg.loss.epochs):
+        for _ in range(loss.epochs):
             for i, batch in enumerate(batches):
                 state, measured, logprob_MRT = stages.update(state, batch)
                 updates.append(measured)
-                batches[i] = seen(batch, logprob_MRT)
-        state = dataclasses.replace(state, step=state.step + 1, entropy_coef=coefficient.following)
+                batches[i] = later_epoch(batch, logprob_MRT)
+        following = sharding.put_pieces(coefficient.following)
+        state = dataclasses.replace(state, step=state.step + 1, entropy_coef=following)
         updates = jax.device_get(updates)
-    with clock("record"):
-        record = StepRecord(
-            rollout=rollout,
-            policy=scored.policy,
-            reward=reward_B,
-            terms=terms,
-            advantage=advantage_B,
-            updates=updates,
-            packings=packings,
-            answers=answers,
-            usage=usage,
-        )
-        return state, jax.device_get(record)
+    return state, StepRecord(seen, advantage_B, updates, packings)

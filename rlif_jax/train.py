@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from rlif_jax.config import Config, load
@@ -25,8 +24,10 @@ from rlif_jax.data.training import position_of, restore_position, training_probl
 from rlif_jax.errors import exit_on_user_error
 from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described
+from rlif_jax.experience import Questions
 from rlif_jax.grpo import init_state, state_shapes
-from rlif_jax.model.lora import lora_of, trained, with_trained
+from rlif_jax.loss.reference import kept_reference
+from rlif_jax.model.lora import lora_of, trained
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
@@ -108,19 +109,18 @@ def train(cfg: Config) -> None:
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
-        reference, unrecorded = trained(params) if cfg.loss.kl_coef else None, {}
+        reference, unrecorded = None, {}
+        if cfg.loss.kl_coef:
+            anchor, on_host = trained(params), cfg.loss.reference_on_host
+            reference = kept_reference(anchor, cfg.model.dtype, on_host)
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
             position, unrecorded = resume.split(kept)
             restore_position(data, mixture, position)
         else:
-            if reference is not None:  # training uses up its own
-                params = with_trained(params, jax.tree.map(jnp.copy, reference))
-            state, key = (
-                init_state(params, stages.optimizer, cfg.loss.entropy_coef),
-                jax.random.key(cfg.seed),
-            )
+            state = init_state(params, stages.optimizer, cfg.loss.entropy_coef)
+            key = jax.random.key(cfg.seed)
         del model, params
         position, saved = position_of(data, mixture), start
         facts = run_facts(opened, cfg.model.dtype, mesh, None if judge is None else judge.isolation)
@@ -143,6 +143,16 @@ def train(cfg: Config) -> None:
 
         # ---- loop; `unrecorded` are the metrics of a step that lacks only its evaluation
         clock = Clock(unrecorded)
+
+        def ask() -> Questions:
+            with clock("data"):
+                stop.check()
+                problems = next(data)
+                prompts = [pose(tokenizer, problem, options) for problem in problems]
+                testing = judge if tested else None
+                submissions = Submissions(problems, prompts, G, tokenizer, testing, notice, eos_ids)
+                return Questions(problems, prompts, submissions)
+
         try:
             if start == 0 and (before := evaluate(0, state.params)):
                 log.metrics(0, before)
@@ -151,23 +161,14 @@ def train(cfg: Config) -> None:
                 clock.lap()  # no part of the first step
             for step in trace.steps(range(start if unrecorded else start + 1, cfg.steps + 1)):
                 if not unrecorded:
-                    with clock("data"):
-                        stop.check()
-                        problems = next(data)
-                        prompts = [pose(tokenizer, problem, options) for problem in problems]
-                    submissions = Submissions(
-                        problems, prompts, G, tokenizer, judge if tested else None, notice, eos_ids
-                    )
                     step_key = jax.random.fold_in(key, step)
                     state, record = train_step(
-                        cfg, stages, state, reference, prompts, step_key, submissions, clock, notice
+                        cfg, stages, state, reference, ask, step_key, clock, notice
                     )
                     position = position_of(data, mixture)
                     with clock("record"):
-                        log.rollouts(step, record.completions(problems, prompts))
-                        speed = clock.throughput(
-                            int(record.rollout.length.sum()), record.trained_tokens
-                        )
+                        log.rollouts(step, record.completions())
+                        speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
                         unrecorded = record.metrics(cfg) | speed
                 with clock("evaluate"):
                     measured = evaluate(step, state.params)

@@ -16,6 +16,7 @@ LAYERS = (
     {"model"},
     {"weights", "scoring", "sampler", "metrics", "run", "grading"},
     {"grpo", "evaluation", "submissions", "planning", "reporting"},
+    {"experience"},
     {"step"},
     {"train", "evaluate", "grade", "check", "convert"},
 )

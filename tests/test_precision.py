@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from support.packed import batches_of
 from support.tiny import V
 
 from rlif_jax.config import Config, Loss, Reward, Sampling
 from rlif_jax.data.prompts import encode_prompt
-from rlif_jax.grpo import init_state, train_batches
+from rlif_jax.grpo import init_state
 from rlif_jax.kernels.precision import products_of
-from rlif_jax.packing import pack_rollout
 from rlif_jax.problem import Problem
 from rlif_jax.sharding import make_mesh
 from rlif_jax.step import make_stages
@@ -65,7 +65,7 @@ def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
         loss=Loss(kl_coef=0.1, entropy_coef=0.1),
     )
     ir, mesh = folder / "ir", make_mesh()
-    model, tokenizer = load_model(str(tiny_path), dtype, remat=True, mesh=mesh)
+    model, tokenizer = load_model(str(tiny_path), dtype, remat="layer", mesh=mesh)
     graphdef, params = nnx.split(model)
     with jax.set_mesh(mesh):
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
@@ -75,12 +75,8 @@ def products_of_a_step(tiny_path, folder: Path, dtype: str) -> list[Product]:
     try:
         with jax.set_mesh(mesh):
             rollout, _ = stages.sample(stages.sync(params), prompts, jax.random.key(0), None)
-            packings = pack_rollout(rollout, stages.form)
-            scored = stages.score(params, params, rollout, packings)
             advantage_B = np.array([1.0, -1.0, 1.0, -1.0])
-            (batch,) = train_batches(
-                packings, rollout, advantage_B, scored, cfg.loss, 0.0, jax.random.key(0)
-            )
+            (batch,) = batches_of(stages, cfg, params, rollout, advantage_B, reference=params)
             stages.update(init_state(params, stages.optimizer), batch)
     finally:
         jax.config.update("jax_dump_ir_to", "")

@@ -91,14 +91,22 @@ def test_with_the_samplers_statistics_the_first_mini_batch_is_not_scored(tiny, r
         calls.append(packed)
         return scores(params, packed)
 
-    whole = Score(scores, None, from_sampler=False)(tiny[1], None, rollout, packed(rollout))
+    whole = scored(*tiny[:2], rollout, 1.0)
+    score, params = Score(counted, None, from_sampler=True), tiny[1]
     for mini_batches in (1, 2):
         calls.clear()
         packings = packed(rollout, mini_batches=mini_batches)
-        done = Score(counted, None, from_sampler=True)(tiny[1], None, rollout, packings)
-        assert len(calls) == mini_batches - 1
-        assert done.reward is rollout.stats and done.policy is None and done.reference is None
-        first, *later = done.old_logprob
-        assert first is None
+        policy, reward = score.certainty(params, rollout, lambda _: pytest.fail("it was packed"))
+        assert policy is None and reward is rollout.stats
+        first, *later = score.old_logprobs(params, policy, packings, rollout.tokens.shape[1])
+        assert first is None and len(calls) == len(later) == mini_batches - 1
         for logprob_BC in later:
-            np.testing.assert_allclose(logprob_BC, whole.policy.logprob[2:], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(logprob_BC, whole.logprob[2:], rtol=1e-5, atol=1e-5)
+
+
+def test_mini_batches_take_the_log_probabilities_that_were_scored(tiny, rollout):
+    score = Score(make_scores(tiny[0], temperatures=(1.0,), shared=False), None, False)
+    policy, _ = score.certainty(tiny[1], rollout, packed)
+    halves = score.old_logprobs(tiny[1], policy, packed(rollout, mini_batches=2), 6)
+    np.testing.assert_array_equal(np.concatenate(halves), policy.logprob)
+    assert [len(half) for half in halves] == [2, 2]

@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from support import ROOT
-from support.packed import assert_close
+from support.packed import assert_close, batches_of
 from support.packed import scored as packed_and_scored
 from support.tiny import write_problems
 
 from rlif_jax import train
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Data, Loss, Optim, Reward, Sampling
-from rlif_jax.grpo import init_state, state_shapes, train_batches
+from rlif_jax.grpo import init_state, state_shapes
 from rlif_jax.packing import pack_rollout
 from rlif_jax.run.checkpoint import Checkpoints
-from rlif_jax.scoring import Scored
 from rlif_jax.step import make_stages
 
 N, G, P, C = 4, 2, 6, 5
@@ -89,24 +88,23 @@ def test_a_reward_temperature_costs_no_second_forward_pass(tiny, rollout):
     assert once > 2 * R * T * (layers + params["embed"].size)  # of a micro-batch; and attention
     assert flops(other.score.at_both) == once
 
-    scored = other.score(params, None, rollout, packings)
-    for stats, temperature in (
-        (scored.policy, TEMPERATURE),
-        (scored.reward, REWARD_TEMPERATURE),
-    ):
+    policy, reward = other.score.certainty(params, rollout, other.pack)
+    for stats, temperature in ((policy, TEMPERATURE), (reward, REWARD_TEMPERATURE)):
         alone = packed_and_scored(graphdef, params, rollout, temperature)
         assert_close(stats, alone, rtol=1e-5, atol=1e-5)
-    assert float(np.abs(scored.policy.entropy - scored.reward.entropy).max()) > 0.1
+    assert float(np.abs(policy.entropy - reward.entropy).max()) > 0.1
 
 
 def test_equal_temperatures_are_scored_once(tiny, rollout):
     graphdef, params, _ = tiny
     stages = make_stages(configured(), graphdef, 2)
-    packings = pack_rollout(rollout, stages.form)
-    scored = stages.score(params, params, rollout, packings)
-    assert scored.reward is scored.policy
-    np.testing.assert_array_equal(scored.reference.logprob, scored.policy.logprob)
-    np.testing.assert_array_equal(scored.old_logprob[0], scored.policy.logprob)
+    policy, reward = stages.score.certainty(params, rollout, stages.pack)
+    assert reward is policy
+    packings = stages.pack(rollout)
+    anchor = stages.score.reference(params, packings, C)
+    np.testing.assert_array_equal(anchor.logprob, policy.logprob)
+    (old_BC,) = stages.score.old_logprobs(params, policy, packings, C)
+    np.testing.assert_array_equal(old_BC, policy.logprob)
 
 
 def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
@@ -118,11 +116,7 @@ def test_warm_up_counts_training_steps_across_a_resume(tiny, rollout, tmp_path):
         optim=Optim(learning_rate=rate, warmup_steps=warmup, weight_decay=decay),
     )
     stages = make_stages(cfg, graphdef, 2)
-    packings = pack_rollout(rollout, stages.form, 2)
-    scored = Scored([None, None], None, rollout.stats, None)
-    batches = train_batches(
-        packings, rollout, np.zeros(N * G), scored, cfg.loss, 0.0, jax.random.key(0)
-    )
+    batches = batches_of(stages, cfg, params, rollout, np.zeros(N * G))
     state = init_state(jax.tree.map(jnp.copy, params), stages.optimizer)
     want = np.asarray(params["embed"].get_value())
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
@@ -153,15 +147,11 @@ def test_lengths_that_grow_compile_nothing(tiny):
     used = []
     for longest in (8, 40, 150, 512):
         rollout = drawn(np.random.default_rng(longest), 2, 2, 16, 512, longest)
-        packings = pack_rollout(rollout, stages.form)
-        scored = stages.score(state.params, None, rollout, packings)
         advantage_B = np.array([1, -1, -1, 1], np.float32)
-        (batch,) = train_batches(
-            packings, rollout, advantage_B, scored, cfg.loss, 0.0, jax.random.key(0)
-        )
+        (batch,) = batches_of(stages, cfg, state.params, rollout, advantage_B)
         state, metrics, _ = stages.update(state, batch)
         assert np.isfinite(float(metrics["grad/norm"]))
-        used.append(int(packings[0].packed.count))
+        used.append(int(batch.packed.count))
     assert stages.score.at_sampling._cache_size() == stages.update._cache_size() == 1
     assert used[0] == 1 < used[-1] == stages.form.pieces
 

@@ -42,7 +42,7 @@ CFG = ModelConfig(
     head_dim=64,
     eos_ids=(0, 2),
     dtype="bfloat16",
-    remat=True,
+    remat="layer",
 )
 
 

@@ -120,12 +120,14 @@ def test_a_signal_before_training_stops_at_once(flags, tmp_path, monkeypatch, ca
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kl_coef", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("kl_coef", "more"), [(0.0, []), (0.5, []), (0.5, ["--loss.reference-on-host"])]
+)
 @pytest.mark.slow
-def test_a_resumed_run_loads_the_source_for_the_anchor_only(flags, tmp_path, capsys, kl_coef):
+def test_a_resumed_run_loads_the_source_for_the_anchor_only(flags, tmp_path, capsys, kl_coef, more):
     """With a KL term the reference is the starting model, not what the checkpoint holds."""
     arguments = [config("prob_disparity"), *flags, "--eval.every=0", f"--loss.kl-coef={kl_coef}"]
-    arguments += ["--optim.learning-rate=0.01"]
+    arguments += ["--optim.learning-rate=0.01", *more]
     main([*arguments, "--steps=3", f"--run-dir={tmp_path / 'whole'}"])
     main([*arguments, "--steps=2", f"--run-dir={tmp_path / 'parts'}"])
     capsys.readouterr()

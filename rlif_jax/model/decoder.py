@@ -12,6 +12,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from rlif_jax.kernels.attention.api import attention
 from rlif_jax.kernels.attention.segments import Segments
@@ -245,11 +246,24 @@ def _layers(
     """
 
     def layer(x_BTD, w):
-        w = _gathered(cfg, w)
+        x_BTD, w = checkpoint_name(x_BTD, "layer_input"), _gathered(cfg, w)
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope, rules)
         out_BTHA = see(q_BTHA, k_BTKA, v_BTKA)
         return _finish(cfg, x_BTD, out_BTHA, w, rules), keep(k_BTKA, v_BTKA)
 
-    if cfg.remat:
-        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable)
+    if cfg.remat != "none":
+        layer = jax.checkpoint(layer, policy=_KEPT[cfg.remat])
     return jax.lax.scan(layer, x_BTD, weights)
+
+
+_KEPT = {
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attention_out", "attention_lse"),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["layer_input"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+"""What `ModelConfig.remat` keeps of a layer beside its input; "offload" moves the input itself."""

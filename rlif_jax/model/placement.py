@@ -1,10 +1,11 @@
 """Whether a mesh can split a model, known before any device is touched.
 
 `tensor` splits query heads, key/value heads, the feed-forward block and the vocabulary; `fsdp` and
-`context` the embedding axis of weights, and `context` the heads once more within attention. An axis that its devices do not divide would be whole on each of them,
-work and memory alike, so such a mesh is refused. Key/value heads alone may be fewer than the
-devices, as grouped-query attention has them: each device then keeps all of their weights, and in
-the cache the one head that its query heads read.
+`context` the embedding axis of weights, and `context` the heads once more within attention. An axis
+that its devices do not divide would be whole on each of them, work and memory alike, so such a mesh
+is refused. Key/value heads alone may be fewer than the devices, as grouped-query attention has
+them: each device then keeps all of their weights, and in the cache the one head that its query
+heads read.
 """
 
 import math

@@ -167,6 +167,25 @@ def array_bytes(type_: str, on_chip: bool = False) -> list[int]:
     return sizes
 
 
+def largest_array(text: str) -> int:
+    """Elements of the largest array that a stage holds; values inside a fusion are not held."""
+    module = Module.parse(text)
+    fused = {
+        name
+        for computation in module.computations.values()
+        for op in computation.instructions.values()
+        if op.opcode == "fusion"
+        for name in op.called
+    }
+    return max(
+        prod(int(d) for d in dims.split(",") if d)
+        for name, computation in module.computations.items()
+        if name not in fused
+        for op in computation.instructions.values()
+        for _, dims, _ in _ARRAY.findall(op.type)
+    )
+
+
 def bytes_of(type_: str, on_chip: bool = False) -> int:
     """The sum of `array_bytes`."""
     return sum(array_bytes(type_, on_chip))

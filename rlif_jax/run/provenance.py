@@ -19,9 +19,10 @@ from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
     *("steps", "resume", "run_dir", "name", "compile_cache"),
-    *("checkpoint", "profile", "execution.workers"),
+    *("checkpoint", "profile", "execution.workers", "model.remat"),
 )
-"""Config fields and sections that a resumed run may change: none alters the numbers of a step."""
+"""Config fields and sections that a resumed run may change: none alters the numbers of a step, but
+for the rounding of what `model.remat` has the backward pass compute again."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

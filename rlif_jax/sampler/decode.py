@@ -220,7 +220,7 @@ def make_narrow():
 def _placed(tree: Tree) -> Tree:
     """Arrays whose first axis is that of the slots, or of their shards, on these shards."""
 
-    def place(x: Array) -> Array:
+    def place(x: jax.Array) -> jax.Array:
         axes = ("batch", *(None,) * (x.ndim - 1))
         return sharding.constrain(x, *axes, rules=sharding.RULES_DECODE)
 

@@ -33,8 +33,8 @@ def make_sample(
     most `max_prompt_tokens` tokens (0: those of the first call set the size; longer ones compile
     again). A row's tokens depend on the parameters, its prompt, `key` and its index only.
     Statistics are of softmax(logits / temperature) before any filter, float32. A completion ends
-    with one of the model's `eos_ids`, or where `stop` says (see `sampler.stop`). The rollout lies on
-    the host, in C = `max_new_tokens` columns whatever its lengths.
+    with one of the model's `eos_ids`, or where `stop` says (see `sampler.stop`). The rollout lies
+    on the host, in P = `max_prompt_tokens` and C = `max_new_tokens` columns whatever its lengths.
     """
     G, C = samples_per_prompt, max_new_tokens
     widest, shapes = max_prompt_tokens, {}
@@ -64,7 +64,7 @@ def make_sample(
                 rows = np.asarray([one.request for one in finished], int)
                 rows_finished(rows, [one.tokens for one in finished])
         done.sort(key=lambda one: one.request)
-        return _rollout(pad_prompts(prompts, pad_id), done, C, pad_id), usage
+        return _rollout(pad_prompts(prompts, pad_id, widest), done, C, pad_id), usage
 
     return sample
 

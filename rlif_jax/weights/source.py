@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rlif_jax.config import Mesh as MeshSizes
+from rlif_jax.config.shared import Remat
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError, shown
@@ -75,7 +76,7 @@ class OpenModel:
     def load(
         self,
         dtype: str = "float32",
-        remat: bool = False,
+        remat: Remat = "none",
         mesh: Mesh | None = None,
         notice: Notice | None = None,
         lora: Lora | None = None,
@@ -123,7 +124,7 @@ class OpenModel:
         return check_mesh(self.cfg, mesh.fsdp, mesh.tensor, mesh.context)
 
     def shapes(
-        self, dtype: str = "float32", remat: bool = False, mesh: Mesh | None = None
+        self, dtype: str = "float32", remat: Remat = "none", mesh: Mesh | None = None
     ) -> Decoder:
         """The decoder with shapes and shardings in place of parameters; nothing is read."""
         cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
@@ -207,15 +208,16 @@ def describing(files: Files) -> list[str]:
 def load_model(
     source: str,
     dtype: str = "float32",
-    remat: bool = False,
+    remat: Remat = "none",
     mesh: Mesh | None = None,
     notice: Notice | None = None,
 ) -> tuple[Decoder, Any]:
     """The decoder of a source with its float32 weights, and its transformers tokenizer.
 
-    `dtype` is the type of activations, "float32" or "bfloat16"; `remat` recomputes layers in the
-    backward pass; with a `mesh` the parameters are placed by `sharding.param_shardings`. Raises
-    UserError for a source that is unknown, unreachable, damaged or not supported.
+    `dtype` is the type of activations, "float32" or "bfloat16"; `remat` names what the
+    backward pass keeps of a layer; with a `mesh` the parameters are placed by
+    `sharding.param_shardings`. Raises UserError for a source that is unknown, unreachable, damaged
+    or not supported.
     """
     opened = open_model(source)
     return opened.load(dtype, remat, mesh, notice), opened.tokenizer

@@ -52,20 +52,45 @@ def test_rows_without_a_single_token_stay_finite(rows):
         assert np.isfinite(leaf).all()
 
 
-def test_remat_changes_memory_not_gradients(rows):
+def gradient_of(remat: str, rows):
+    """The gradient by all parameters as a function of them, and the parameters."""
     tokens, mask = rows
-    graphdefs, (params, _) = zip(*(nnx.split(decoder(remat=r)) for r in (False, True)), strict=True)
-    programs, gradients = [], []
-    for graphdef in graphdefs:
+    graphdef, params = nnx.split(decoder(remat=remat))
 
-        def loss(params, graphdef=graphdef):
-            x = nnx.merge(graphdef, params)(tokens, positions(mask), Segments.of(mask))
-            return jnp.mean(jnp.sin(x))
+    def loss(params):
+        x = nnx.merge(graphdef, params)(tokens, positions(mask), Segments.of(mask))
+        return jnp.mean(jnp.sin(x))
 
-        programs.append(str(jax.make_jaxpr(jax.grad(loss))(params)))
-        gradients.append(jax.jit(jax.grad(loss))(params))
-    assert "remat" not in programs[0] and "remat" in programs[1]
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), *gradients)
+    return jax.value_and_grad(loss), params
+
+
+@pytest.mark.parametrize("remat", ["layer", "attention", "offload"])
+def test_remat_changes_memory_not_gradients(rows, remat):
+    plain, params = gradient_of("none", rows)
+    policy, _ = gradient_of(remat, rows)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-6)
+    jax.tree.map(close, jax.jit(policy)(params), jax.jit(plain)(params))
+
+
+def test_remat_keeps_what_its_name_says(rows):
+    """Shapes that the forward pass stacks over the layers, read from the backward pass's program.
+
+    With nothing recomputed they are many. `offload` keeps the inputs where the host has them.
+    """
+    (B, T), cfg = rows[0].shape, TINY
+    layer_input = f"f32[{cfg.layers},{B},{T},{cfg.embed}]"
+    queries = cfg.heads // cfg.kv_heads * T  # of a key/value head, as the blocked kernel has them
+    attention_out = f"f32[{cfg.layers},{B},{cfg.kv_heads},{queries},{cfg.head_dim}]"
+    programs = {}
+    for remat in ("none", "layer", "attention", "offload"):
+        gradient, params = gradient_of(remat, rows)
+        programs[remat] = str(jax.make_jaxpr(gradient)(params))
+    assert all(("remat" in text) == (remat != "none") for remat, text in programs.items())
+    assert {r for r, text in programs.items() if attention_out in text} == {"none", "attention"}
+    assert all(layer_input in text for remat, text in programs.items() if remat != "offload")
+    on_host = layer_input.replace("f32[", "f32<host>[")
+    assert {r for r, text in programs.items() if on_host in text} == {"offload"}
+    assert layer_input not in programs["offload"]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen"])
@@ -73,7 +98,7 @@ def test_eight_devices_equal_one(family):
     """Values and gradients on a (data 2, fsdp 2, tensor 2) mesh, with parameters really split."""
     tokens = jnp.asarray(np.random.default_rng(1).integers(0, TINY.vocab_size, (4, 8)))
     mask = jnp.asarray(np.arange(8)[None] >= np.array([[0], [3], [7], [1]]))
-    graphdef, params = nnx.split(decoder(family, remat=True))
+    graphdef, params = nnx.split(decoder(family, remat="layer"))
 
     def loss(params, tokens, mask):
         model = nnx.merge(graphdef, params)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.run_folders import write_steps
 
-from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Optim, Reward
+from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Model, Optim, Reward
 from rlif_jax.errors import UserError
 from rlif_jax.run.provenance import check_same_config, git_revision
 
@@ -46,6 +46,7 @@ def test_a_resume_may_go_on_for_longer_and_save_elsewhere(tmp_path):
             resume=False,
             checkpoint=Checkpoint(every=1, keep=9),
             execution=Execution(workers=64),
+            model=Model(remat="attention"),
         ),
     )
     with pytest.raises(UserError, match=r"execution.time_limit_s was 2.0 and is now 9"):
@@ -73,6 +74,13 @@ def test_a_field_that_an_older_run_lacks_counts_as_its_default(tmp_path):
     message = str(refusal.value)
     assert "loss.kl_coef was 0.0 and is now 0.1; mesh.fsdp was 1 and is now 2" in message
     assert message.count(" was ") == 2
+
+
+@pytest.mark.parametrize("remat", [True, False])
+def test_a_run_of_the_version_in_which_remat_was_a_flag_resumes(tmp_path, remat):
+    write_steps(tmp_path, 1)
+    change_config(tmp_path, lambda config: config["model"].update(remat=remat))
+    check_same_config(tmp_path, Config())
 
 
 def test_a_field_that_this_version_lacks_is_named(tmp_path):

@@ -96,8 +96,8 @@ def test_more_tokens_than_embedding_rows_is_refused(tmp_path, tiny_decoder):
 def test_mesh_places_each_parameter(tmp_path, tiny_decoder):
     path = write_gguf(tmp_path / "tiny.gguf", gguf_tensors(tiny_decoder))
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-    model, _ = load_model(str(path), dtype="bfloat16", remat=True, mesh=mesh)
-    assert (model.cfg.dtype, model.cfg.remat) == ("bfloat16", True)
+    model, _ = load_model(str(path), dtype="bfloat16", remat="layer", mesh=mesh)
+    assert (model.cfg.dtype, model.cfg.remat) == ("bfloat16", "layer")
     spec = jax.sharding.PartitionSpec
     assert model.layers.q[...].sharding.spec == spec(None, "fsdp", "tensor")
     assert model.layers.down[...].sharding.spec == spec(None, "tensor", "fsdp")

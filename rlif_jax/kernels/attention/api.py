@@ -42,8 +42,9 @@ def attention(
     softmax is float32, and so are the sums of products.
 
     On the mesh of `jax.set_mesh` rows are split over "batch" and heads over "attention_heads" of
-    `rules`; what these do not divide is replicated. A remat policy can save what the gradient needs beside the
-    arguments by the names "attention_out" and "attention_lse" (not of `plain` and `cudnn`).
+    `rules`; what these do not divide is replicated. A remat policy can save what the gradient needs
+    beside the arguments by the names "attention_out" and "attention_lse" (not of `plain` and
+    `cudnn`).
 
     Raises:
         UserError: the implementation that was asked for cannot compute this on this platform.
@@ -79,7 +80,7 @@ def choose(
     Raises:
         UserError: the implementation that was asked for cannot.
     """
-    refusals = {
+    refusals: dict[Implementation, str | None] = {
         "splash": splash.refusal(platform, dtype, segments),
         "cudnn": cudnn.refusal(platform, dtype, head_dim, segments),
         "blocked": None,

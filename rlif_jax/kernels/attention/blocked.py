@@ -2,7 +2,8 @@
 
 A running softmax goes over blocks of keys (arXiv 2205.14135, section 3), and only over those that
 some query of the block sees: trip counts are data, so the gradient is written out below. It
-recomputes the scores from the logsumexp.
+recomputes the scores, and weights from each query's maximum m and sum s0 = sum e^(z-m). These are
+kept apart: at large scores their logsumexp m + ln s0, rounded, would lose ln s0.
 
 Letters beyond `batch.py`'s: N blocks of columns in all rows, J = N / R of a row, b columns of a
 block; G = H / K query heads that share a key/value head; X = G * b queries of a key/value head in a
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from rlif_jax.kernels.attention.segments import Segments, needed_blocks, visible
+from rlif_jax.kernels.attention.segments import Segments, needed_blocks, visible, whole_blocks
 from rlif_jax.kernels.precision import einsum
 
 Array = jax.Array
@@ -51,7 +52,7 @@ def blocked_attention(
     K = k_RTKA.shape[2]
     block = min(form.block, T)
     q, k, v, own_RT, prefix_RT = (
-        jnp.pad(x, ((0, 0), (0, -T % block), *((0, 0),) * (x.ndim - 2)))
+        whole_blocks(x, block)
         for x in (q_RTHA, k_RTKA, v_RTKA, segments.own, segments.prefix_or_own)
     )
     q_NKGbA = q.reshape(-1, block, K, H // K, A).transpose(0, 2, 3, 1, 4)
@@ -62,8 +63,7 @@ def blocked_attention(
     return out_NbKGA.reshape(R, -1, H, A)[:, :T]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(
+def _values(
     operands: str, q_NKXA: Array, k_NKbA: Array, v_NKbA: Array, own_RT: Array, prefix_RT: Array
 ) -> Array:
     return _forward(operands, q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT)[0]
@@ -71,8 +71,8 @@ def _attention(
 
 def _forward(
     operands: str, q_NKXA: Array, k_NKbA: Array, v_NKbA: Array, own_RT: Array, prefix_RT: Array
-) -> tuple[Array, Array]:
-    """What the queries read, [N, K, X, A] in their type, and their logsumexp, float32 [N, K, X]."""
+) -> tuple[Array, Array, Array]:
+    """What the queries read, [N, K, X, A] in their type; their m and s0, float32 [N, K, X]."""
     product = functools.partial(_product, operands)
 
     def queries(_, q_KXA, key_blocks):
@@ -90,31 +90,33 @@ def _forward(
         start = (zero_KX + _MASKED, zero_KX, jnp.zeros(q_KXA.shape, jnp.float32))
         m_KX, s0_KX, out_KXA = key_blocks(keys, start)
         s0_KX = jnp.where(s0_KX > 0, s0_KX, 1.0)  # a query that sees no key: zeros
-        return None, ((out_KXA / s0_KX[..., None]).astype(q_KXA.dtype), m_KX + jnp.log(s0_KX))
+        return None, ((out_KXA / s0_KX[..., None]).astype(q_KXA.dtype), m_KX, s0_KX)
 
-    _, (out_NKXA, lse_NKX) = _over_blocks(queries, None, q_NKXA, own_RT, prefix_RT)
-    return checkpoint_name(out_NKXA, "attention_out"), checkpoint_name(lse_NKX, "attention_lse")
+    _, (out_NKXA, *lse) = _over_blocks(queries, None, q_NKXA, own_RT, prefix_RT)
+    m_NKX, s0_NKX = (checkpoint_name(x, "attention_lse") for x in lse)
+    return checkpoint_name(out_NKXA, "attention_out"), m_NKX, s0_NKX
 
 
 def _forward_rule(operands, q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT):
-    out_NKXA, lse_NKX = _forward(operands, q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT)
-    return out_NKXA, (q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT, out_NKXA, lse_NKX)
+    out_NKXA, *lse = _forward(operands, q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT)
+    return out_NKXA, (q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT, out_NKXA, *lse)
 
 
 def _backward_rule(operands, residuals, dout_NKXA):
     """Gradients of queries, keys and values (arXiv 2205.14135, algorithm 4), float32 sums."""
-    q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT, out_NKXA, lse_NKX = residuals
+    q_NKXA, k_NKbA, v_NKbA, own_RT, prefix_RT, out_NKXA, m_NKX, s0_NKX = residuals
     scale = q_NKXA.shape[-1] ** -0.5
     product = functools.partial(_product, operands)
 
     def queries(dkv, xs, key_blocks):
-        q_KXA, dout_KXA, out_KXA, lse_KX = xs
+        q_KXA, dout_KXA, out_KXA, m_KX, s0_KX = xs
         delta_KX = (dout_KXA.astype(jnp.float32) * out_KXA.astype(jnp.float32)).sum(axis=-1)
 
         def keys(n, seen_Xb, carry):
             dq_KXA, dk_NKbA, dv_NKbA = carry
             z_KXb = _scores(operands, q_KXA, k_NKbA[n])
-            weight_KXb = jnp.where(seen_Xb, jnp.exp(z_KXb - lse_KX[..., None]), 0.0)
+            weight_KXb = jnp.exp(z_KXb - m_KX[..., None]) / s0_KX[..., None]
+            weight_KXb = jnp.where(seen_Xb, weight_KXb, 0.0)
             dweight_KXb = product("KXA,KbA->KXb", dout_KXA, v_NKbA[n])
             dz_KXb = weight_KXb * (dweight_KXb - delta_KX[..., None]) * scale
             dv_KbA = product("KXb,KXA->KbA", weight_KXb, dout_KXA)
@@ -129,11 +131,12 @@ def _backward_rule(operands, residuals, dout_NKXA):
         return tuple(dkv), dq_KXA.astype(q_KXA.dtype)
 
     zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in (k_NKbA, v_NKbA))
-    xs = (q_NKXA, dout_NKXA, out_NKXA, lse_NKX)
+    xs = (q_NKXA, dout_NKXA, out_NKXA, m_NKX, s0_NKX)
     (dk_NKbA, dv_NKbA), dq_NKXA = _over_blocks(queries, zeros, xs, own_RT, prefix_RT)
     return dq_NKXA, dk_NKbA.astype(k_NKbA.dtype), dv_NKbA.astype(v_NKbA.dtype), None, None
 
 
+_attention = jax.custom_vjp(_values, nondiff_argnums=(0,))
 _attention.defvjp(_forward_rule, _backward_rule)
 
 
@@ -148,7 +151,7 @@ def _over_blocks(
     N, _, X, _ = jax.tree.leaves(xs)[0].shape
     R, T = own_RT.shape
     block = R * T // N
-    needed_RJJ = needed_blocks(own_RT, prefix_RT, block)
+    needed_RJJ = needed_blocks(own_RT, own_RT, block) | needed_blocks(own_RT, prefix_RT, block)
     order_RJJ = jnp.argsort(~needed_RJJ, axis=-1, stable=True)
     own_RJb, prefix_RJb = (x.reshape(R, -1, block) for x in (own_RT, prefix_RT))
 

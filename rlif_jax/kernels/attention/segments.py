@@ -1,10 +1,9 @@
 """Which columns of a row see each other."""
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-Array = jax.Array
+from rlif_jax.batch import Array
 
 
 @struct.dataclass
@@ -32,6 +31,12 @@ class Segments:
         return self.own if self.prefix is None else self.prefix
 
 
+def whole_blocks(x_RT: Array, block: int) -> Array:
+    """An array [R, T, ...] with zeros behind its columns, up to a whole number of blocks."""
+    more = (0, -x_RT.shape[1] % block)
+    return jnp.pad(x_RT, ((0, 0), more, *((0, 0),) * (x_RT.ndim - 2)))
+
+
 def visible(
     own_RQ: Array, prefix_RQ: Array, own_RS: Array, column_Q: Array, column_S: Array
 ) -> Array:
@@ -45,21 +50,18 @@ def visible(
     return related & (key_R1S != 0) & (column_S[None, :] <= column_Q[:, None])
 
 
-def needed_blocks(own_RT: Array, prefix_RT: Array, block: int) -> Array:
-    """Which blocks of keys some query of a block may see, bool [R, query blocks, key blocks].
+def needed_blocks(own_RT: Array, wanted_RT: Array, block: int) -> Array:
+    """Which blocks of keys hold what queries want, bool [R, J query blocks, J key blocks].
 
-    T is a multiple of `block`. Numbers of segments never decrease along a row, so a key block holds
-    a segment only if that lies between the least and the greatest of the block.
+    A query wants the keys of segment `wanted_RT`, 0 for none, up to its own column; T is a multiple
+    of `block`. Numbers of segments never decrease along a row, so a block holds a segment only if
+    that lies between the least and the greatest of the block.
     """
     R, T = own_RT.shape
-    own_RJb = own_RT.reshape(R, T // block, block)
-    last_RJ = own_RJb.max(axis=-1)
+    J = T // block
+    own_RJb = own_RT.reshape(R, J, block)
     first_RJ = jnp.where(own_RJb == 0, jnp.iinfo(jnp.int32).max, own_RJb).min(axis=-1)
-
-    def held_RTJ(segment_RT: Array) -> Array:
-        segment_RT1 = segment_RT[:, :, None]
-        return (first_RJ[:, None] <= segment_RT1) & (segment_RT1 <= last_RJ[:, None])
-
-    held = (held_RTJ(own_RT) | held_RTJ(prefix_RT)) & (own_RT != 0)[:, :, None]
-    needed_RJJ = held.reshape(R, T // block, block, T // block).any(axis=2)
-    return needed_RJJ & jnp.tri(T // block, dtype=bool)
+    last_RJ = own_RJb.max(axis=-1)
+    wanted_RT1 = wanted_RT[:, :, None]
+    held_RTJ = (first_RJ[:, None] <= wanted_RT1) & (wanted_RT1 <= last_RJ[:, None])
+    return held_RTJ.reshape(R, J, block, J).any(axis=2) & jnp.tri(J, dtype=bool)

@@ -1,0 +1,163 @@
+"""What a training step learns from: completions of its prompts, and what each of them is worth.
+
+Dynamic sampling (DAPO, arXiv 2503.14476) is here as well: groups whose rewards are equal teach
+nothing, so that further prompts may be drawn in their place.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlif_jax.batch import Evidence, Rollout, TokenStats
+from rlif_jax.config import Config
+from rlif_jax.console.notice import Notice
+from rlif_jax.data.prompts import EncodedPrompt
+from rlif_jax.groups import informative_groups
+from rlif_jax.problem import Problem
+from rlif_jax.rewards import combine, needs_execution
+from rlif_jax.run.clock import Clock
+from rlif_jax.sampler.engine import Usage
+from rlif_jax.sampler.sample import RowsFinished
+from rlif_jax.submissions import Answers, Submissions
+
+Sample = Callable[[Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]]
+Certainty = Callable[[Rollout], tuple[TokenStats | None, TokenStats]]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """N problems, the prompts that pose them, and the judge's desk for their completions."""
+
+    problems: Sequence[Problem]
+    prompts: Sequence[EncodedPrompt]
+    submissions: Submissions
+
+
+Ask = Callable[[], Questions]
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Rows n * G + g of N problems, all on the host.
+
+    `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
+    sampler's; `reward` and every term are float32 [B].
+    """
+
+    problems: tuple[Problem, ...]
+    prompts: tuple[EncodedPrompt, ...]
+    rollout: Rollout
+    policy: TokenStats | None
+    answers: Answers
+    reward: np.ndarray
+    terms: dict[str, np.ndarray]
+    usage: Usage
+
+
+def experience(
+    cfg: Config,
+    sample: Sample,
+    certainty: Certainty,
+    ask: Ask,
+    key: jax.Array,
+    clock: Clock,
+    notice: Notice,
+) -> Experience:
+    """Ask, sample, score, wait for the tests, reward: one round of it.
+
+    `certainty(rollout)` gives the statistics in the trainer's numerics, if any, and those
+    that rewards read. Tests of finished completions run while others are sampled and scored.
+    """
+    sample_key, reward_key = jax.random.split(key)
+    questions = ask()
+    tokens = [prompt.tokens for prompt in questions.prompts]
+    with clock("sample"):
+        notice("sampling")
+        finished = questions.submissions.finished
+        rollout, usage = sample(tokens, sample_key, finished)
+    with clock("score"):
+        notice("scoring")
+        policy, stats = certainty(rollout)
+    with clock("execute"):
+        answers = questions.submissions.collect()
+    with clock("reward"):
+        evidence = Evidence(
+            stats=stats,
+            mask=rollout.mask,
+            truncated=rollout.truncated,
+            key=reward_key,
+            group_size=cfg.sampling.samples_per_prompt,
+            outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
+            max_new_tokens=cfg.sampling.max_new_tokens,
+        )
+        reward_B, terms = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+    problems, prompts = tuple(questions.problems), tuple(questions.prompts)
+    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage)
+
+
+def informative_experience(
+    cfg: Config, one_round: Callable[[jax.Array], Experience], key: jax.Array
+) -> tuple[Experience, np.ndarray]:
+    """As many rounds as it takes for N groups that differ, at most 1 + data.max_refills.
+
+    The second value are the N groups to train on, of all that were drawn: those whose rewards
+    differ, and others behind them where these are too few.
+    """
+    N, G = cfg.data.prompts_per_step, cfg.sampling.samples_per_prompt
+    rounds, differ = [], np.zeros(0, bool)
+    while not rounds or (differ.sum() < N and len(rounds) <= cfg.data.max_refills):
+        # The first round's key is the step's, so that refills change nothing of it.
+        rounds.append(one_round(jax.random.fold_in(key, len(rounds)) if rounds else key))
+        own = informative_groups(rounds[-1].reward, G, cfg.loss.std_floor)
+        differ = np.concatenate([differ, np.asarray(own)])
+    if len(rounds) == 1:
+        return rounds[0], np.arange(N)
+    order = np.concatenate([np.flatnonzero(differ), np.flatnonzero(~differ)])
+    return joined(rounds), np.sort(order[:N])
+
+
+def joined(rounds: Sequence[Experience]) -> Experience:
+    """All rounds as one."""
+
+    def whole(trees: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *rows: np.concatenate(rows), *trees)
+
+    def in_order(field: str) -> tuple:
+        return tuple(one for r in rounds for one in getattr(r, field))
+
+    outcomes = [r.answers.outcomes for r in rounds]
+    answers = Answers(
+        texts=tuple(text for r in rounds for text in r.answers.texts),
+        codes=tuple(code for r in rounds for code in r.answers.codes),
+        outcomes=None
+        if outcomes[0] is None
+        else tuple(one for some in outcomes for one in (some or ())),
+    )
+    counts = [dataclasses.astuple(r.usage) for r in rounds]
+    return Experience(
+        problems=in_order("problems"),
+        prompts=in_order("prompts"),
+        rollout=whole([r.rollout for r in rounds]),
+        policy=None if rounds[0].policy is None else whole([r.policy for r in rounds]),
+        answers=answers,
+        reward=whole([r.reward for r in rounds]),
+        terms=whole([r.terms for r in rounds]),
+        usage=Usage(*map(sum, zip(*counts, strict=True))),
+    )
+
+
+def of_groups(tree: Any, groups_n: np.ndarray, group_size: int) -> Any:
+    """The rows of these groups, of arrays [B, ...]."""
+    rows = (groups_n[:, None] * group_size + np.arange(group_size)).reshape(-1)
+    return jax.tree.map(lambda x: x[rows], tree)
+
+
+def rollout_of_groups(rollout: Rollout, groups_n: np.ndarray, group_size: int) -> Rollout:
+    """The rows of these groups, with their prompts."""
+    prompts = jax.tree.map(lambda x: x[groups_n], rollout.prompts)
+    rows = of_groups(rollout.replace(prompts=None), groups_n, group_size)
+    return rows.replace(prompts=prompts)
