@@ -113,7 +113,7 @@ def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
 def packed_form(cfg: Config) -> Form:
     """The shape of every mini-batch, on the mesh of `jax.set_mesh`.
 
-    Prompts are shared on CPUs, where it saves work; kernels of accelerators want whole sequences.
+    Prompts are shared on CPUs, where it saves work: the kernel of TPUs reads shared keys twice.
     """
     shared = cfg.loss.shared_prompts
     completions = cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt

@@ -196,7 +196,7 @@ class Loss:
     0: 1,024, or the longest prompt and completion where these are longer."""
     shared_prompts: bool | None = None
     """Compute a prompt once for all its completions in a row;
-    None: on CPUs, whose attention kernel can."""
+    None: on CPUs, where it pays."""
 
 
 @dataclass(frozen=True)
