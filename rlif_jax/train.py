@@ -106,6 +106,9 @@ def train(cfg: Config) -> None:
         else:
             model = opened.shapes(*how)
         graphdef, params = nnx.split(model)
+        if lora:
+            moving = sum(x.size for x in jax.tree.leaves(trained(params)))
+            progress.note(f"adapters of {moving:,} parameters are trained, all else is frozen")
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
