@@ -18,6 +18,7 @@ from rlif_jax.loss.aggregation import loss_denominator, trained_completions
 from rlif_jax.loss.policy import policy_loss
 from rlif_jax.loss.selection import covariance_selection
 from rlif_jax.loss.tokens import LossTokens
+from rlif_jax.model.lora import divided, trained, with_trained
 from rlif_jax.packing import Packing
 from rlif_jax.scoring import packed_stats, piece_of, put_piece
 from rlif_jax.sharding import replicated
@@ -70,7 +71,10 @@ def learning_rate(optim: Optim, updates_per_step: int = 1) -> optax.Schedule:
 
 
 def decayed(params: Params) -> Any:
-    """Which parameters weight decay applies to: all but norms and biases, told by name."""
+    """Which parameters weight decay applies to: all but norms and biases, told by name.
+
+    Adapters decay, both factors towards the base model, as with PEFT in transformers' trainer.
+    """
 
     def one(path, _):
         names = jax.tree_util.keystr(path)
@@ -91,13 +95,13 @@ def make_init(params: Params, optimizer: optax.GradientTransformation, entropy_c
     """Build `init(params) -> (step, opt_state, entropy_coef)`, laid out as `state_shapes` says.
 
     The moments are made in the shardings of their parameters, so that no device holds more than its
-    share. `params` may be arrays or shapes with shardings.
+    share; frozen parameters have none. `params` may be arrays or shapes with shardings.
     """
 
     def init(params):
         return (
             jnp.zeros((), jnp.int32),
-            optimizer.init(params),
+            optimizer.init(trained(params)),
             jnp.float32(entropy_coef),
         )
 
@@ -107,10 +111,10 @@ def make_init(params: Params, optimizer: optax.GradientTransformation, entropy_c
 
 
 def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """`init_state` as shapes with shardings, for a checkpoint to be restored into.
+    """`init_state` as shapes with shardings around `params`, for a checkpoint to be restored into.
 
-    Moments have the shardings of their parameters, all else is replicated. `params` may be arrays
-    or such shapes themselves.
+    Moments have the shardings of their trained parameters, all else is replicated. `params` may be
+    arrays or such shapes themselves.
     """
 
     def like(x, sharding) -> Any:
@@ -121,13 +125,13 @@ def state_shapes(params: Params, optimizer: optax.GradientTransformation) -> Tra
     moments = optax.tree_utils.tree_map_params(
         optimizer,
         lambda moment, param: like(moment, param.sharding),
-        jax.eval_shape(optimizer.init, params),
-        params,
+        jax.eval_shape(optimizer.init, trained(params)),
+        trained(params),
         transform_non_params=lambda x: like(x, everywhere),
     )
     return TrainState(
         step=like(np.int32(0), everywhere),
-        params=jax.tree.map(lambda x: like(x, x.sharding), params),
+        params=params,
         opt_state=moments,
         entropy_coef=like(np.float32(0), everywhere),
     )
@@ -224,13 +228,14 @@ def make_gradient(
 ):
     """Build `gradient(params, batch) -> (grads, metrics, logprob)`, accumulated over micro-batches.
 
-    The denominator is that of the whole mini-batch, so the pieces add up to the gradient of one
-    batch. Metrics are float32 scalars: `loss/policy`, `loss/kl`, `loss/clip_fraction`, ...
-    `logprob` [M, R, T] are those of the targets before the update.
+    `grads` are those of the trained parameters. The denominator is that of the whole mini-batch, so
+    the pieces add up to the gradient of one batch. Metrics are float32 scalars: `loss/policy`,
+    `loss/kl`, `loss/clip_fraction`, ... `logprob` [M, R, T] are those of the targets before the
+    update.
     """
 
-    def piece_loss(params, piece: TrainBatch, denominator):
-        model = nnx.merge(graphdef, params)
+    def piece_loss(moving, frozen, piece: TrainBatch, denominator):
+        model = nnx.merge(graphdef, moving, frozen)
         stats = packed_stats(model, piece.packed, temperature, shared)
         own_RT = jax.lax.stop_gradient(stats.logprob)
         tokens = LossTokens(
@@ -251,13 +256,14 @@ def make_gradient(
         return total, (metrics, own_RT)
 
     def gradient(params, batch: TrainBatch):
+        moving, frozen = divided(params)
         denominator = loss_denominator(
             batch.trained_tokens, batch.completions, loss, max_new_tokens
         )
 
         def of_piece(index):
             piece = piece_of(batch, index)
-            return jax.grad(piece_loss, has_aux=True)(params, piece, denominator)
+            return jax.grad(piece_loss, has_aux=True)(moving, frozen, piece, denominator)
 
         if batch.trained.shape[0] == 1:  # nothing to accumulate
             grads, (metrics, logprob_RT) = of_piece(0)
@@ -274,7 +280,7 @@ def make_gradient(
 
         _, (metrics, _) = jax.eval_shape(of_piece, 0)
         start = (
-            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(jnp.zeros_like, moving),
             dict.fromkeys(metrics, np.float32(0)),
             jnp.zeros(batch.trained.shape, jnp.float32),
         )
@@ -303,8 +309,10 @@ def make_update(
     def update(state: TrainState, batch: TrainBatch):
         grads, metrics, logprob_MRT = gradient(state.params, batch)
         with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            before = trained(state.params)
+            updates, opt_state = optimizer.update(grads, state.opt_state, before)
+            after: Any = optax.apply_updates(before, updates)
+            params = with_trained(state.params, after)
         metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
         state = dataclasses.replace(state, params=params, opt_state=opt_state)
         return state, metrics, logprob_MRT

@@ -39,6 +39,7 @@ RULES_TRAIN: Rules = {
     "ffn": "tensor",
     "vocab": "tensor",
     "norm": None,
+    "rank": None,  # of adapters
 }
 
 RULES_DECODE: Rules = {

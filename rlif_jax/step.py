@@ -32,6 +32,7 @@ from rlif_jax.grpo import later_epoch, make_optimizer, make_update, train_batche
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.model.lora import with_trained
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import completion_records
@@ -225,9 +226,9 @@ def train_step(
 ) -> tuple[TrainState, StepRecord]:
     """Questions in; the next state, and on the host the record of the step, out.
 
-    `state` is used up. `reference` are the starting model's parameters, or None without a KL term.
-    `ask()` gives the questions of a round. `notice(text)` is called with each phase and may raise
-    to stop before the state is used.
+    `state` is used up. `reference` are the trained parameters as the run started, or None without a
+    KL term. `ask()` gives the questions of a round. `notice(text)` is called with each phase and
+    may raise to stop before the state is used.
     """
     G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
     seen, groups = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
@@ -238,7 +239,10 @@ def train_step(
     with clock("score"):
         packings = stages.pack(rollout)
         old_logprobs = stages.score.old_logprobs(state.params, policy, packings, C)
-        anchor = None if reference is None else stages.score.reference(reference, packings, C)
+        anchor = None
+        if reference is not None:
+            start = with_trained(state.params, reference)
+            anchor = stages.score.reference(start, packings, C)
     with clock("update"):
         notice("updating")
         entropy = mean_entropy(policy or rollout.stats, rollout.mask)

@@ -27,17 +27,19 @@ from rlif_jax.execution.pool import Judge, described
 from rlif_jax.experience import Questions
 from rlif_jax.grpo import init_state, state_shapes
 from rlif_jax.loss.reference import kept_reference
+from rlif_jax.model.lora import lora_of, trained
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import RunLog
 from rlif_jax.run.profile import StepTrace
-from rlif_jax.run.provenance import check_same_config, recorded_source, run_facts
+from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.step import make_stages, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.submissions import Submissions
+from rlif_jax.weights.run_folder import recorded_source
 from rlif_jax.weights.source import open_model
 
 
@@ -53,7 +55,9 @@ def train(cfg: Config) -> None:
     validate(cfg, known_rewards())
     check_same_config(cfg.folder, cfg)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
-    checkpoints = Checkpoints(cfg.folder / "checkpoints", cfg.checkpoint.keep)
+    checkpoints = Checkpoints(
+        cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
+    )
     resume = resume_point(cfg, checkpoints)
     start = resume.step
 
@@ -95,17 +99,23 @@ def train(cfg: Config) -> None:
         mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
         stack.enter_context(jax.set_mesh(mesh))
 
-        # A resumed run has its parameters in the checkpoint; the source's are the KL anchor.
-        how = (cfg.model.dtype, cfg.model.remat, mesh)
-        needed = cfg.loss.kl_coef or not start
-        model = opened.load(*how, progress.phase) if needed else opened.shapes(*how)
+        # A resumed run's trained parameters are in the checkpoint; the source's are the KL anchor.
+        how, lora = (cfg.model.dtype, cfg.model.remat, mesh), lora_of(cfg.model)
+        if cfg.loss.kl_coef or lora or not start:
+            model = opened.load(*how, progress.phase, lora, cfg.seed)
+        else:
+            model = opened.shapes(*how)
         graphdef, params = nnx.split(model)
+        if lora:
+            moving = sum(x.size for x in jax.tree.leaves(trained(params)))
+            progress.note(f"adapters of {moving:,} parameters are trained, all else is frozen")
         stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
         reference, unrecorded = None, {}
         if cfg.loss.kl_coef:
-            reference = kept_reference(params, cfg.model.dtype, cfg.loss.reference_on_host)
+            anchor, on_host = trained(params), cfg.loss.reference_on_host
+            reference = kept_reference(anchor, cfg.model.dtype, on_host)
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))

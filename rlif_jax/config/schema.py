@@ -20,6 +20,8 @@ from rlif_jax.config.shared import (
     SamplingOptions,
 )
 
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
 
 @dataclass(frozen=True)
 class Model(Precision):
@@ -34,6 +36,13 @@ class Model(Precision):
     layer: the layer, from its input: least memory, a third more arithmetic;
     attention: the layer but for attention, whose result is kept as well;
     offload: as layer, with the inputs in the host's memory."""
+    lora_rank: Annotated[int, at_least(0)] = 0
+    """Train low-rank adapters of this rank in place of the weights;
+    0: train all parameters."""
+    lora_alpha: Annotated[float, positive()] = 32.0
+    """Adapters count lora_alpha / lora_rank times."""
+    lora_targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = LORA_TARGETS
+    """The weights that have adapters."""
 
 
 @dataclass(frozen=True)
@@ -287,6 +296,9 @@ class Checkpoint:
     0: only those."""
     keep: Annotated[int, at_least(1)] = 2
     """Newest checkpoints kept."""
+    adapters_only: bool = False
+    """Save adapters without the frozen weights, which are then
+    read from model.source again: it has to stay where it is."""
 
 
 @dataclass(frozen=True)

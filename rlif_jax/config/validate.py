@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rlif_jax.config.loss_rules import loss_problems
+from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
 from rlif_jax.config.schema import Config, Data, Mesh
 from rlif_jax.errors import UserError
@@ -207,6 +208,7 @@ def greedy_problems(
 def _rules(c: Config) -> Iterator[str]:
     """What else must hold between fields."""
     yield from loss_problems(c)
+    yield from model_problems(c)
     if c.eval.every:
         if c.eval.pass_at > c.eval.samples_per_problem:
             yield (

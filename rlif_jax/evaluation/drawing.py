@@ -136,7 +136,7 @@ def make_evaluation(
         usage: Usage | None = None,
     ) -> float:
         nonlocal shape
-        cfg = nnx.merge(graphdef, params).cfg
+        cfg = nnx.merge(engine.graphdef, params).cfg
         if shape is None:  # once: what is free changes, what is compiled must not
             shape = pool_shape(
                 cfg,

@@ -16,6 +16,9 @@ _ROW_MULTIPLE = 128
 
 _FLOAT32 = np.finfo(np.float32)
 
+INPUT_AXES = {"q": 1, "k": 1, "v": 1, "o": 2, "gate": 1, "up": 1, "down": 1}
+"""The weights of a layer's linear maps, with the number of their leading axes that are inputs."""
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -40,6 +43,24 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685): a layer multiplies by w + alpha / rank * a b.
+
+    `a` takes the inputs of w to `rank` numbers, `b` takes these to its outputs; w is frozen.
+    `targets` are among `INPUT_AXES`.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        """What the product a b is multiplied by."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Shape and flags of a decoder, and the numerics it runs in.
 
@@ -47,7 +68,7 @@ class ModelConfig:
     has, if they are fewer (0: all rows): rows beyond them are never sampled and take no part in
     statistics. `eos_ids` end a completion. `dtype` is the type of activations and matrix products;
     parameters are float32. `remat` names what the backward pass keeps of each layer, as
-    `config.Model.remat` describes.
+    `config.Model.remat` describes. With `lora` adapters alone are trained.
     """
 
     vocab_size: int
@@ -69,6 +90,7 @@ class ModelConfig:
     eos_ids: tuple[int, ...] = ()
     dtype: str = "float32"
     remat: Remat = "none"
+    lora: Lora | None = None
 
     @property
     def vocab_rows(self) -> int:
@@ -86,7 +108,7 @@ class ParamSpec(NamedTuple):
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
-    init: str  # "normal", "ones" or "zeros"
+    init: str  # "normal", "ones", "zeros" or "fan_in"
 
     @property
     def stacked(self) -> bool:
@@ -136,7 +158,29 @@ def param_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:
         specs["layers.k_norm"] = ParamSpec((L, A), ("layer", "norm"), "ones")
     if not cfg.tied:
         specs["head"] = ParamSpec((cfg.vocab_rows, D), ("vocab", "embed"), "normal")
-    return specs
+    return specs | _adapter_specs(cfg.lora, specs)
+
+
+def _adapter_specs(lora: Lora | None, specs: dict[str, ParamSpec]) -> dict[str, ParamSpec]:
+    """Both factors of each adapter, in the axes of the weight that it goes with."""
+    adapters = {}
+    if lora is None:
+        return adapters
+    for target in lora.targets:
+        (L, *shape), (layer, *axes), _ = specs[f"layers.{target}"]
+        n = INPUT_AXES[target]
+        adapters[f"layers.{target}_lora_a"] = ParamSpec(
+            (L, *shape[:n], lora.rank), (layer, *axes[:n], "rank"), "fan_in"
+        )
+        adapters[f"layers.{target}_lora_b"] = ParamSpec(
+            (L, lora.rank, *shape[n:]), (layer, "rank", *axes[n:]), "zeros"
+        )
+    return adapters
+
+
+def adapter_specs(cfg: ModelConfig) -> dict[str, ParamSpec]:
+    """The adapters among `param_specs`: they alone are trained, and no model's files have them."""
+    return {name: spec for name, spec in param_specs(cfg).items() if "rank" in spec.axes}
 
 
 def param_count(cfg: ModelConfig) -> int:

@@ -4,6 +4,7 @@ Layers are stacked on a leading axis and applied with `jax.lax.scan`, so compile
 with depth. Parameters are those that `config.param_specs` declares.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,9 +16,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from rlif_jax.kernels.attention.api import attention
 from rlif_jax.kernels.attention.segments import Segments
-from rlif_jax.kernels.precision import einsum, head_einsum, tensordot
+from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
+from rlif_jax.model.lora import Adapter, fresh_adapters, linear
 from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import RULES_DECODE, RULES_TRAIN, Rules, constrain
 
@@ -50,7 +52,10 @@ class Decoder(nnx.Module):
     def __init__(self, cfg: ModelConfig, make: Callable[[str, ParamSpec], Array]):
         self.cfg = cfg
         specs = param_specs(cfg)
-        params = {name: nnx.Param(make(name, s), axes=s.axes) for name, s in specs.items()}
+        params = {
+            name: (Adapter if "rank" in s.axes else nnx.Param)(make(name, s), axes=s.axes)
+            for name, s in specs.items()
+        }
         self.embed = params["embed"]
         self.layers = Layers(
             {n.removeprefix("layers."): p for n, p in params.items() if n.startswith("layers.")}
@@ -61,11 +66,17 @@ class Decoder(nnx.Module):
 
     @classmethod
     def init(cls, cfg: ModelConfig, key: Array, scale: float = 0.02) -> "Decoder":
-        """Random float32 weights: matrices normal with deviation `scale`, norms 1, biases 0."""
-        names = tuple(param_specs(cfg))
+        """Random float32 weights: matrices normal with deviation `scale`, norms 1, biases 0.
+
+        With adapters they are those of the same decoder without.
+        """
+        names = tuple(param_specs(dataclasses.replace(cfg, lora=None)))
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+        adapters = fresh_adapters(cfg, key)
 
         def make(name: str, spec: ParamSpec) -> Array:
+            if name in adapters:
+                return adapters[name]
             if spec.init == "normal":
                 value = scale * jax.random.normal(keys[name], spec.shape)
                 if spec.axes[0] == "vocab":
@@ -176,9 +187,7 @@ def _qkv(
 ) -> tuple[Array, Array, Array]:
     """Rotated queries [B, T, H, A], rotated keys and values [B, T, K, A] of one layer."""
     x_BTD = rms_norm(x_BTD, w["attn_norm"], cfg.rms_eps)
-    q_BTHA, k_BTKA, v_BTKA = (
-        einsum("BTD,DHA->BTHA", x_BTD, w[name].astype(x_BTD.dtype)) for name in "qkv"
-    )
+    q_BTHA, k_BTKA, v_BTKA = (linear(cfg, x_BTD, w, name) for name in "qkv")
     if cfg.qkv_bias:
         q_BTHA = q_BTHA + w["q_bias"].astype(q_BTHA.dtype)
         k_BTKA = k_BTKA + w["k_bias"].astype(k_BTKA.dtype)
@@ -197,18 +206,14 @@ def _finish(
     cfg: ModelConfig, x_BTD: Array, out_BTHA: Array, w: dict[str, Array], rules: Rules
 ) -> Array:
     """The residual stream after a layer's output projection and gated feed-forward block."""
-    dtype, place = x_BTD.dtype, functools.partial(constrain, rules=rules)
+    place = functools.partial(constrain, rules=rules)
     with jax.named_scope("attention"):
-        # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
-        x_BTD = x_BTD + tensordot(out_BTHA, w["o"].astype(dtype), axes=2)
-        x_BTD = place(x_BTD, "batch", "length", "hidden")
+        x_BTD = place(x_BTD + linear(cfg, out_BTHA, w, "o"), "batch", "length", "hidden")
     with jax.named_scope("mlp"):
         y_BTD = rms_norm(x_BTD, w["ffn_norm"], cfg.rms_eps)
-        gate_BTF = einsum("BTD,DF->BTF", y_BTD, w["gate"].astype(dtype))
-        up_BTF = einsum("BTD,DF->BTF", y_BTD, w["up"].astype(dtype))
+        gate_BTF, up_BTF = (linear(cfg, y_BTD, w, name) for name in ("gate", "up"))
         hidden_BTF = place(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "ffn")
-        x_BTD = x_BTD + einsum("BTF,FD->BTD", hidden_BTF, w["down"].astype(dtype))
-        return place(x_BTD, "batch", "length", "hidden")
+        return place(x_BTD + linear(cfg, hidden_BTF, w, "down"), "batch", "length", "hidden")
 
 
 def _gathered(cfg: ModelConfig, w: dict[str, Array]) -> dict[str, Array]:

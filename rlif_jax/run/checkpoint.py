@@ -1,7 +1,8 @@
 """Saved training states: parameters, optimiser, step, key and the place in the data.
 
 The parameters are an item of their own, by their declared names, so that a checkpoint is a model
-source as well.
+source as well. Adapters are another one: the frozen parameters beside them are those of the model
+that the run started from, and need not be saved.
 """
 
 import dataclasses
@@ -13,22 +14,23 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from rlif_jax.batch import TrainState
+from rlif_jax.batch import Params, TrainState
 from rlif_jax.errors import UserError
-from rlif_jax.weights.orbax_folder import FOLDER, reason_of
+from rlif_jax.model.lora import divided, with_trained
+from rlif_jax.weights.orbax_folder import ADAPTERS, FOLDER, reason_of
 from rlif_jax.weights.parameters import filled, named
 
 
 class Checkpoints:
-    """The checkpoints folder of a run.
+    """The checkpoints folder of a run, where frozen parameters are saved unless `adapters_only`.
 
     A checkpoint appears under its final name only when it is whole, so a run that is killed while
     saving resumes from the one before.
     """
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int, adapters_only: bool = False):
         self._folder = Path(folder).absolute()
-        self._keep = keep
+        self._keep, self._adapters_only = keep, adapters_only
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -48,8 +50,11 @@ class Checkpoints:
         Raises:
             UserError: the folder cannot be written, for example because the disk is full.
         """
+        params = _items(state.params)
+        if self._adapters_only:
+            del params[FOLDER]
         args = ocp.args.Composite(
-            **{FOLDER: ocp.args.StandardSave(named(state.params))},
+            **{item: ocp.args.StandardSave(named(part)) for item, part in params.items()},
             rest=ocp.args.StandardSave(_rest(state, key)),
             data=ocp.args.JsonSave(data),
         )
@@ -62,17 +67,18 @@ class Checkpoints:
     def restore(self, state: TrainState) -> tuple[TrainState, jax.Array, dict[str, Any]]:
         """The newest checkpoint as (state, key, data), laid out like `state`.
 
-        `state` may hold shapes with shardings in place of arrays.
+        `state` may hold shapes with shardings in place of arrays. Frozen parameters are not read:
+        they come back as they are in `state`.
 
         Raises:
             UserError: the checkpoint is damaged, or was written by another model or optimiser.
         """
-        step = self.latest()
+        step, (item, moving) = self.latest(), next(iter(_items(state.params).items()))
         params, rest = jax.tree.map(
-            ocp.utils.to_shape_dtype_struct, (named(state.params), _rest(state, jax.random.key(0)))
+            ocp.utils.to_shape_dtype_struct, (named(moving), _rest(state, jax.random.key(0)))
         )
         args = ocp.args.Composite(
-            **{FOLDER: ocp.args.StandardRestore(params)},
+            **{item: ocp.args.StandardRestore(params)},
             rest=ocp.args.StandardRestore(rest),
             data=ocp.args.JsonRestore(),
         )
@@ -88,11 +94,10 @@ class Checkpoints:
         opt_state = jax.tree.unflatten(
             jax.tree.structure(state.opt_state), jax.tree.leaves(rest["opt_state"])
         )
-        params = filled(state.params, restored[FOLDER])
         state = dataclasses.replace(
             state,
             step=rest["step"],
-            params=params,
+            params=with_trained(state.params, filled(moving, restored[item])),
             opt_state=opt_state,
             entropy_coef=rest["entropy_coef"],
         )
@@ -102,6 +107,12 @@ class Checkpoints:
         """Release what saving and restoring have opened."""
         if "_manager" in self.__dict__:
             self._manager.close()
+
+
+def _items(params: Params) -> dict[str, Params]:
+    """The parameters by the item that they are saved in; the first one is trained."""
+    moving, frozen = divided(params)
+    return {ADAPTERS: moving, FOLDER: frozen} if frozen else {FOLDER: moving}
 
 
 def _rest(state: TrainState, key: jax.Array) -> dict[str, Any]:

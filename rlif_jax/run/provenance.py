@@ -90,18 +90,6 @@ def _may_change(name: str) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
 
 
-def recorded_source(folder: Path) -> str | None:
-    """The model source that a run folder's config.json names, None if it names none.
-
-    It is more definite than the one that was configured: a model of the Hub at its commit, a run's
-    checkpoint at its step.
-    """
-    try:
-        return json.loads((folder / "config.json").read_text("utf-8"))["model"]["source"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def run_facts(
     opened: OpenModel, dtype: str, mesh: Mesh, isolation: Mapping[str, Any] | None
 ) -> dict[str, Any]:

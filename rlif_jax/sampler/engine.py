@@ -25,6 +25,7 @@ from rlif_jax.batch import Array, Params
 from rlif_jax.errors import UserError
 from rlif_jax.model.cache import PagedCache, init_cache
 from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.lora import without_adapters
 from rlif_jax.sampler.decode import (
     Slots,
     empty_slots,
@@ -67,11 +68,11 @@ class Engine:
         with_stats: bool = True,
     ):
         self.batching = batching = batching or Batching()
-        self.graphdef, self._eos_ids = graphdef, eos_ids
-        self.prefill = make_prefill(graphdef)
+        self.graphdef, self._eos_ids = without_adapters(graphdef), eos_ids
+        self.prefill = make_prefill(self.graphdef)
         self.admit = make_admit()
         self.decode_chunk = make_decode_chunk(
-            graphdef,
+            self.graphdef,
             steps=batching.chunk,
             temperature=temperature,
             filters=filters,

@@ -1,5 +1,6 @@
 """From the trainer's parameters to the sampler's."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from flax import nnx
 
 from rlif_jax import sharding
 from rlif_jax.batch import Params
+from rlif_jax.model.lora import Adapter, factors_of, merged
 
 Sync = Callable[[Any], Any]
 
@@ -17,37 +19,39 @@ def make_sync(graphdef: nnx.GraphDef) -> Sync:
     """Build `sync(params) -> params` for sampling on the mesh of `jax.set_mesh`.
 
     Weights are split by RULES_DECODE, so that no decode step gathers them, and cast once to the
-    activation dtype, which every product casts them to anyway; norms stay float32. Where nothing
-    is to be changed the same arrays come back.
+    activation dtype, which every product casts them to anyway; norms stay float32. Adapters are
+    merged into their weights. Where nothing is to be changed the same arrays come back.
     """
 
     # A stage an array: of all at once XLA would hold every gathered copy at the same time.
-    stages: dict[Any, Callable[[jax.Array], jax.Array]] = {}
+    @functools.cache
+    def cast(dtype: jnp.dtype, place: Any) -> Callable[[jax.Array], jax.Array]:
+        return jax.jit(lambda x: x.astype(dtype), out_shardings=place)
 
-    def move(value: jax.Array, dtype: jnp.dtype, place: Any) -> jax.Array:
-        if (dtype, place) not in stages:
-            stages[dtype, place] = jax.jit(lambda x: x.astype(dtype), out_shardings=place)
-        return stages[dtype, place](value)
+    @functools.cache
+    def merge(scale: float, dtype: jnp.dtype, place: Any) -> Callable[..., jax.Array]:
+        return jax.jit(lambda w, a, b: merged(w, a, b, scale, dtype), out_shardings=place)
 
     def sync(params: Params) -> Any:
-        dtype = jnp.dtype(nnx.merge(graphdef, params).cfg.dtype)
-        mesh = jax.sharding.get_mesh()
+        cfg = nnx.merge(graphdef, params).cfg
+        dtype, mesh = jnp.dtype(cfg.dtype), jax.sharding.get_mesh()
+        _, weights = nnx.split_state(params, Adapter, ...)
+        places, factors = {}, factors_of(cfg, params)
+        if not mesh.empty:
+            shardings = sharding.param_shardings(weights, mesh, sharding.RULES_DECODE)
+            places = dict(shardings.flat_state())
 
-        def moved(variable, place):
+        def moved(path: Any, variable: Any) -> Any:
             value = variable.get_value()
             wanted = value.dtype if "norm" in variable.axes else dtype
-            there = place is None or value.sharding.is_equivalent_to(place, value.ndim)
-            if there and value.dtype == wanted:
-                return variable
-            return variable.replace(move(value, wanted, place))
+            if path in factors:
+                value = merge(cfg.lora.scale, wanted, value.sharding)(value, *factors[path])
+            place = places[path].get_value() if places else value.sharding
+            if value.sharding.is_equivalent_to(place, value.ndim) and value.dtype == wanted:
+                return variable.replace(value)
+            return variable.replace(cast(wanted, place)(value))
 
-        def is_variable(x):
-            return hasattr(x, "axes")
-
-        if mesh.empty:
-            return jax.tree.map(lambda x: moved(x, None), params, is_leaf=is_variable)
-        places = sharding.param_shardings(params, mesh, sharding.RULES_DECODE)
-        places = jax.tree.map(lambda x: x.get_value(), places, is_leaf=is_variable)
-        return jax.tree.map(moved, params, places, is_leaf=is_variable)
+        flat = [(path, moved(path, variable)) for path, variable in weights.flat_state()]
+        return nnx.State.from_flat_path(flat)
 
     return sync

@@ -2,6 +2,7 @@
 
 Hugging Face and llama.cpp files keep one [out, in] matrix per layer, with heads flattened. Here a
 weight is stored as it is multiplied: inputs first, heads separate, all layers on a leading axis.
+The file's matrices of `INPUT_AXES` are transposed.
 `file_block` maps a part of a parameter to a block of the file's matrix, so that a process reads
 only the shards that it holds.
 """
@@ -10,8 +11,7 @@ import math
 
 import numpy as np
 
-# Parameters whose file matrix is transposed, with the number of their leading axes that are inputs.
-_INPUT_AXES = {"q": 1, "k": 1, "v": 1, "o": 2, "gate": 1, "up": 1, "down": 1}
+from rlif_jax.model.config import INPUT_AXES
 
 HF_GLOBAL = {
     "embed": "model.embed_tokens.weight",
@@ -53,9 +53,9 @@ def file_shape(name: str, shape: tuple[int, ...], vocab_size: int) -> tuple[int,
     leaf = leaf_of(name)
     if leaf in ("embed", "head"):
         return (vocab_size, *shape[1:])
-    if leaf not in _INPUT_AXES:
+    if leaf not in INPUT_AXES:
         return (math.prod(shape),)
-    inputs = _INPUT_AXES[leaf]
+    inputs = INPUT_AXES[leaf]
     return (math.prod(shape[inputs:]), math.prod(shape[:inputs]))
 
 
@@ -71,7 +71,7 @@ def file_block(
     part = tuple(len(range(*s.indices(n))) for s, n in zip(index, shape, strict=True))
     if leaf in ("embed", "head"):
         return (_flat(index[:1], shape[:1]), _flat(index[1:], shape[1:])), part
-    inputs = _INPUT_AXES.get(leaf, 0)
+    inputs = INPUT_AXES.get(leaf, 0)
     columns = _flat(index[:inputs], shape[:inputs])
     return (_flat(index[inputs:], shape[inputs:]), columns), part
 
@@ -90,7 +90,7 @@ def _flat(index: tuple[slice, ...], shape: tuple[int, ...]) -> slice:
 
 def from_file(name: str, block: np.ndarray, part: tuple[int, ...]) -> np.ndarray:
     """A block of the file's matrix as that part of the parameter; a view where it can be."""
-    return (block.T if leaf_of(name) in _INPUT_AXES else block).reshape(part)
+    return (block.T if leaf_of(name) in INPUT_AXES else block).reshape(part)
 
 
 def to_file(name: str, value: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def to_file(name: str, value: np.ndarray) -> np.ndarray:
     leaf = leaf_of(name)
     if leaf in ("embed", "head"):
         return value
-    if leaf not in _INPUT_AXES:
+    if leaf not in INPUT_AXES:
         return value.reshape(-1)
-    inputs = _INPUT_AXES[leaf]
+    inputs = INPUT_AXES[leaf]
     return value.reshape(math.prod(value.shape[:inputs]), -1).T

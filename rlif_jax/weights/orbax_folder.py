@@ -16,14 +16,19 @@ from etils import epath
 
 from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError
-from rlif_jax.model.config import ModelConfig, param_specs
+from rlif_jax.model.config import ModelConfig, adapter_specs, param_specs
 from rlif_jax.weights.layout import to_file
 
 FOLDER = "params"
+"""Holds all parameters, adapters excepted."""
+ADAPTERS = "adapters"
+"""Holds the adapters of a checkpoint, beside the frozen parameters or without them."""
 
 
 class OrbaxWeights:
     """The parameters in a folder that Orbax wrote; see `weights.Weights`.
+
+    They are all that `cfg` declares, or in a folder named `ADAPTERS` its adapters.
 
     Raises:
         UserError: the folder is damaged, or holds other parameters than the configuration's.
@@ -38,7 +43,8 @@ class OrbaxWeights:
         self._checkpointer = ocp.Checkpointer(handler)
         # The checkpointer itself would warn that one item is not a complete checkpoint.
         stored = self._tried(lambda: handler.metadata(self._folder).tree)
-        specs = param_specs(cfg)
+        specs = (adapter_specs if self._folder.name == ADAPTERS else param_specs)(cfg)
+        self._specs = specs
         problems = [f"{name} is missing" for name in specs.keys() - stored.keys()]
         problems += [f"{name} belongs to no parameter" for name in stored.keys() - specs.keys()]
         problems += [
@@ -53,11 +59,16 @@ class OrbaxWeights:
             )
         self._dtypes = {name: np.dtype(meta.dtype) for name, meta in stored.items()}
 
+    @property
+    def names(self) -> list[str]:
+        """The parameters that the folder holds."""
+        return list(self._specs)
+
     def arrays(
         self, shardings: Mapping[str, jax.sharding.Sharding], notice: Notice | None
     ) -> dict[str, jax.Array]:
         """See `weights.Weights`."""
-        specs = param_specs(self._cfg)
+        specs = self._specs
         total = 4 * sum(int(np.prod(spec.shape)) for spec in specs.values())
         if notice is not None:
             notice("loading the parameters", 0, total)
@@ -73,7 +84,7 @@ class OrbaxWeights:
     def whole(self, name: str, dtype: np.dtype) -> np.ndarray:
         """See `weights.Weights`."""
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        shape = param_specs(self._cfg)[name].shape
+        shape = self._specs[name].shape
         wanted = jax.ShapeDtypeStruct(shape, self._dtypes[name], sharding=here)
         return np.asarray(self._restore({name: wanted})[name]).astype(dtype, copy=False)
 
@@ -81,7 +92,7 @@ class OrbaxWeights:
         """See `weights.Weights`."""
         if self._last[0] != name:  # layers are requested in order: restore them together
             self._last = (name, self.whole(name, self._dtypes[name]))
-        value, spec = self._last[1], param_specs(self._cfg)[name]
+        value, spec = self._last[1], self._specs[name]
         if spec.stacked:
             return to_file(name, value[layer])
         return value[: self._cfg.vocab_size] if spec.axes[0] == "vocab" else value

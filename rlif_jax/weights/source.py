@@ -22,8 +22,16 @@ from rlif_jax.config.shared import Remat
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError, shown
-from rlif_jax.model.config import ModelConfig, ParamSpec, kv_bytes_per_token, param_count
+from rlif_jax.model.config import (
+    Lora,
+    ModelConfig,
+    ParamSpec,
+    adapter_specs,
+    kv_bytes_per_token,
+    param_count,
+)
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.model.lora import fresh_adapters
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.storage.bucket import open_files
 from rlif_jax.storage.files import Files, LocalFiles
@@ -33,6 +41,7 @@ from rlif_jax.weights.gguf_header import open_gguf
 from rlif_jax.weights.gguf_tokenizer import read_gguf_tokenizer
 from rlif_jax.weights.hf_config import hf_config, read_hf_config
 from rlif_jax.weights.hub_model import fetch_model
+from rlif_jax.weights.merged import MergedWeights
 from rlif_jax.weights.parameters import (
     FLOAT32,
     SafetensorsWeights,
@@ -40,10 +49,8 @@ from rlif_jax.weights.parameters import (
     shardings_of,
 )
 from rlif_jax.weights.pypi_models import PYPI_MODELS, fetch_pypi
+from rlif_jax.weights.run_folder import DESCRIPTION, checkpoint_of, recorded_lora, recorded_source
 from rlif_jax.weights.tokenizer import reachable_ids, read_tokenizer, write_tokenizer
-
-DESCRIPTION = "model"
-"""The folder inside a run folder that holds the model's config.json and tokenizer."""
 
 _DESCRIBING = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
 _TEMPLATES = "additional_chat_templates"  # where the Hub keeps templates beyond the first
@@ -72,10 +79,20 @@ class OpenModel:
         remat: Remat = "none",
         mesh: Mesh | None = None,
         notice: Notice | None = None,
+        lora: Lora | None = None,
+        seed: int = 0,
     ) -> Decoder:
-        """The decoder; see `load_model`. `notice(text, done, total)` counts bytes placed."""
-        cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat)
-        arrays = self.weights.arrays(shardings_of(cfg, mesh), notice)
+        """The decoder; see `load_model`. `notice(text, done, total)` counts bytes placed.
+
+        `lora` are untrained adapters to add, drawn from `seed`.
+        """
+        cfg = dataclasses.replace(self.cfg, dtype=dtype, remat=remat, lora=lora)
+        shardings = shardings_of(cfg, mesh)
+        arrays = self.weights.arrays(shardings, notice)
+        places = {name: shardings[name] for name in adapter_specs(cfg)}
+        # No step of training, whose keys are folded from the same seed, has this number.
+        key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+        arrays |= jax.jit(lambda: fresh_adapters(cfg, key), out_shardings=places)()
         return Decoder(cfg, lambda name, _: arrays.pop(name))
 
     def summary(self) -> str:
@@ -228,9 +245,8 @@ def open_model(source: str) -> OpenModel:
     except (OSError, RuntimeError) as error:  # no such user, a name too long
         raise UserError(f"model source {shown(source)} is not a valid path: {error}") from error
     if is_folder:
-        if (step := _checkpoint(path)) is not None:
-            described = open_files(step.parent.parent / DESCRIPTION)
-            return _open_folder(str(step), described, params=f"{step}/{orbax_folder.FOLDER}")
+        if (step := checkpoint_of(path)) is not None:
+            return _open_checkpoint(step)
         return _open_folder(source, open_files(path))
     known = ", ".join(f"pypi:{name}" for name in PYPI_MODELS)
     why = "it is a file; give its folder" if is_file else "no such folder"
@@ -266,24 +282,35 @@ def _open_folder(
     return OpenModel(source, revision, cfg, weights, tokenizer, files)
 
 
+def _open_checkpoint(step: Path) -> OpenModel:
+    """A checkpoint in a run folder, with its adapters merged into the weights beside them.
+
+    Those of the model that the run started from take the place of weights that it lacks.
+    """
+    run, lora = step.parent.parent, recorded_lora(step)
+    params = step / orbax_folder.FOLDER
+    described = open_files(run / DESCRIPTION)
+    if lora is None or params.is_dir():
+        opened = _open_folder(str(step), described, params=str(params))
+    else:
+        source = recorded_source(run)
+        try:
+            base = open_model(source or "")
+        except UserError as error:
+            raise UserError(
+                f"checkpoint {step} holds adapters alone, and the model that its run started from "
+                f"cannot be opened: {error}"
+            ) from error
+        opened = dataclasses.replace(base, source=str(step), revision=None, files=described)
+    if lora is None:
+        return opened
+    with_adapters = dataclasses.replace(opened.cfg, lora=lora)
+    adapters = orbax_folder.OrbaxWeights(str(step / orbax_folder.ADAPTERS), with_adapters)
+    return dataclasses.replace(opened, weights=MergedWeights(opened.weights, adapters, lora))
+
+
 def _fitted(cfg: ModelConfig, tokenizer: Tokenizer, location: str) -> ModelConfig:
     """The configuration with the tokenizer's number of ids and its end-of-sequence token."""
     ids = reachable_ids(tokenizer, cfg, location)
     eos_ids = tuple(sorted({*cfg.eos_ids, tokenizer.eos_token_id}))
     return dataclasses.replace(cfg, token_ids=ids, eos_ids=eos_ids)
-
-
-def _checkpoint(path: Path) -> Path | None:
-    """The newest checkpoint of a run folder, or the one that is named; None where it is neither.
-
-    Raises UserError for a run folder without a checkpoint.
-    """
-    path = path.resolve()
-    if path.parent.name == "checkpoints" and path.name.isdigit():
-        return path
-    if not (path / "checkpoints").is_dir():
-        return None
-    steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
-    if not steps:
-        raise UserError(f"run folder {path} has no checkpoint yet; train until it saves one")
-    return max(steps, key=lambda p: int(p.name))

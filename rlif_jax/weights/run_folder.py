@@ -1,0 +1,70 @@
+"""What a run folder says of its model: where it started from, its adapters, its checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlif_jax.errors import UserError
+from rlif_jax.model.config import Lora
+from rlif_jax.weights import orbax_folder
+
+DESCRIPTION = "model"
+"""The folder inside a run folder that holds the model's config.json and tokenizer."""
+
+
+def checkpoint_of(path: Path) -> Path | None:
+    """The newest checkpoint of a run folder, or the one that is named; None where it is neither.
+
+    Raises UserError for a run folder without a checkpoint.
+    """
+    path = path.resolve()
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        return path
+    if not (path / "checkpoints").is_dir():
+        return None
+    steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+    if not steps:
+        raise UserError(f"run folder {path} has no checkpoint yet; train until it saves one")
+    return max(steps, key=lambda p: int(p.name))
+
+
+def recorded_source(folder: Path) -> str | None:
+    """The model source that a run folder's config.json names, None if it names none.
+
+    It is more definite than the one that was configured: a model of the Hub at its commit, a run's
+    checkpoint at its step.
+    """
+    return _recorded(folder, "model", "source")
+
+
+def recorded_lora(step: Path) -> Lora | None:
+    """The adapters that a checkpoint has beside or in place of whole weights; None: it has none.
+
+    Raises UserError where the run folder's config.json does not say what they are.
+    """
+    if not (step / orbax_folder.ADAPTERS).is_dir():
+        return None
+    run = step.parent.parent
+    try:
+        return Lora(
+            rank=int(_recorded(run, "config", "model", "lora_rank")),
+            alpha=float(_recorded(run, "config", "model", "lora_alpha")),
+            targets=tuple(_recorded(run, "config", "model", "lora_targets")),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {step} has adapters, and {run / 'config.json'} does not say with which "
+            "model.lora_rank, lora_alpha and lora_targets they were trained; copy the file from "
+            "the run folder"
+        ) from error
+
+
+def _recorded(folder: Path, *keys: str) -> Any:
+    """What a run folder's config.json has under these keys, None if it has nothing there."""
+    try:
+        value = json.loads((folder / "config.json").read_text("utf-8"))
+        for key in keys:
+            value = value[key]
+        return value
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
