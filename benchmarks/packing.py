@@ -25,7 +25,8 @@ from flax import nnx
 
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Data, Loss, Sampling
-from rlif_jax.grpo import init_state, make_optimizer, train_batches
+from rlif_jax.grpo import train_batches
+from rlif_jax.optimizer import init_state, make_optimizer
 from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 

@@ -159,5 +159,5 @@ def of_groups(tree: Any, groups_n: np.ndarray, group_size: int) -> Any:
 def rollout_of_groups(rollout: Rollout, groups_n: np.ndarray, group_size: int) -> Rollout:
     """The rows of these groups, with their prompts."""
     prompts = jax.tree.map(lambda x: x[groups_n], rollout.prompts)
-    rows = of_groups(rollout.replace(prompts=None), groups_n, group_size)
-    return rows.replace(prompts=prompts)
+    rows = of_groups(dataclasses.replace(rollout, prompts=None), groups_n, group_size)
+    return dataclasses.replace(rows, prompts=prompts)

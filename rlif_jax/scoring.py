@@ -30,7 +30,8 @@ def packed_stats(model: Any, piece: Packed, temperature: float, shared: bool) ->
 
 def _states(model: Any, piece: Packed, shared: bool) -> tuple[jax.Array, Array]:
     """Hidden states [R, T, D] and the tokens [R, T] they predict."""
-    segments = Segments(own=piece.segment, prefix=piece.prefix if shared else None)
+    own_RT, prefix_RT = jnp.asarray(piece.segment), jnp.asarray(piece.prefix)
+    segments = Segments(own_RT, prefix_RT if shared else None)
     x_RTD = model(piece.tokens, piece.position, segments)
     return x_RTD, piece.target
 

@@ -28,11 +28,12 @@ from rlif_jax.experience import (
     of_groups,
     rollout_of_groups,
 )
-from rlif_jax.grpo import later_epoch, make_optimizer, make_update, train_batches
+from rlif_jax.grpo import later_epoch, make_update, train_batches
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
 from rlif_jax.model.lora import with_trained
+from rlif_jax.optimizer import make_optimizer
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import completion_records

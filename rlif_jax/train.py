@@ -25,9 +25,9 @@ from rlif_jax.errors import exit_on_user_error
 from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
 from rlif_jax.execution.pool import Judge, described
 from rlif_jax.experience import Questions
-from rlif_jax.grpo import init_state, state_shapes
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.lora import lora_of, trained
+from rlif_jax.optimizer import init_state, state_shapes
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
@@ -100,11 +100,13 @@ def train(cfg: Config) -> None:
         stack.enter_context(jax.set_mesh(mesh))
 
         # A resumed run's trained parameters are in the checkpoint; the source's are the KL anchor.
-        how, lora = (cfg.model.dtype, cfg.model.remat, mesh), lora_of(cfg.model)
+        numerics, lora = cfg.model, lora_of(cfg.model)
         if cfg.loss.kl_coef or lora or not start:
-            model = opened.load(*how, progress.phase, lora, cfg.seed)
+            model = opened.load(
+                numerics.dtype, numerics.remat, mesh, progress.phase, lora, cfg.seed
+            )
         else:
-            model = opened.shapes(*how)
+            model = opened.shapes(numerics.dtype, numerics.remat, mesh)
         graphdef, params = nnx.split(model)
         if lora:
             moving = sum(x.size for x in jax.tree.leaves(trained(params)))

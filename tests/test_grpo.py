@@ -11,17 +11,8 @@ from support.packed import assert_close, packed, scored
 from support.small_batch import ADVANTAGE_B, SETTINGS, B, C, make_batch, rollout_and_stats
 
 from rlif_jax.config import Loss, Optim
-from rlif_jax.grpo import (
-    decayed,
-    init_state,
-    later_epoch,
-    learning_rate,
-    make_gradient,
-    make_optimizer,
-    make_update,
-    train_batch,
-    train_batches,
-)
+from rlif_jax.grpo import later_epoch, make_gradient, make_update, train_batch, train_batches
+from rlif_jax.optimizer import decayed, init_state, learning_rate, make_optimizer
 from rlif_jax.sharding import make_mesh, param_shardings, put_pieces
 
 

@@ -12,11 +12,12 @@ from support.small_batch import SETTINGS, make_batch, rollout_and_stats
 from support.tiny_gguf import TINY
 
 from rlif_jax.config import Config, Data, Loss, Optim, Sampling
-from rlif_jax.grpo import init_state, make_gradient, make_optimizer, make_update, state_shapes
+from rlif_jax.grpo import make_gradient, make_update
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.config import INPUT_AXES, Lora, adapter_specs
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.lora import divided, trained, with_trained
+from rlif_jax.optimizer import init_state, make_optimizer, state_shapes
 from rlif_jax.planning.ahead import train_batch_shapes, with_sharding
 from rlif_jax.scoring import Score, make_scores
 from rlif_jax.sharding import make_mesh, param_shardings

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from rlif_jax.config import Config, Optim
-from rlif_jax.grpo import init_state, make_optimizer, state_shapes
+from rlif_jax.optimizer import init_state, make_optimizer, state_shapes
 from rlif_jax.planning.ahead import local_bytes
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.sharding import make_mesh, param_shardings

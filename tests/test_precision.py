@@ -13,8 +13,8 @@ from support.tiny import V
 
 from rlif_jax.config import Config, Loss, Reward, Sampling
 from rlif_jax.data.prompts import encode_prompt
-from rlif_jax.grpo import init_state
 from rlif_jax.kernels.precision import products_of
+from rlif_jax.optimizer import init_state
 from rlif_jax.problem import Problem
 from rlif_jax.sharding import make_mesh
 from rlif_jax.step import make_stages

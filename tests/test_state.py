@@ -7,8 +7,8 @@ from flax import nnx
 from support import GOLDENS
 
 from rlif_jax.config import Config
-from rlif_jax.grpo import init_state, make_init, state_shapes
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.optimizer import init_state, make_init, state_shapes
 from rlif_jax.planning.ahead import local_bytes, mesh_of, total_bytes, with_sharding
 from rlif_jax.sharding import make_mesh, param_shardings
 from rlif_jax.step import make_stages

@@ -18,7 +18,7 @@ from support.tiny import write_problems
 from rlif_jax import train
 from rlif_jax.batch import Prompts, Rollout, TokenStats
 from rlif_jax.config import Config, Data, Loss, Optim, Reward, Sampling
-from rlif_jax.grpo import init_state, state_shapes
+from rlif_jax.optimizer import init_state, state_shapes
 from rlif_jax.packing import pack_rollout
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.step import make_stages

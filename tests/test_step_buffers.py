@@ -6,11 +6,11 @@ import pytest
 from flax import nnx
 
 from rlif_jax.config import Config, Data, Loss, Sampling
-from rlif_jax.grpo import make_optimizer, state_shapes
 from rlif_jax.kernels.token_stats import plain
 from rlif_jax.kernels.token_stats.api import token_stats
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.optimizer import make_optimizer, state_shapes
 from rlif_jax.planning.ahead import mesh_of, packed_shapes, train_batch_shapes, with_sharding
 from rlif_jax.planning.hlo import largest_array
 from rlif_jax.sharding import make_mesh, param_shardings

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from rlif_jax.config.schema import Config, Loss
+from rlif_jax.config.learning import Loss
+from rlif_jax.config.schema import Config
 
 READ_BY: dict[str, tuple[str, ...]] = {
     "clip_low": ("grpo", "gspo", "cispo", "clip_cov"),

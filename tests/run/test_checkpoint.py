@@ -12,7 +12,7 @@ import pytest
 
 from rlif_jax.config import Optim
 from rlif_jax.errors import UserError
-from rlif_jax.grpo import init_state, make_optimizer
+from rlif_jax.optimizer import init_state, make_optimizer
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.sharding import make_mesh, param_shardings
 
@@ -81,7 +81,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_earlier_checkpoint(tmp_path, tin
         from rlif_jax.run.checkpoint import Checkpoints
         from rlif_jax.config import Optim
         from rlif_jax.errors import UserError
-        from rlif_jax.grpo import init_state, make_optimizer
+        from rlif_jax.optimizer import init_state, make_optimizer
         from rlif_jax.weights.source import load_model
 
         model, _ = load_model({str(tiny_path)!r})
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, tiny_path):
         from rlif_jax.run.checkpoint import Checkpoints
         from rlif_jax.config import Optim
         from rlif_jax.errors import UserError
-        from rlif_jax.grpo import init_state, make_optimizer
+        from rlif_jax.optimizer import init_state, make_optimizer
         from rlif_jax.weights.source import load_model
 
         home = pathlib.Path({str(tmp_path)!r})

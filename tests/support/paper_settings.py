@@ -9,9 +9,9 @@ from flax import nnx
 from jax.stages import Lowered
 
 from rlif_jax.config import Config, Data, Loss, Sampling
-from rlif_jax.grpo import make_optimizer, state_shapes
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.optimizer import make_optimizer, state_shapes
 from rlif_jax.packing import Form
 from rlif_jax.planning.ahead import mesh_of, packed_shapes, train_batch_shapes, with_sharding
 from rlif_jax.sharding import param_shardings

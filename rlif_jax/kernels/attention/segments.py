@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import struct
 
-from rlif_jax.batch import Array
+Array = jax.Array
 
 
 @struct.dataclass

@@ -1,0 +1,131 @@
+"""The sections of a run that say what is learned: the reward, the loss, the optimiser."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from rlif_jax.config.ranges import FINITE, at_least, between, positive
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What is rewarded: a weighted sum of named terms."""
+
+    terms: tuple[tuple[str, Annotated[float, FINITE]], ...] = (("tests_passed", 1.0),)
+    """Pairs of a reward's name and its weight."""
+    combine: Literal["sum", "normalise_then_sum"] = "sum"
+    """sum: weigh and add the terms. With loss.advantage=grpo the sum is normalised,
+    so that the smallest term has full size where the others are equal;
+    normalise_then_sum: normalise each term in its group first,
+    so that weights mean the same in every group,
+    with loss.advantage=none or dr_grpo."""
+    reward_temperature: Annotated[float, positive()] | None = None
+    """Temperature at which certainty terms read the logits; None: that of sampling."""
+    short_length_tokens: Annotated[int, at_least(0)] = 0
+    """The penalty applies to completions shorter than this many tokens,
+    with certainty terms only; 0: to none."""
+    short_length_penalty: Annotated[float, at_least(0)] = 0.0
+    """Subtracted once from the reward of a completion
+    shorter than short_length_tokens."""
+    overlong_buffer_tokens: Annotated[int, at_least(0)] = 0
+    """The last tokens before sampling.max_new_tokens that cost a completion
+    a part of overlong_penalty each (DAPO's soft overlong punishment); 0: none."""
+    overlong_penalty: Annotated[float, at_least(0)] = 0.0
+    """Subtracted from the reward of a completion of sampling.max_new_tokens."""
+    stats_from: Literal["scorer", "sampler"] = "scorer"
+    """scorer: statistics recomputed in the trainer's numerics;
+    sampler: those of sampling, which saves a forward pass."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The policy-gradient loss."""
+
+    variant: Literal["grpo", "gspo", "cispo", "clip_cov", "kl_cov"] = "grpo"
+    """grpo: clipped ratio of each token, with the dual clip;
+    gspo: clipped ratio of the completion, with sequence_mean in its paper;
+    cispo: log-probability times a clipped ratio without gradient;
+    clip_cov: as grpo without dual clip, and some tokens of high covariance left out;
+    kl_cov: ratio without clip, and a KL penalty on the tokens of highest covariance."""
+    advantage: Literal["grpo", "dr_grpo", "none"] = "grpo"
+    """grpo: (r - group mean) / group std;
+    dr_grpo: r - group mean;
+    none: r itself."""
+    std_floor: Annotated[float, at_least(0)] = 1e-6
+    """A group gets zero advantage unless its reward std exceeds this share
+    of its largest |reward|, so that rounding noise is not amplified.
+    In normalise_then_sum this holds for each term."""
+    clip_low: Annotated[float, between(0, 1)] = 0.2
+    """The ratio is clipped below at 1 - clip_low; 1: not at all."""
+    clip_high: Annotated[float, at_least(0)] = 0.2
+    """The ratio is clipped above at 1 + clip_high; 0.28 in DAPO."""
+    dual_clip: Annotated[float, FINITE] | None = 3.0
+    """Bound on the ratio of negative advantages (dual clip), of grpo alone; None: no bound."""
+    cov_fraction: Annotated[float, between(0, 1, open_low=True)] = 2e-4
+    """Share of a mini-batch's tokens that clip_cov and kl_cov select
+    by the covariance of log-probability and advantage."""
+    clip_cov_range: tuple[Annotated[float, FINITE], Annotated[float, FINITE]] = (1.0, 5.0)
+    """clip_cov selects at random among tokens of a covariance between these two."""
+    kl_cov_coef: Annotated[float, positive()] = 1.0
+    """Weight of kl_cov's penalty |log ratio| of selected tokens."""
+    sampler_correction_cap: Annotated[float, at_least(1)] | None = None
+    """Weigh each token by the trainer's probability over the sampler's, at most this
+    (truncated importance sampling; 2 is usual); None: no weights."""
+    overlong_filter: bool = False
+    """Leave truncated completions out of the loss;
+    their rewards still count in their groups."""
+    aggregation: Literal["token_mean", "sequence_mean", "dr_grpo"] = "token_mean"
+    """token_mean: sum / tokens;
+    sequence_mean: mean of the rows' means;
+    dr_grpo: sum / (B * C max)."""
+    kl_coef: Annotated[float, at_least(0)] = 0.0
+    """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
+    reference_on_host: bool = False
+    """Keep the starting model of the KL penalty in the host's memory while it is not scoring:
+    a device has it only then, and a step takes as long as bringing it there longer."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """k1: log ratio, with the gradient of k2;
+    k2: its square over 2;
+    k3: exp(-log ratio) - 1 + log ratio, at most 10."""
+    entropy_coef: Annotated[float, FINITE] = 0.0
+    """Weight of the entropy bonus; with entropy_target its first weight."""
+    entropy_target: Annotated[float, positive()] | None = None
+    """Entropy of a token, in nats, below which the weight of the bonus rises each step,
+    and above which it falls and the bonus rests; None: the weight stays."""
+    entropy_step: Annotated[float, positive()] = 0.005
+    """How far the weight of the bonus moves in a training step with entropy_target."""
+    epochs: Annotated[int, at_least(1)] = 1
+    """Passes over the sampled batch (E)."""
+    mini_batches: Annotated[int, at_least(1)] = 1
+    """Optimiser updates per pass; each sees whole groups."""
+    tokens_per_micro_batch: Annotated[int, at_least(0)] = 0
+    """Tokens that each row shard (mesh.data * mesh.fsdp) trains on at a time,
+    prompts included: what memory grows with.
+    Sequences of unequal length are packed into rows of this width;
+    0: 1,024, or the longest prompt and completion where these are longer."""
+    shared_prompts: bool | None = None
+    """Compute a prompt once for all its completions in a row;
+    None: on CPUs, where it pays."""
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW."""
+
+    learning_rate: Annotated[float, at_least(0)] = 1e-6
+    """Learning rate after warm-up, constant from there on."""
+    warmup_steps: Annotated[int, at_least(0)] = 10
+    """Training steps over which the learning rate rises linearly.
+    All loss.epochs * loss.mini_batches updates of a step have the same."""
+    weight_decay: Annotated[float, at_least(0)] = 0.1
+    """Decoupled weight decay; norms and biases are exempt."""
+    b1: Annotated[float, between(0, 1, open_high=True)] = 0.9
+    """Decay of the first moment."""
+    b2: Annotated[float, between(0, 1, open_high=True)] = 0.999
+    """Decay of the second moment."""
+    eps: Annotated[float, positive()] = 1e-8
+    """Added to the root of the second moment."""
+    first_moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which the first moment is kept: bfloat16 saves 2 of 16 bytes a parameter.
+    The second moment stays float32, for bfloat16 would round its small changes away."""
+    clip_norm: Annotated[float, positive(infinite=True)] = 1.0
+    """Gradients of a larger global norm are scaled down to it; inf: never."""
