@@ -27,9 +27,8 @@ class Adapter(nnx.Param):
 
 def lora_of(settings: Settings) -> Lora | None:
     """The adapters that a run's configuration asks for."""
-    if not settings.lora_rank:
-        return None
-    return Lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    lora = Lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    return lora if lora.rank else None
 
 
 def linear(cfg: ModelConfig, x: Array, w: dict[str, Array], name: str) -> Array:
