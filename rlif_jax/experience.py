@@ -108,8 +108,8 @@ def informative_experience(
     differ, and others behind them where these are too few.
     """
     N, G = cfg.data.prompts_per_step, cfg.sampling.samples_per_prompt
-    rounds, differ = [], np.zeros(0, bool)
-    while not rounds or (differ.sum() < N and len(rounds) <= cfg.data.max_refills):
+    rounds, differ, most = [], np.zeros(0, bool), 1 + cfg.data.max_refills
+    while not rounds or (differ.sum() < N and len(rounds) < most):
         # The first round's key is the step's, so that refills change nothing of it.
         rounds.append(one_round(jax.random.fold_in(key, len(rounds)) if rounds else key))
         own = informative_groups(rounds[-1].reward, G, cfg.loss.std_floor)

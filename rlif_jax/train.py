@@ -6,7 +6,6 @@ One step, from prompts to new parameters, is on its own page: step.py.
 """
 
 import contextlib
-import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
@@ -96,7 +95,7 @@ def train(cfg: Config) -> None:
         data = problem_batches(mixture, cfg.data.prompts_per_step, cfg.seed)
 
         # ---- devices: parameters and the compiled stages
-        mesh = make_mesh(**dataclasses.asdict(cfg.mesh))
+        mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor, cfg.mesh.context)
         stack.enter_context(jax.set_mesh(mesh))
 
         # A resumed run's trained parameters are in the checkpoint; the source's are the KL anchor.

@@ -153,7 +153,7 @@ def test_lengths_that_grow_compile_nothing(tiny):
         assert np.isfinite(float(metrics["grad/norm"]))
         used.append(int(batch.packed.count))
     assert stages.score.at_sampling._cache_size() == stages.update._cache_size() == 1
-    assert used[0] == 1 < used[-1] == stages.form.pieces
+    assert used[0] == 1 < used[-1] <= stages.form.pieces
 
 
 FACTORIES = {

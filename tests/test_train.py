@@ -139,7 +139,7 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
             *("--optim.learning-rate=1e-3", "--optim.warmup-steps=0", "--model.dtype=bfloat16"),
             *("--data.system-prompt=Be brief.", "--data.graded=graded.jsonl"),
             *("--loss.dual-clip=None", "--loss.tokens-per-micro-batch=512"),
-            *("--loss.sampler-correction-cap=2", "--loss.overlong-filter=True"),
+            *("--loss.sampler-correction-cap=2", "--loss.overlong-filter"),
             *("--loss.entropy-target=3", "--loss.entropy-step=0.01"),
             *("--reward.short-length-tokens=2", "--reward.short-length-penalty=0.1"),
             *("--reward.overlong-buffer-tokens=4", "--reward.overlong-penalty=0.5"),

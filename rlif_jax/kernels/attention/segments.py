@@ -1,5 +1,6 @@
 """Which columns of a row see each other."""
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
