@@ -77,7 +77,7 @@ def test_temperature_divides_the_logits(tiny):
 def test_a_row_does_not_depend_on_its_neighbours(tiny, rollout):
     alone, _ = sampler(tiny)(tiny[1], PROMPTS[:1], jax.random.key(5))
     assert (np.asarray(alone.tokens) == np.asarray(rollout.tokens)[:G]).all()
-    assert alone.prompts.tokens.shape == (1, 5)
+    assert alone.prompts.tokens.shape == (1, 8)
 
 
 def test_the_key_decides(tiny, rollout):
