@@ -7,7 +7,8 @@ to 8,192, scaled to 32 to `--longest`. Prints one JSON line a figure: useful tok
 completions) a second of each layout, median and spread over turns that alternate, and for the
 packed layouts the ratio to the padded one of the same run.
 
-- padded: every completion as wide as the longest, all of a prompt's behind one copy of it;
+- padded: every completion as wide as the longest, all of a prompt's behind one copy of it in a row
+  that they fill;
 - packed: completions side by side, each with its prompt;
 - packed, shared prompts: the completions of a prompt in a row behind one copy of it.
 """
@@ -77,17 +78,17 @@ def main() -> None:
     length_B = drawn_lengths(np.random.default_rng(1), B, C)
     useful = int(length_B.sum())
     layouts = {
-        "padded": (True, np.full(B, C, np.int32)),
-        "packed": (False, length_B),
-        "packed, shared prompts": (True, length_B),
+        "padded": (True, np.full(B, C, np.int32), P - 1 + args.samples * C),
+        "packed": (False, length_B, args.tokens_per_micro_batch),
+        "packed, shared prompts": (True, length_B, args.tokens_per_micro_batch),
     }
     base = Config(
         data=Data(prompts_per_step=args.prompts, max_prompt_tokens=P),
         sampling=Sampling(samples_per_prompt=args.samples, max_new_tokens=C),
     )
     calls, state = {}, init_state(params, make_optimizer(base.optim))
-    for layout, (shared, lengths_B) in layouts.items():
-        loss = Loss(shared_prompts=shared, tokens_per_micro_batch=args.tokens_per_micro_batch)
+    for layout, (shared, lengths_B, tokens) in layouts.items():
+        loss = Loss(shared_prompts=shared, tokens_per_micro_batch=tokens)
         stages = make_stages(dataclasses.replace(base, loss=loss), graphdef, tokenizer.pad_token_id)
         rollout = random_rollout(args.prompts, lengths_B, P, C, model.cfg.vocab_size)
         packings = stages.pack(rollout)

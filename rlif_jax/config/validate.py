@@ -162,6 +162,11 @@ def _sizes(c: Config) -> Iterator[str]:
             "sampling.samples_per_prompt=1 leaves a group of one, whose normalised advantage is "
             "always zero; use 2 or more, or loss.advantage=none with reward.combine=sum"
         )
+    if group == 1 and c.data.max_refills:
+        yield (
+            f"data.max_refills={c.data.max_refills} replaces groups whose rewards are equal, and "
+            "sampling.samples_per_prompt=1 leaves groups of one; use 2 or more, or 0 refills"
+        )
     if min(n, group, minis) < 1:
         return  # reported with the ranges
     yield from slot_problems(c.sampling.slots, c.mesh, prefix="sampling.")

@@ -240,6 +240,14 @@ def test_all_problems_are_reported_at_once():
     ("config", "part"),
     [
         (
+            Config(
+                data=Data(max_refills=2),
+                sampling=Sampling(samples_per_prompt=1),
+                loss=Loss(advantage="none"),
+            ),
+            "data.max_refills=2 replaces groups whose rewards are equal",
+        ),
+        (
             Config(loss=Loss(mini_batches=3)),
             "data.prompts_per_step=8 is not divisible by loss.mini_batches=3; choose one of [1, 2",
         ),
