@@ -33,7 +33,7 @@ BATCHING = Batching(slots=8, page=32, chunk=8, narrow=False)
 
 def sampled(opened, mesh, narrow: bool) -> dict:
     """The rollout of `make_sample`, and the rows that it told of before, in order."""
-    graphdef, params = nnx.split(opened.load("float32", False, mesh))
+    graphdef, params = nnx.split(opened.load("float32", mesh=mesh))
     engine = Engine(graphdef, temperature=0.9, batching=replace(BATCHING, narrow=narrow))
     sample = make_sample(engine, samples_per_prompt=G, max_new_tokens=C, pad_id=2)
     told = []
@@ -42,7 +42,7 @@ def sampled(opened, mesh, narrow: bool) -> dict:
         told.append([rows.tolist(), [one.tolist() for one in tokens]])
 
     params = make_sync(graphdef)(params)
-    rollout = whole(sample(params, PROMPTS, jax.random.key(5), rows_finished)[0])
+    rollout, _ = sample(params, PROMPTS, jax.random.key(5), rows_finished)
     return {
         "tokens": rollout.tokens.tolist(),
         "mask": rollout.mask.tolist(),
@@ -54,7 +54,7 @@ def sampled(opened, mesh, narrow: bool) -> dict:
 
 def generated(opened, mesh) -> list[dict]:
     """What `Sampler.generate` yields, in order."""
-    sampler = Sampler(opened.load("float32", False, mesh), opened.tokenizer, BATCHING)
+    sampler = Sampler(opened.load("float32", mesh=mesh), opened.tokenizer, BATCHING)
     samples = sampler.generate(
         PROMPTS, n=3, max_new_tokens=[10, 40, 20, 30, 1, 25], top_p=0.9, stop="e", seed=3
     )
@@ -70,19 +70,6 @@ def generated(opened, mesh) -> list[dict]:
 
 def stats_of(stats) -> list:
     return [np.asarray(x).tolist() for x in jax.tree.leaves(stats)]
-
-
-def whole(tree):
-    """Arrays of all processes as numpy arrays of all of their rows."""
-
-    def gather(x):
-        mesh = jax.sharding.get_mesh()
-        if not mesh.empty:
-            place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-            x = jax.jit(lambda x: x, out_shardings=place)(x)
-        return np.asarray(x)
-
-    return jax.tree.map(gather, tree)
 
 
 def results(opened, make_mesh) -> dict:
