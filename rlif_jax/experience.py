@@ -22,9 +22,10 @@ from rlif_jax.rewards import combine, needs_execution
 from rlif_jax.run.clock import Clock
 from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.sample import RowsFinished
+from rlif_jax.scoring import whole
 from rlif_jax.submissions import Answers, Submissions
 
-Sample = Callable[[Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]]
+Draw = Callable[[Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]]
 Certainty = Callable[[Rollout], tuple[TokenStats | None, TokenStats]]
 
 
@@ -60,7 +61,7 @@ class Experience:
 
 def experience(
     cfg: Config,
-    sample: Sample,
+    draw: Draw,
     certainty: Certainty,
     ask: Ask,
     key: jax.Array,
@@ -78,7 +79,7 @@ def experience(
     with clock("sample"):
         notice("sampling")
         finished = questions.submissions.finished
-        rollout, usage = sample(tokens, sample_key, finished)
+        rollout, usage = draw(tokens, sample_key, finished)
     with clock("score"):
         notice("scoring")
         policy, stats = certainty(rollout)
@@ -122,9 +123,6 @@ def informative_experience(
 
 def joined(rounds: Sequence[Experience]) -> Experience:
     """All rounds as one."""
-
-    def whole(trees: Sequence[Any]) -> Any:
-        return jax.tree.map(lambda *rows: np.concatenate(rows), *trees)
 
     def in_order(field: str) -> tuple:
         return tuple(one for r in rounds for one in getattr(r, field))

@@ -7,6 +7,7 @@ the token after it. The rest of the prompt stands before them, in the same segme
 is shared, once for all completions of it in the row, in a segment of its own.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,18 +87,19 @@ class Packing:
 
     def spread(self, x: Array, fill: float = 0) -> np.ndarray:
         """[B] or [B, C] -> [M, R, T]: each completion's number, or numbers, in its columns."""
-        x, (row_K, column_K) = np.asarray(x), self._entries()
+        x, (row_K, column_K) = np.asarray(x), self._entries
         flat = np.full(self.packed.tokens.size, fill, x.dtype)
         flat[self.start_B[row_K] + column_K] = x[row_K] if x.ndim == 1 else x[row_K, column_K]
         return flat.reshape(self.packed.tokens.shape)
 
     def collect(self, x_MRT: Array, width: int) -> np.ndarray:
         """[M, R, T] -> [B, C] with C = `width`: the inverse of `spread`, zeros behind each end."""
-        row_K, column_K = self._entries()
+        row_K, column_K = self._entries
         out_BC = np.zeros((len(self.start_B), width), x_MRT.dtype)
         out_BC[row_K, column_K] = x_MRT.reshape(-1)[self.start_B[row_K] + column_K]
         return out_BC
 
+    @functools.cached_property
     def _entries(self) -> tuple[np.ndarray, np.ndarray]:
         """The completion and the place within it of each of the K targets."""
         row_K = np.repeat(np.arange(len(self.length_B)), self.length_B)

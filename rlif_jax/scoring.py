@@ -106,7 +106,7 @@ def _on_host(
 
 
 def whole(parts: Sequence[Any]) -> Any:
-    """Mini-batches of trees [b, ...] one after the other, [B, ...]."""
+    """Trees of host arrays [b, ...] one after the other, [B, ...]."""
     return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
 

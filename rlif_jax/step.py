@@ -48,7 +48,6 @@ Sample = Callable[
 ]
 Update = Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array], Array]]
 
-
 _SELECTION = 2**31  # apart from the rounds, whose keys are folded with their number
 
 
@@ -134,7 +133,7 @@ class StepRecord:
 
     `experience` is all that was drawn, and `advantage` [B] that of its rows. `updates` are the
     metrics of each optimiser update. `packings` say where the completions that were trained on
-    stood in the mini-batches. `rounds` counts how often prompts were drawn.
+    stood in the mini-batches.
     """
 
     experience: Experience
@@ -209,8 +208,8 @@ def gather_experience(
     certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
 
     def one_round(round_key: jax.Array) -> Experience:
-        sample = functools.partial(stages.sample, decode_params)
-        return experience(cfg, sample, certainty, ask, round_key, clock, notice)
+        draw = functools.partial(stages.sample, decode_params)
+        return experience(cfg, draw, certainty, ask, round_key, clock, notice)
 
     return informative_experience(cfg, one_round, key)
 
