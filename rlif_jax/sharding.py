@@ -133,11 +133,6 @@ def param_shardings(params: Params, mesh: AnyMesh, rules: Rules = RULES_TRAIN) -
     return jax.tree.map(one, params, is_leaf=lambda v: hasattr(v, "axes"))
 
 
-def batch_sharding(mesh: AnyMesh) -> NamedSharding:
-    """Rows over data and fsdp; every other axis replicated."""
-    return NamedSharding(mesh, spec(("batch",)))
-
-
 def piece_sharding(mesh: AnyMesh) -> NamedSharding:
     """Of arrays [M, R, T]: rows over data and fsdp, columns over context."""
     return NamedSharding(mesh, _shortest(spec((None, "batch", "length")), mesh))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.placed import batch_sharding
 
 from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.config import Reward
@@ -16,7 +17,7 @@ from rlif_jax.groups import group_normalised, group_statistics, informative_grou
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.metrics import reward_metrics
 from rlif_jax.rewards import combine
-from rlif_jax.sharding import batch_sharding, make_mesh
+from rlif_jax.sharding import make_mesh
 
 FLOOR = 1e-6
 SIZES = st.integers(2, 64) | st.sampled_from((2, 3, 8, 16, 33, 64))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support.decoders import CONFIGS, decoder, forward
+from support.placed import batch_sharding
 from support.tiny_gguf import TINY, positions
 
 from rlif_jax import sharding
@@ -112,7 +113,7 @@ def test_eight_devices_equal_one(family):
     placed = jax.device_put(params, sharding.param_shardings(params, mesh))
     assert len(placed["layers"]["q"][...].sharding.device_set) == 8
     assert placed["layers"]["q"][...].addressable_shards[0].data.shape == (2, 16, 2, 8)
-    data = jax.device_put((tokens, mask), sharding.batch_sharding(mesh))
+    data = jax.device_put((tokens, mask), batch_sharding(mesh))
     with jax.set_mesh(mesh):
         got = jax.jit(step)(placed, *data)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), got, want)

@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from support import GOLDENS
 from support.family_folders import CASES, FAMILIES, family_folder
+from support.placed import batch_sharding
 
 from rlif_jax import sharding
 from rlif_jax.model.decoder import Decoder
@@ -75,7 +76,7 @@ def logits_and_gradients(model: Decoder, golden, mesh=None) -> tuple[np.ndarray,
 
     batch = both_sides(golden)
     if mesh is not None:
-        batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+        batch = jax.device_put(batch, batch_sharding(mesh))
     grads, logits_BTV = jax.jit(jax.grad(loss, has_aux=True))(params, *batch)
     grads = nnx.to_pure_dict(grads)
     layers = grads.pop("layers")
@@ -126,7 +127,7 @@ def assert_bfloat16_logits(folder: Path, golden, mesh=None) -> None:
     batch = both_sides(golden)
     assert nnx.eval_shape(model, batch[0]).dtype == jnp.bfloat16
     if mesh is not None:
-        batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+        batch = jax.device_put(batch, batch_sharding(mesh))
     graphdef, params = nnx.split(model)
 
     @jax.jit
