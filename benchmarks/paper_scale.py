@@ -11,18 +11,14 @@ minutes a setting.
 import argparse
 import json
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from rlif_jax.planning.ahead import total_bytes
 from rlif_jax.planning.traffic import bytes_per_step
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.paper_settings import GIB_OF_CHIP, SETTINGS, lowered
+from tests.support.paper_settings import GIB_OF_CHIP, SETTINGS, lowered
 
 GIB = 2**30
 

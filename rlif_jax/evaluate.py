@@ -5,7 +5,6 @@ python -m rlif_jax.evaluate --compare before.json after.json
 """
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -130,7 +129,7 @@ def sample(
             screen.note(f"programs are sandboxed: {described(judge.isolation)}")
 
         # ---- devices, parameters, stages
-        mesh = make_mesh(**dataclasses.asdict(args.mesh))
+        mesh = make_mesh(args.mesh.data, args.mesh.fsdp, args.mesh.tensor, args.mesh.context)
         stack.enter_context(jax.set_mesh(mesh))
         graphdef, params = nnx.split(opened.load(args.dtype, mesh=mesh))
         draw = make_evaluation(

@@ -146,9 +146,9 @@ def test_stop_strings_shorten_completions(arguments):
 
 
 def test_a_signal_before_sampling_stops_at_once(arguments, monkeypatch, capsys):
-    def mesh(**sizes):
+    def mesh(*sizes):
         os.kill(os.getpid(), signal.SIGTERM)
-        return make_mesh(**sizes)
+        return make_mesh(*sizes)
 
     monkeypatch.setattr("rlif_jax.evaluate.make_mesh", mesh)
     monkeypatch.setattr(OpenModel, "load", lambda *_, **__: pytest.fail("it was not stopped"))

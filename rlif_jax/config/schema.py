@@ -8,7 +8,7 @@ clause ends.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from rlif_jax.config.learning import Loss, Optim, Reward
 from rlif_jax.config.processors import own_processors
@@ -21,7 +21,7 @@ from rlif_jax.config.shared import (
     SamplingOptions,
 )
 
-LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+LoraTarget = Literal["q", "k", "v", "o", "gate", "up", "down"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Model(Precision):
     0: train all parameters."""
     lora_alpha: Annotated[float, positive()] = 32.0
     """Adapters count lora_alpha / lora_rank times."""
-    lora_targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = LORA_TARGETS
+    lora_targets: tuple[LoraTarget, ...] = get_args(LoraTarget)
     """The weights that have adapters."""
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 from flax import nnx
@@ -18,9 +19,8 @@ from rlif_jax.sharding import param_shardings
 from rlif_jax.step import make_stages
 from rlif_jax.storage.files import LocalFiles
 from rlif_jax.weights.hf_config import read_hf_config
-from support import GOLDENS
 
-CONFIGS = GOLDENS / "configs"
+CONFIGS = Path(__file__).parents[1] / "goldens/configs"
 GIB_OF_CHIP = {"v5e": 15.75, "v5p": 95.74}
 
 
