@@ -14,6 +14,7 @@ from benchmarks.on_device.parts import CompileMeter, Parts, timed
 from benchmarks.on_device.questions import made_questions
 from benchmarks.on_device.report import as_json
 from benchmarks.on_device.results import Ceilings, Check, Figure, Work
+from benchmarks.on_device.runs import make_run
 from benchmarks.on_device.sizes import R1_DISTILL_1_5B, SMALL, TINY, StepSize
 from benchmarks.on_device.step_checks import check_step
 from rlif_jax.config import Execution
@@ -98,7 +99,8 @@ def test_times_have_a_spread_and_a_share(told):
     _, found = told
     figures = {one["what"]: one for one in found["figures"]}
     stages = ("decode, 4 slots", "decode, 8 slots", "prefill", "score", "update", "step")
-    assert set(figures) == {"product", "copy", *stages}
+    products = {f"{name}{when}" for name in ("product", "copy") for when in ("", ", at the end")}
+    assert set(figures) == {*products, *stages}
     for name in stages:
         one, (low, high) = figures[name], figures[name]["spread"]
         assert 0 < low <= one["median"] <= high
@@ -237,9 +239,26 @@ def test_a_part_that_does_not_fit_into_the_time_left_is_skipped():
     assert parts.passed
 
 
+def test_parts_that_take_longer_make_the_next_be_expected_to():
+    """The first takes 40 s where 10 were expected, so that the next needs 4 x 9 of the 20 left."""
+    times = iter([0.0, 0.0, 0.0, 40.0, 40.0, 40.0, 40.0, *[40.0] * 9])
+    parts = parts_of(("slow", 10, fine), ("next", 9, fine), now=lambda: next(times))
+    assert [one.status for one in parts.endings] == ["done", "skipped"]
+    assert parts.endings[1].reason == "takes about 36 s and 20 s are left"
+
+
+def test_a_run_has_float32_numbers_of_no_other_kind():
+    """A weak type would have every stage compiled again behind the first update."""
+    run = make_run(TINY, SIZES.step, "float32", slots=4, judged=False)
+    assert [
+        x.aval for x in jax.tree.leaves(run.params) if x.weak_type or x.dtype != "float32"
+    ] == []
+
+
 def test_a_share_is_of_the_ceiling_that_binds():
     ceilings = Ceilings(float32=10.0, bfloat16=100.0, copied=5.0)
     of = {"what": "", "model": "", "unit": "token", "amount": 3.0, "seconds": (2.0, 4.0, 4.0)}
+    assert ceilings.or_better(Ceilings(9.0, 200.0, 5.0)) == Ceilings(10.0, 200.0, 5.0)
     one = Figure(**of, dtype="float32", work=Work(flops=20.0, moved=5.0))
     assert one.share(ceilings) == (0.5, "product")  # 2 s of 4
     assert dataclasses.replace(one, dtype="bfloat16").share(ceilings) == (0.25, "copy")

@@ -10,20 +10,21 @@ from benchmarks.on_device.results import Ceilings, Figure
 from benchmarks.on_device.sizes import Sizes
 from rlif_jax.kernels.precision import einsum
 
+_RUNS = 6
 _IN_A_ROW = 4
 """Calls that are given to the device before the host waits, so that it has the next one ready."""
 
 
-def measure_ceilings(sizes: Sizes) -> Iterator[Figure | Ceilings]:
-    """The best run of each: the figures, then the `Ceilings`."""
-    products = [_product(sizes, dtype) for dtype in ("float32", "bfloat16")]
-    copy = _copy(sizes)
+def measure_ceilings(sizes: Sizes, when: str = "") -> Iterator[Figure | Ceilings]:
+    """The best run of each: the figures, named with `when` behind, then the `Ceilings`."""
+    products = [_product(sizes, dtype, f"product{when}") for dtype in ("float32", "bfloat16")]
+    copy = _copy(sizes, f"copy{when}")
     yield from (*products, copy)
     float32, bfloat16, copied = (one.rates[-1] for one in (*products, copy))
     yield Ceilings(float32=float32, bfloat16=bfloat16, copied=copied)
 
 
-def _product(sizes: Sizes, dtype: str) -> Figure:
+def _product(sizes: Sizes, dtype: str, what: str) -> Figure:
     """A square product as the package computes them: float32 as float32, not rounded before."""
     n = sizes.product
     keys = jax.random.split(jax.random.key(0), 2)
@@ -36,12 +37,12 @@ def _product(sizes: Sizes, dtype: str) -> Figure:
             z = product(z, y)
         return z
 
-    seconds = timed(run, sizes.repeats)
+    seconds = timed(run, _RUNS)
     flops = 2.0 * n**3 * _IN_A_ROW
-    return Figure("product", "", "FLOP", flops, seconds, dtype, note=f"{n} x {n}")
+    return Figure(what, "", "FLOP", flops, seconds, dtype, note=f"{n} x {n}")
 
 
-def _copy(sizes: Sizes) -> Figure:
+def _copy(sizes: Sizes, what: str) -> Figure:
     """An array that is read and written once; bytes count both ways."""
     size = sizes.copy_mib * 2**20
     copy = jax.jit(lambda x: x ^ 1, donate_argnums=0)  # a plain copy, XLA would leave out
@@ -52,6 +53,6 @@ def _copy(sizes: Sizes) -> Figure:
             kept[0] = copy(kept[0])
         return kept[0]
 
-    seconds = timed(run, sizes.repeats)
+    seconds = timed(run, _RUNS)
     note = f"{sizes.copy_mib} MiB"
-    return Figure("copy", "", "byte", 2.0 * size * _IN_A_ROW, seconds, "uint32", note=note)
+    return Figure(what, "", "byte", 2.0 * size * _IN_A_ROW, seconds, "uint32", note=note)

@@ -1,5 +1,6 @@
 """What the benchmark finds: checks, figures, and how each of its parts has ended."""
 
+import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ class Ceilings:
     float32: float
     bfloat16: float
     copied: float
+
+    def or_better(self, other: "Ceilings") -> "Ceilings":
+        """The better of both in each."""
+        return Ceilings(*map(max, dataclasses.astuple(self), dataclasses.astuple(other)))
 
     def least_seconds(self, work: Work, dtype: str) -> tuple[float, str]:
         """The seconds that the work takes at these ceilings, and which of the two binds."""

@@ -149,7 +149,7 @@ SMALL = Sizes(
     check_model=TINY,
     check_step=StepSize(prompts=2, samples=4, prompt=70, new=40, in_row=3),
     models=(("SmolLM2-135M", SMOLLM2_135M),),
-    step=StepSize(prompts=2, samples=2, prompt=64, new=64, in_row=4),
+    step=StepSize(prompts=2, samples=2, prompt=32, new=64, in_row=4),
     many_slots=32,
     many_new=64,
     repeats=2,
