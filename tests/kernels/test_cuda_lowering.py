@@ -1,18 +1,17 @@
 """Kernels and stages lowered for NVIDIA GPUs without one: what they are made of, how exactly."""
 
-import contextlib
 import dataclasses
-import inspect
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AbstractDevice, AbstractMesh
+from support.cuda import assert_precise, h100, lowered, products
 from support.packed_rows import attention_arrays, segments_of
 
+from benchmarks.on_device.runs import config_of
+from benchmarks.on_device.sizes import FULL
 from rlif_jax.config import Config, Data, Loss, Sampling
 from rlif_jax.kernels.attention.api import attention
 from rlif_jax.kernels.token_stats.api import token_stats
@@ -24,9 +23,8 @@ from rlif_jax.planning.ahead import packed_shapes, train_batch_shapes
 from rlif_jax.sampler.decode import empty_slots
 from rlif_jax.sampler.pool_shape import pool_shape
 from rlif_jax.sharding import make_mesh
-from rlif_jax.step import make_stages
+from rlif_jax.step import Stages, make_stages
 
-H100 = {"device_kind": "NVIDIA H100 80GB HBM3", "num_cores": 132, "platform": "gpu"}
 MODEL = ModelConfig(
     vocab_size=1000,
     embed=64,
@@ -39,42 +37,12 @@ MODEL = ModelConfig(
     qkv_bias=True,
     remat="layer",
 )
+CFG = Config(
+    data=Data(prompts_per_step=2, max_prompt_tokens=64),
+    sampling=Sampling(samples_per_prompt=2, max_new_tokens=64, slots=4, cache_gib=1),
+    loss=Loss(tokens_per_micro_batch=1536),
+)
 DTYPES = ("float32", "bfloat16")
-EXACT = "precision = [HIGHEST, HIGHEST]"
-
-_PRODUCT = re.compile(r"stablehlo\.dot_general\W.*")
-_TYPES = re.compile(r": \(tensor<([^>]*)>, tensor<([^>]*)>\)")
-
-
-@contextlib.contextmanager
-def h100():
-    """Stages that are traced here are for an H100."""
-    known = inspect.signature(AbstractDevice).parameters  # JAX 0.9 has no platform
-    device = AbstractDevice(**{name: value for name, value in H100.items() if name in known})
-    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
-        yield
-
-
-def lowered(stage, *args) -> str:
-    """The text of a stage's module for CUDA, which JAX has not to compile."""
-    with h100():
-        return stage.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
-
-
-def products(text: str) -> list[tuple[str, str, bool]]:
-    """Types of both operands of each matrix product, as `8x32xf32`, and whether it is exact."""
-    lines = [found[0] for found in _PRODUCT.finditer(text)]
-    assert lines
-    return [(*_TYPES.search(line).groups(), EXACT in line) for line in lines]
-
-
-def assert_precise(text: str, dtype: str) -> None:
-    """Float32 is multiplied as float32 wherever it is multiplied; a bfloat16 model has bfloat16."""
-    found = products(text)
-    kinds = {one.rpartition("x")[2] for left, right, _ in found for one in (left, right)}
-    assert kinds == {"f32"} if dtype == "float32" else "bf16" in kinds
-    rounded = [one for one in found if one[0].endswith("f32") and not one[2]]
-    assert rounded == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,37 +76,53 @@ def test_token_stats(dtype):
     assert "1500x6784xf32" in text and "3000x20000" not in text
 
 
-def run(dtype: str):
+def run(dtype: str, model: ModelConfig = MODEL, cfg: Config = CFG):
     """The model and the stages of a run on an H100, and its parameters as shapes."""
-    model = dataclasses.replace(MODEL, dtype=dtype)
-    cfg = Config(
-        data=Data(prompts_per_step=2, max_prompt_tokens=64),
-        sampling=Sampling(samples_per_prompt=2, max_new_tokens=64, slots=4, cache_gib=1),
-        loss=Loss(tokens_per_micro_batch=1536),
-    )
+    model = dataclasses.replace(model, dtype=dtype)
     graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(model, jax.random.key(0))))
     with h100():
         return model, make_stages(cfg, graphdef, pad_id=0), params
 
 
-def sampler_shapes(model, stages):
-    """The pool of an H100, and cache and slots as shapes."""
-    sizes = {"prompt": 64, "new": 64, "samples": 2, "sequences": 4}
-    shape = pool_shape(model, stages.engine.batching, **sizes, platform="gpu")
+def sampler_shapes(model: ModelConfig, stages: Stages, cfg: Config = CFG):
+    """The pool of an H100 for as many sequences as slots, and cache and slots as shapes."""
+    shape = pool_shape(
+        model,
+        stages.engine.batching,
+        prompt=cfg.data.max_prompt_tokens,
+        new=cfg.sampling.max_new_tokens,
+        samples=cfg.sampling.samples_per_prompt,
+        sequences=cfg.sampling.slots,
+        platform="gpu",
+    )
     assert shape.kernel == "gpu"
     form = {"pages": shape.pages, "page": shape.page, "dtype": shape.dtype}
     cache = jax.eval_shape(lambda: init_cache(model, kernel=shape.kernel, **form))
     return shape, cache, jax.eval_shape(lambda: empty_slots(shape.slots, model.embed, model.dtype))
 
 
+def decode_chunk(model: ModelConfig, stages: Stages, params, cfg: Config = CFG) -> str:
+    """The decode chunk for CUDA."""
+    shape, cache, slots = sampler_shapes(model, stages, cfg)
+    B, J = shape.slots, shape.columns
+    host = (np.zeros((B, J), np.int32), np.zeros(B, bool), np.int32(0))
+    return lowered(stages.engine.decode_chunk, params, cache, slots, *host)
+
+
+def scorer_and_update(stages: Stages, params) -> list[str]:
+    """Both for CUDA."""
+    with jax.set_mesh(make_mesh()):
+        shapes = packed_shapes(stages.form), train_batch_shapes(stages.form, reference=False)
+    packed, batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+    state = state_shapes(params, stages.optimizer)
+    scorer = lowered(stages.score.at_sampling, params, packed)
+    return [scorer, lowered(stages.update, state, batch)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_decode_chunk(dtype):
     """With the kernel for GPUs, for which the pool of pages is laid out."""
-    model, stages, params = run(dtype)
-    shape, cache, slots = sampler_shapes(model, stages)
-    B, J = shape.slots, shape.columns
-    host = (np.zeros((B, J), np.int32), np.zeros(B, bool), np.int32(0))
-    text = lowered(stages.engine.decode_chunk, params, cache, slots, *host)
+    text = decode_chunk(*run(dtype))
     assert "__gpu$xla.gpu.triton" in text
     assert_precise(text, dtype)
 
@@ -163,14 +147,22 @@ def test_the_prefill(dtype, monkeypatch):
 def test_the_scorer_and_the_update(dtype):
     """Neither has scores of whole rows."""
     _, stages, params = run(dtype)
-    form = stages.form
-    assert form.shared is False  # as on every device but CPUs
-    with jax.set_mesh(make_mesh()):
-        shapes = packed_shapes(form), train_batch_shapes(form, reference=False)
-    packed, batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
-    state = state_shapes(params, stages.optimizer)
-    work = {stages.score.at_sampling: (params, packed), stages.update: (state, batch)}
-    for stage, args in work.items():
-        text = lowered(stage, *args)
+    T = stages.form.columns
+    assert stages.form.shared is False  # as on every device but CPUs
+    for text in scorer_and_update(stages, params):
         assert_precise(text, dtype)
-        assert f"{form.columns}x{form.columns}x" not in text
+        assert f"{T}x{T}x" not in text
+
+
+@pytest.mark.parametrize(("name", "model"), FULL.models)
+def test_what_the_first_run_on_an_accelerator_measures(name, model):
+    """Its models at its sizes: 512 slots of a pool for the GPU's kernel, and rows of a step."""
+    cfg = config_of(FULL.many_step, FULL.many_slots, judged=True)
+    sampling = dataclasses.replace(cfg.sampling, cache_gib=20)
+    cfg = dataclasses.replace(cfg, sampling=sampling)
+    model_bf16, stages, params = run("bfloat16", model, cfg)
+    assert sampler_shapes(model_bf16, stages, cfg)[0].slots == 512
+    texts = [decode_chunk(model_bf16, stages, params, cfg)]
+    _, stages, params = run("bfloat16", model, config_of(FULL.step, 64, judged=True))
+    for text in [*texts, *scorer_and_update(stages, params)]:
+        assert_precise(text, "bfloat16")
