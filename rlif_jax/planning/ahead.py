@@ -4,7 +4,9 @@ https://docs.jax.dev/en/latest/aot.html. In the place of arrays there are shapes
 (`jax.ShapeDtypeStruct`); a "tree" below is a pytree of them.
 """
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +22,10 @@ from rlif_jax.sharding import MESH_AXES, piece_sharding, replicated
 
 def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -> Mesh:
     """A mesh over all chips of a slice, named as in `v5e:2x4`; the axes multiply to its chips."""
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    # Both cores of a v4 are one device, as on a real slice; libtpu's default here is two.
+    chip = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **chip)
+    devices = described.devices
     grid = np.asarray(devices).reshape(data, fsdp, context, tensor)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
@@ -100,6 +105,21 @@ class Ahead:
             return made_by(lowered, self.compiled[-1])
 
         return call
+
+
+def compile_with_text(lowered: Lowered) -> tuple[Compiled, str]:
+    """Compile a stage; also give its optimised HLO text, that of one device's share.
+
+    Libtpu writes the text while it compiles. `compiled.as_text()` gives the same, but fails where
+    a chip with SparseCores (v5p) gathers on them: XLA cannot read what libtpu then hands over.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiled = lowered.compile(compiler_options=options)
+        written = list(Path(folder).glob("*.after_codegen.txt"))
+        if len(written) == 1:
+            return compiled, written[0].read_text()
+    return compiled, compiled.as_text()
 
 
 def local_bytes(tree: Any) -> int:
