@@ -4,6 +4,7 @@ https://docs.jax.dev/en/latest/aot.html. In the place of arrays there are shapes
 (`jax.ShapeDtypeStruct`); a "tree" below is a pytree of them.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,21 @@ from jax.stages import Compiled, Lowered
 from rlif_jax.batch import Packed, TrainBatch
 from rlif_jax.packing import Form
 from rlif_jax.sharding import MESH_AXES, piece_sharding, replicated
+
+
+def settle_libtpu() -> None:
+    """Tell libtpu what it would ask of a TPU host, unless the environment says so already.
+
+    Where there is none it would ask for over a minute and print errors. To be called before
+    libtpu is loaded.
+    """
+    settings = {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -> Mesh:
@@ -48,8 +64,11 @@ def packed_shapes(form: Form) -> Packed:
     return Packed(tokens=ids, position=ids, segment=ids, prefix=ids, target=ids, count=count)
 
 
-def train_batch_shapes(form: Form, *, reference: bool) -> TrainBatch:
-    """What an update reads of such a mini-batch, with or without a KL term, as shapes."""
+def train_batch_shapes(form: Form, *, reference: bool, selection: bool = False) -> TrainBatch:
+    """What an update reads of such a mini-batch, as shapes.
+
+    With or without a KL term, and with or without a selection of tokens by their covariance.
+    """
     mesh, packed = jax.sharding.get_mesh(), packed_shapes(form)
 
     def facts(dtype: Any) -> Any:
@@ -66,7 +85,7 @@ def train_batch_shapes(form: Form, *, reference: bool) -> TrainBatch:
         old_logprob=facts(np.float32),
         sampler_logprob=facts(np.float32),
         ref_logprob=facts(np.float32) if reference else None,
-        selected=None,
+        selected=facts(bool) if selection else None,
         on_policy=number(bool),
         trained_tokens=number(np.float32),
         completions=number(np.float32),
