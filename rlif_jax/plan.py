@@ -54,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
         validate(cfg, known_rewards())
         model = model_shape(cfg.model.source)
-        _use_cpu(asked.slice)
         lengths = step_lengths(
             asked.lengths,
             prompts=cfg.data.prompts_per_step,
@@ -62,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             longest_prompt=cfg.data.max_prompt_tokens,
             longest_response=cfg.sampling.max_new_tokens,
         )
+        _use_cpu(asked.slice)
         fits = (compare if asked.search else plan)(asked, cfg, model, lengths)
         raise SystemExit(0 if fits else 1)
 

@@ -136,6 +136,7 @@ def test_bad_input_is_refused_before_anything_is_compiled(model, topology, flags
 
 def test_without_libtpu_the_remedy_is_said(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "libtpu", None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)  # JAX sets it where it has found libtpu
     argv = ["--config", str(ROOT / "configs/prob_disparity.py"), "--topology", "v5e:2x2"]
     with pytest.raises(SystemExit) as exit_:
         plan.main([*argv, "--model.source", model, *SIZES, "--mesh.fsdp", "4"])
