@@ -10,7 +10,7 @@ published prompt for each model, and 6 CPU seconds where a problem names no limi
 
 from dataclasses import replace
 
-from configs.paper.slices import first
+from configs.paper.machines import first
 from rlif_jax.config import (
     Checkpoint,
     Config,

@@ -10,8 +10,8 @@ import tyro
 from support import ROOT
 from support.paper_settings import PAPER, SETTINGS, model_of
 
-from configs.paper import slices
-from configs.paper.slices import SLICES
+from configs.paper import machines
+from configs.paper.machines import MACHINES
 from rlif_jax.config import Config, load
 from rlif_jax.config.validate import validate
 from rlif_jax.data.sets.named import problem_source
@@ -133,7 +133,7 @@ def commands_of(text: str, module: str = "train") -> list[list[str]]:
 def test_there_is_a_file_for_each_model_and_method():
     found = {f"{path.parent.name}/{path.stem}" for path in FILES}
     assert found == {f"{model}/{method}" for model in MODELS for method in METHODS} | set(OTHERWISE)
-    assert set(SLICES) == set(MODELS)
+    assert set(MACHINES) == set(MODELS)
 
 
 def test_names_are_unique():
@@ -158,15 +158,15 @@ def test_a_docstring_has_its_command_and_the_flags_of_each_machine(path):
     model = path.parent.name
     assert text is not None
     assert commands_of(text) == [[f"--config={path}"]]
-    assert f"\n\n{slices.listing(model)}\n\n" in text
+    assert f"\n\n{machines.listing(model)}\n\n" in text
     config = load([f"--config={path}"])
-    for machine, one in SLICES[model].items():
+    for machine, one in MACHINES[model].items():
         (words,) = re.findall(rf"^    {machine} (.*?)(?=^    \w|^$)", text, re.M | re.S)
         flags = [word for word in words.split() if word.startswith("--")]
         placed = load([f"--config={path}", *flags])
         assert placed == one.applied(config), machine
         validate(placed, known_rewards())
-    assert config == slices.first(model).applied(config)
+    assert config == machines.first(model).applied(config)
 
 
 @each_file

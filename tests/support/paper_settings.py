@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 from jax.stages import Lowered
 
-from configs.paper.slices import SLICES
+from configs.paper.machines import MACHINES
 from rlif_jax.config import Config
 from rlif_jax.config.load import read_config_file
 from rlif_jax.model.config import ModelConfig
@@ -43,7 +43,7 @@ class Setting:
     def config(self) -> Config:
         """The configuration of the folder's `tests_passed.py` for the machine."""
         config = read_config_file(PAPER / self.folder / "tests_passed.py")
-        return SLICES[self.folder][self.machine].applied(config)
+        return MACHINES[self.folder][self.machine].applied(config)
 
     @property
     def model(self) -> str:
@@ -67,7 +67,7 @@ class Setting:
         return dataclasses.asdict(self.config.mesh)
 
 
-SETTINGS = tuple(Setting(folder, machine) for folder in SLICES for machine in SLICES[folder])
+SETTINGS = tuple(Setting(folder, machine) for folder in MACHINES for machine in MACHINES[folder])
 ON_TPU = tuple(setting for setting in SETTINGS if not setting.machine.startswith("gpu"))
 
 
