@@ -40,7 +40,8 @@ def main() -> None:
             seconds = time.perf_counter() - start
             memory: Any = compiled.memory_analysis()
             try:
-                moved_gb = round(bytes_per_step(compiled.as_text()) / 1e9, 1)
+                text: Any = compiled.as_text()
+                moved_gb = round(bytes_per_step(text) / 1e9, 1)
             except jax.errors.JaxRuntimeError:  # libtpu cannot write out some stages of a v5p
                 moved_gb = None
             figure = {

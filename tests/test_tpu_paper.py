@@ -1,4 +1,6 @@
-"""The paper's four settings fit on real slices: scorer and update, compiled without a TPU."""
+"""The study's four settings fit on real slices: scorer and update, compiled without a TPU."""
+
+from typing import Any
 
 import pytest
 from support.paper_settings import ON_TPU, lowered
@@ -25,7 +27,8 @@ def test_scorer_and_update_fit_on_a_v5e(setting):
         assert form.columns >= setting.config.longest_row
         temporaries_gib, moved_gb = BOUNDS[setting.folder][stage]
         compiled = one.compile()
-        memory = compiled.memory_analysis()
+        memory: Any = compiled.memory_analysis()
+        text: Any = compiled.as_text()
         assert memory.temp_size_in_bytes / 2**30 < temporaries_gib, stage
         assert total_bytes(compiled) / 2**30 < setting.gib_of_chip, stage
-        assert bytes_per_step(compiled.as_text()) / 1e9 < moved_gb, stage
+        assert bytes_per_step(text) / 1e9 < moved_gb, stage

@@ -13,6 +13,7 @@ from support.paper_settings import PAPER, SETTINGS, model_of
 from configs.paper import machines
 from configs.paper.machines import MACHINES
 from rlif_jax.config import Config, load
+from rlif_jax.config.load import read_config_file
 from rlif_jax.config.validate import validate
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.errors import UserError
@@ -137,13 +138,13 @@ def test_there_is_a_file_for_each_model_and_method():
 
 
 def test_names_are_unique():
-    names = [load([f"--config={path}"]).name for path in FILES]
+    names = [read_config_file(path).name for path in FILES]
     assert len(set(names)) == len(names)
 
 
 @each_file
 def test_a_file_has_the_studys_settings(path):
-    config = load([f"--config={path}"])
+    config = read_config_file(path)
     validate(config, known_rewards())
     model, run = path.parent.name, f"{path.parent.name}/{path.stem}"
     assert differing(config, PUBLISHED | MODELS[model] | OTHERWISE.get(run, {})) == {}
@@ -159,7 +160,7 @@ def test_a_docstring_has_its_command_and_the_flags_of_each_machine(path):
     assert text is not None
     assert commands_of(text) == [[f"--config={path}"]]
     assert f"\n\n{machines.listing(model)}\n\n" in text
-    config = load([f"--config={path}"])
+    config = read_config_file(path)
     for machine, one in MACHINES[model].items():
         (words,) = re.findall(rf"^    {machine} (.*?)(?=^    \w|^$)", text, re.M | re.S)
         flags = [word for word in words.split() if word.startswith("--")]
@@ -172,7 +173,7 @@ def test_a_docstring_has_its_command_and_the_flags_of_each_machine(path):
 @each_file
 def test_steps_50_80_and_105_are_kept(path):
     """The steps that the study starts GRPO from, and those of its tables."""
-    config = load([f"--config={path}"])
+    config = read_config_file(path)
     saved = [*range(config.checkpoint.every, config.steps, config.checkpoint.every), config.steps]
     assert {50, 80, 105} <= set(saved[-config.checkpoint.keep :])
 
@@ -211,7 +212,7 @@ def test_slots_and_cache_fit_each_machine(setting):
 
 def test_no_other_problems_are_trained_on_where_the_file_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = load([f"--config={FILES[0]}"]).data.name
+    name = read_config_file(FILES[0]).data.name
     assert name == "jsonl:paper_problems.jsonl"
     with pytest.raises(UserError, match=r"paper_problems\.jsonl"):
         problem_source(name)
@@ -258,7 +259,7 @@ def test_the_readme_starts_grpo_from_the_steps_that_are_kept():
     text = README.split("## From a checkpoint")[1].split("\n## ")[0]
     starts = [load(arguments) for arguments in commands_of(text)]
     sources = {config.model.source for config in starts}
-    run = load([f"--config={PAPER / 'r1_1p5b_8k/probability_disparity.py'}"]).folder
+    run = read_config_file(PAPER / "r1_1p5b_8k/probability_disparity.py").folder
     assert sources == {f"{run}/checkpoints/{step}" for step in (50, 80, 105)}
     assert {config.steps for config in starts} == {40}
     assert {config.reward.terms for config in starts} == {(("tests_passed", 1.0),)}
@@ -269,7 +270,7 @@ def test_the_readme_evaluates_as_training_does(tmp_path, monkeypatch):
     (arguments,) = commands_of(README, "evaluate")
     asked = tyro.cli(Arguments, args=arguments)
     check(asked)
-    config = load([f"--config={PAPER / 'r1_1p5b_8k/self_certainty.py'}"])
+    config = read_config_file(PAPER / "r1_1p5b_8k/self_certainty.py")
     assert asked.model == f"{config.folder}/checkpoints/{config.steps}"
     assert (asked.n, asked.k, asked.temperature) == (8, 8, config.eval.temperature)
     assert (asked.data, asked.prompt_style) == (config.eval.data, config.data.prompt_style)
