@@ -1,4 +1,4 @@
-"""The paper's settings compiled ahead of time for TPU slices that this machine does not have.
+"""The settings of configs/paper/ compiled for TPU slices that this machine does not have.
 
     python -m benchmarks.paper_scale [--only Qwen3] [--topology v5e]
 
@@ -18,7 +18,7 @@ import jax
 
 from rlif_jax.planning.ahead import total_bytes
 from rlif_jax.planning.traffic import bytes_per_step
-from tests.support.paper_settings import GIB_OF_CHIP, SETTINGS, lowered
+from tests.support.paper_settings import ON_TPU, lowered
 
 GIB = 2**30
 
@@ -31,8 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     jax.config.update("jax_platforms", "cpu")
-    for setting in SETTINGS:
-        if args.only not in setting.model or args.topology not in setting.topology:
+    for setting in ON_TPU:
+        if args.only not in setting.model or args.topology not in setting.machine:
             continue
         for stage, form, one in lowered(setting):
             start = time.perf_counter()
@@ -40,7 +40,8 @@ def main() -> None:
             seconds = time.perf_counter() - start
             memory: Any = compiled.memory_analysis()
             try:
-                moved_gb = round(bytes_per_step(compiled.as_text()) / 1e9, 1)
+                text: Any = compiled.as_text()
+                moved_gb = round(bytes_per_step(text) / 1e9, 1)
             except jax.errors.JaxRuntimeError:  # libtpu cannot write out some stages of a v5p
                 moved_gb = None
             figure = {
@@ -49,7 +50,7 @@ def main() -> None:
                 "arguments_gib": round(memory.argument_size_in_bytes / GIB, 2),
                 "temporaries_gib": round(memory.temp_size_in_bytes / GIB, 2),
                 "total_gib": round(total_bytes(compiled) / GIB, 2),
-                "chip_gib": GIB_OF_CHIP[setting.topology.split(":")[0]],
+                "chip_gib": setting.gib_of_chip,
                 "gb_moved_a_row": moved_gb,
                 "compiled_in_s": round(seconds),
             }
