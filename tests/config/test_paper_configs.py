@@ -8,7 +8,7 @@ import re
 import pytest
 import tyro
 from support import ROOT
-from support.paper_settings import PAPER, SETTINGS, model_of
+from support.paper_settings import PAPER, SETTINGS, published
 
 from configs.paper import machines
 from configs.paper.machines import MACHINES
@@ -181,7 +181,7 @@ def test_steps_50_80_and_105_are_kept(path):
 @each_setting
 def test_a_model_fits_its_lengths_and_the_mesh_of_each_machine(setting):
     config, mesh = setting.config, setting.config.mesh
-    model = model_of(config)
+    model = published(config)
     tokens = config.data.max_prompt_tokens + config.sampling.max_new_tokens
     assert tokens <= model.max_positions
     assert check_mesh(model, mesh.fsdp, mesh.tensor, mesh.context) == []
@@ -194,7 +194,7 @@ def test_a_model_fits_its_lengths_and_the_mesh_of_each_machine(setting):
 @each_setting
 def test_slots_and_cache_fit_each_machine(setting):
     config, mesh = setting.config, setting.config.mesh
-    model, sampling = model_of(config), config.sampling
+    model, sampling = published(config), config.sampling
     shards = mesh.data * mesh.fsdp * mesh.context
     rows = config.data.prompts_per_step * sampling.samples_per_prompt
     assert sampling.slots % shards == 0

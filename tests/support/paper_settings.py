@@ -1,35 +1,24 @@
-"""The study's configurations on TPU slices, lowered for compilation ahead of time.
+"""The study's configurations on the machines that they name.
 
 They are those of configs/paper/, which `rlif_jax.train` runs.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import jax
-from flax import nnx
-from jax.stages import Lowered
 
 from configs.paper.machines import MACHINES
 from rlif_jax.config import Config
 from rlif_jax.config.load import read_config_file
 from rlif_jax.model.config import ModelConfig
-from rlif_jax.model.decoder import Decoder
-from rlif_jax.optimizer import state_shapes
-from rlif_jax.packing import Form
-from rlif_jax.planning.ahead import mesh_of, packed_shapes, train_batch_shapes, with_sharding
-from rlif_jax.sharding import param_shardings
-from rlif_jax.step import make_stages
-from rlif_jax.storage.files import LocalFiles
-from rlif_jax.weights.hf_config import read_hf_config
+from rlif_jax.planning.chips import Slice
+from rlif_jax.planning.search import mesh_over
+from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.weights.model_shape import model_shape
 
 from . import GOLDENS, ROOT
 
 PAPER = ROOT / "configs/paper"
-GIB_OF_CHIP = {"v5e": 15.75, "v6e": 31.25, "v5p": 95.74, "gpu": 79.6}
-"""Memory of a chip that programs can use; of an H100, all that the driver shows."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,9 @@ class Setting:
 
     @property
     def gib_of_chip(self) -> float:
-        return GIB_OF_CHIP[self.machine.partition(":")[0]]
+        chip = Slice.parse(self.machine).chip
+        assert chip is not None
+        return chip.memory_gib
 
     @property
     def name(self) -> str:
@@ -63,32 +54,19 @@ class Setting:
 
     @property
     def axes(self) -> dict[str, int]:
-        """The mesh, as `planning.ahead.mesh_of` takes it."""
+        """Devices along each axis of the mesh."""
         return dataclasses.asdict(self.config.mesh)
+
+    def ahead(self) -> StagesAhead:
+        """The stages of the configuration on its machine."""
+        slice_, cfg = Slice.parse(self.machine), self.config
+        return StagesAhead(cfg, published(cfg), mesh_over(slice_, cfg.mesh), self.gib_of_chip)
 
 
 SETTINGS = tuple(Setting(folder, machine) for folder in MACHINES for machine in MACHINES[folder])
 ON_TPU = tuple(setting for setting in SETTINGS if not setting.machine.startswith("gpu"))
 
 
-def model_of(config: Config) -> ModelConfig:
-    """A published model's shape, with the configuration's numerics and remat."""
-    published = read_hf_config(LocalFiles(GOLDENS / "configs" / config.model.source.split("/")[1]))
-    return dataclasses.replace(published, dtype=config.model.dtype, remat=config.model.remat)
-
-
-def lowered(setting: Setting) -> Iterator[tuple[str, Form, Lowered]]:
-    """The scorer and the update of a setting, with the form of its mini-batches."""
-    cfg, mesh = setting.config, mesh_of(setting.machine, **setting.axes)
-    model = model_of(cfg)
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(model, jax.random.key(0))))
-    params = with_sharding(params, param_shardings(params, mesh))
-    with jax.set_mesh(mesh):
-        stages = make_stages(cfg, graphdef, pad_id=0)
-    # Outside the mesh: optax makes a counter, which needs a device that is there.
-    state = state_shapes(params, stages.optimizer)
-    with jax.set_mesh(mesh):
-        packed = packed_shapes(stages.form)
-        yield "score", stages.form, stages.score.at_sampling.lower(params, packed)
-        batch = train_batch_shapes(stages.form, reference=cfg.loss.kl_coef > 0)
-        yield "update", stages.form, stages.update.lower(state, batch)
+def published(config: Config) -> ModelConfig:
+    """The shape of a configuration's model, by its published config.json."""
+    return model_shape(str(GOLDENS / "configs" / config.model.source.split("/")[1]))
