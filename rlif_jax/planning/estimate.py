@@ -21,6 +21,7 @@ from rlif_jax.planning.stages import StagesAhead
 from rlif_jax.planning.step_work import (
     DecodeSteps,
     PackedLengths,
+    decode_hops,
     prefill_work,
     rows_work,
     sync_work,
@@ -28,6 +29,7 @@ from rlif_jax.planning.step_work import (
 )
 
 PRODUCTS, MEMORY, NETWORK = 0.60, 0.86, 0.80
+HOP_S = 1e-6
 HOST_S_PER_SLOT = 1e-4
 
 ASSUMED = (
@@ -36,6 +38,8 @@ ASSUMED = (
     f"main memory moves at {MEMORY:.0%} of its best (ragged paged attention on TPUs, decode)",
     f"chips send at {NETWORK:.0%} of two ports along a mesh axis (no published figure)",
     "products, memory and sending overlap within a stage",
+    f"a decode step also waits {1e6 * HOP_S:g} us for each hop of its all-reduces (How to Scale "
+    "Your Model, jax-ml.github.io/scaling-book)",
     f"the host takes {1e3 * HOST_S_PER_SLOT:.1f} ms a slot between two chunks of decoding "
     "(52 ms at 512 slots, measured without a device)",
     "programs are judged while others are sampled: no waiting",
@@ -53,14 +57,16 @@ class Seconds:
     together: float
 
     @classmethod
-    def of(cls, work: Work, chip: Chip) -> "Seconds":
-        """Of work that a chip does at the assumed shares of its best."""
+    def of(cls, work: Work, chip: Chip, hops: int = 0) -> "Seconds":
+        """Of work that a chip does at the assumed shares of its best, and of waiting for `hops`."""
         parts = (
             work.flops / (PRODUCTS * chip.flops_per_s),
             work.bytes / (MEMORY * chip.bytes_per_s),
             sum(work.sent.values()) / (NETWORK * chip.sent_per_s),
         )
-        return cls(*parts, together=max(parts))
+        products, memory, network = parts
+        waited = HOP_S * hops
+        return cls(products, memory, network + waited, together=max(parts) + waited)
 
     @classmethod
     def in_turn(cls, works: Iterable[tuple[int, "Seconds"]]) -> "Seconds":
@@ -166,7 +172,8 @@ def plan_step(
         if chip is None:
             return None
         if name == "decode":  # a step ends before the next begins
-            return Seconds.in_turn([(count, Seconds.of(one, chip)) for count, one in steps])
+            hops = decode_hops(model, tensor)
+            return Seconds.in_turn([(count, Seconds.of(one, chip, hops)) for count, one in steps])
         return Seconds.of(work, chip)
 
     drawn, filled = int(lengths.response_B.sum()), sum(mini.filled for mini in packed)

@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from jax.sharding import Mesh as DeviceMesh
 
 from rlif_jax.config import Config, Mesh
+from rlif_jax.config.shared import Remat
 from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig, kv_bytes_per_token, param_count
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.planning.ahead import mesh_of
-from rlif_jax.planning.chips import Chip, Slice
+from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.compiled import CompiledStage, compile_stage
-from rlif_jax.planning.estimate import StepPlan, plan_step
+from rlif_jax.planning.estimate import HOP_S, StepPlan, plan_step
 from rlif_jax.planning.fit import refusals
 from rlif_jax.planning.lengths import Lengths
 from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.planning.step_work import decode_hops, train_flops
+from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY
 from rlif_jax.sharding import make_mesh
 
 MOST = 20
@@ -64,7 +67,7 @@ def search(
     cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths, workers: int, notice: Notice
 ) -> list[Tried]:
     """Compile the candidates, `workers` at a time; those that fit first, the fastest in front."""
-    tried, asked = [], candidates(cfg, model, slice_)
+    tried, asked = [], candidates(cfg, model, slice_, lengths)
     with ThreadPoolExecutor(workers) as pool:
         running = [pool.submit(_try, one, model, slice_, lengths) for one in asked]
         for done in as_completed(running):
@@ -93,31 +96,34 @@ def mesh_over(slice_: Slice, mesh: Mesh) -> DeviceMesh:
     return mesh_of(slice_.name, **sizes) if slice_.platform == "tpu" else make_mesh(**sizes)
 
 
-def candidates(cfg: Config, model: ModelConfig, slice_: Slice) -> list[Config]:
+def candidates(cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths) -> list[Config]:
     """At most `MOST` configurations, the most promising first.
 
-    Meshes by how little they send; micro-batches of one and of two longest rows; layers recomputed
-    whole or but for attention. All responses of a step are sampled at once where the cache has room
-    for half of their tokens, else as many as it has room for.
+    The meshes that a closed form finds fastest, with as many slots as it finds best; micro-batches
+    of one and of two longest rows; layers recomputed whole or but for attention.
     """
-    meshes = sorted(_meshes(model, slice_.chips), key=lambda mesh: _sends(mesh, cfg))
-    kept = [mesh for mesh in meshes if _state_fits(model, mesh, slice_.chip)][:_MESHES]
-    settings = itertools.product((1, 2), ("layer", "attention"))
-    found = []
-    for (rows, remat), mesh in itertools.product(settings, kept):
-        tokens = 0 if rows == 1 else rows * cfg.longest_row
-        found.append(
-            dataclasses.replace(
-                cfg,
-                mesh=mesh,
-                model=dataclasses.replace(cfg.model, remat=remat),
-                loss=dataclasses.replace(cfg.loss, tokens_per_micro_batch=tokens),
-                sampling=dataclasses.replace(
-                    cfg.sampling, slots=_slots(cfg, model, mesh, slice_.chip)
-                ),
-            )
-        )
-    return found[:MOST]
+    ranked = sorted(
+        (
+            found
+            for mesh in _meshes(model, slice_.chips)
+            if (found := _rough(model, mesh, slice_, lengths))
+        ),
+        key=lambda found: found.seconds,
+    )
+    settings = itertools.product((1, 2), ("layer", "attention"), ranked[:_MESHES])
+    return [_configured(cfg, rough, rows, remat) for rows, remat, rough in settings][:MOST]
+
+
+def _configured(cfg: Config, rough: "_Rough", rows: int, remat: Remat) -> Config:
+    return dataclasses.replace(
+        cfg,
+        mesh=rough.mesh,
+        model=dataclasses.replace(cfg.model, remat=remat),
+        loss=dataclasses.replace(
+            cfg.loss, tokens_per_micro_batch=0 if rows == 1 else rows * cfg.longest_row
+        ),
+        sampling=dataclasses.replace(cfg.sampling, slots=rough.slots, cache_gib=0.0),
+    )
 
 
 def _meshes(model: ModelConfig, chips: int) -> Iterator[Mesh]:
@@ -134,31 +140,39 @@ def _meshes(model: ModelConfig, chips: int) -> Iterator[Mesh]:
         yield mesh
 
 
-def _sends(mesh: Mesh, cfg: Config) -> tuple[int, int]:
-    """Meshes that send least first: tensor sends activations twice a layer, context twice heads."""
-    longest = cfg.longest_row
-    return mesh.tensor * 2 + (mesh.context if longest <= 2**14 else -mesh.context), mesh.context
+@dataclass(frozen=True)
+class _Rough:
+    """A mesh with the slots that suit it, and about how long a step then is."""
+
+    mesh: Mesh
+    slots: int
+    seconds: float
 
 
-def _state_fits(model: ModelConfig, mesh: Mesh, chip: Chip | None) -> bool:
-    """Whether parameters, moments, gradient and the sampler's weights leave a chip any room."""
+def _rough(model: ModelConfig, mesh: Mesh, slice_: Slice, lengths: Lengths) -> _Rough | None:
+    """By closed forms: weights and cache are read in each step of decoding, all else multiplies.
+
+    A slot holds, on average over time, half the mean of squared lengths over the mean length. An
+    axis of `tensor` or `context` costs a tenth of the products for each doubling: it sends
+    activations. None where weights and state leave no room for any slot.
+    """
+    chip, shards = slice_.chip, slice_.chips // mesh.tensor
+    drawn = lengths.response_B.astype(float)
     if chip is None:
-        return True
-    parts = mesh.fsdp * mesh.context * mesh.tensor
-    needed = param_count(model) * (16 / parts + 2 / mesh.tensor)
-    return needed < 0.9 * chip.memory_gib * _GIB
-
-
-def _slots(cfg: Config, model: ModelConfig, mesh: Mesh, chip: Chip | None) -> int:
-    """Slots for all responses, or a power-of-two share of them that the cache has room for."""
-    responses = cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt
-    shards = mesh.data * mesh.fsdp * mesh.context
-    slots = max(responses, shards)
-    if chip is None:
-        return slots
-    parts = mesh.fsdp * mesh.context * mesh.tensor
-    free = 0.8 * (chip.memory_gib * _GIB - param_count(model) * (12 / parts + 2 / mesh.tensor))
-    tokens = free / (kv_bytes_per_token(model) / min(mesh.tensor, model.kv_heads))
-    while slots // 2 >= shards and slots / shards * cfg.longest_row / 2 > tokens:
-        slots //= 2
-    return slots
+        return _Rough(mesh, max(len(drawn), shards), float(mesh.tensor * mesh.context))
+    weights = 2.0 * param_count(model) / mesh.tensor
+    token = kv_bytes_per_token(model) / min(mesh.tensor, model.kv_heads)
+    free = SHARE_OF_FREE_MEMORY * (
+        chip.memory_gib * _GIB - 12 * param_count(model) / slice_.chips - weights
+    )
+    held = (drawn**2).mean() / (2 * drawn.mean()) + lengths.prompt_N.mean()
+    most = min(math.floor(free / (token * held)), math.ceil(len(drawn) / shards))
+    if most < 1:
+        return None
+    steps = max(drawn.max(), drawn.sum() / (shards * most))
+    read = steps * weights + drawn.sum() / shards * held * token
+    waited = steps * HOP_S * decode_hops(model, mesh.tensor)
+    sends = 1 + 0.1 * math.log2(mesh.tensor * mesh.context)
+    flops = train_flops(model, lengths, int(drawn.sum())) / slice_.chips
+    seconds = waited + read / chip.bytes_per_s + sends * flops / (0.5 * chip.flops_per_s)
+    return _Rough(mesh, most * shards, seconds)

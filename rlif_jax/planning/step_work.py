@@ -148,6 +148,11 @@ class DecodeSteps:
         return self.fixed + chunk.slots // shards * self.slot + chunk.cached * self.token
 
 
+def decode_hops(model: ModelConfig, tensor: int) -> int:
+    """Hops that a decode step waits for: two all-reduces a layer, one after the head, in rings."""
+    return (2 * model.layers + 1) * 2 * (tensor - 1)
+
+
 def matrix_parameters(model: ModelConfig) -> int:
     """Parameters that every token is multiplied by: all matrices, the embedding as the head."""
     specs = param_specs(model)
