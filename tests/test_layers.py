@@ -15,10 +15,11 @@ LAYERS = (
     {"kernels", "execution", "data", "rewards", "loss", "packing"},
     {"model"},
     {"weights", "scoring", "sampler", "optimizer", "metrics", "run", "grading"},
-    {"grpo", "evaluation", "submissions", "planning", "reporting"},
+    {"grpo", "evaluation", "submissions", "reporting"},
     {"experience"},
     {"step"},
-    {"train", "evaluate", "grade", "check", "convert"},
+    {"planning"},
+    {"train", "evaluate", "grade", "check", "convert", "plan"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

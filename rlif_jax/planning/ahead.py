@@ -4,7 +4,10 @@ https://docs.jax.dev/en/latest/aot.html. In the place of arrays there are shapes
 (`jax.ShapeDtypeStruct`); a "tree" below is a pytree of them.
 """
 
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +21,27 @@ from rlif_jax.packing import Form
 from rlif_jax.sharding import MESH_AXES, piece_sharding, replicated
 
 
+def settle_libtpu() -> None:
+    """Tell libtpu what it would ask of a TPU host, unless the environment says so already.
+
+    Where there is none it would ask for over a minute and print errors. To be called before
+    libtpu is loaded.
+    """
+    settings = {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
 def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -> Mesh:
     """A mesh over all chips of a slice, named as in `v5e:2x4`; the axes multiply to its chips."""
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    # Both cores of a v4 are one device, as on a real slice; libtpu's default here is two.
+    chip = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **chip)
+    devices = described.devices
     grid = np.asarray(devices).reshape(data, fsdp, context, tensor)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
@@ -43,8 +64,11 @@ def packed_shapes(form: Form) -> Packed:
     return Packed(tokens=ids, position=ids, segment=ids, prefix=ids, target=ids, count=count)
 
 
-def train_batch_shapes(form: Form, *, reference: bool) -> TrainBatch:
-    """What an update reads of such a mini-batch, with or without a KL term, as shapes."""
+def train_batch_shapes(form: Form, *, reference: bool, selection: bool = False) -> TrainBatch:
+    """What an update reads of such a mini-batch, as shapes.
+
+    With or without a KL term, and with or without a selection of tokens by their covariance.
+    """
     mesh, packed = jax.sharding.get_mesh(), packed_shapes(form)
 
     def facts(dtype: Any) -> Any:
@@ -61,7 +85,7 @@ def train_batch_shapes(form: Form, *, reference: bool) -> TrainBatch:
         old_logprob=facts(np.float32),
         sampler_logprob=facts(np.float32),
         ref_logprob=facts(np.float32) if reference else None,
-        selected=None,
+        selected=facts(bool) if selection else None,
         on_policy=number(bool),
         trained_tokens=number(np.float32),
         completions=number(np.float32),
@@ -100,6 +124,21 @@ class Ahead:
             return made_by(lowered, self.compiled[-1])
 
         return call
+
+
+def compile_with_text(lowered: Lowered) -> tuple[Compiled, str]:
+    """Compile a stage; also give its optimised HLO text, that of one device's share.
+
+    Libtpu writes the text while it compiles. `compiled.as_text()` gives the same, but fails where
+    a chip with SparseCores (v5p) gathers on them: XLA cannot read what libtpu then hands over.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiled = lowered.compile(compiler_options=options)
+        written = list(Path(folder).glob("*.after_codegen.txt"))
+        if len(written) == 1:
+            return compiled, written[0].read_text()
+    return compiled, compiled.as_text()
 
 
 def local_bytes(tree: Any) -> int:

@@ -1,7 +1,8 @@
 """The optimised HLO text of a compiled stage, read into computations and instructions.
 
 The text is that of `compiled.as_text()`, which is one device's share; its grammar is XLA's
-(https://openxla.org/xla/operation_semantics). `traffic` counts with what is read here.
+(https://openxla.org/xla/operation_semantics). `traffic`, `products` and `collectives` count with
+what is read here.
 """
 
 import re
@@ -17,6 +18,8 @@ _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%([\w.\-]+)"
 )
 _RENAMES = ("copy", "bitcast", "convert")
+VIEWS = (*_RENAMES, "reshape")
+"""Inside a fusion these give the same elements under another name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,19 @@ class Instruction:
         """The first group of a pattern in the attributes; None where it does not occur."""
         found = re.search(pattern, self.attributes)
         return found and found[1]
+
+    @property
+    def target(self) -> str | None:
+        """What a custom call calls; None for any other instruction."""
+        if self.opcode != "custom-call":
+            return None
+        return self.attribute(r'custom_call_target="([^"]*)"')
+
+    @property
+    def channel(self) -> int | None:
+        """The channel of a collective; None where it has none."""
+        found = self.attribute(r"channel_id=(\d+)")
+        return int(found) if found else None
 
     @property
     def body(self) -> str:
@@ -97,16 +113,23 @@ class Computation:
 
 @dataclass
 class Module:
-    """The computations of a compiled stage by name; `entry` names the one that is called."""
+    """The computations of a compiled stage by name; `entry` names the one that is called.
+
+    `devices` are those that run the stage together.
+    """
 
     computations: dict[str, Computation] = field(default_factory=dict)
     entry: str = ""
+    devices: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `compiled.as_text()`."""
         module, current = cls(), None
         for line in text.splitlines():
+            if line.startswith("HloModule "):
+                counts = re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", line)
+                module.devices = prod(map(int, counts))
             head = re.match(r"(ENTRY )?%([\w.\-]+) \(.*\{$", line)
             if head:
                 current = module.computations[head[2]] = Computation(head[2])
@@ -135,6 +158,12 @@ class Module:
         """
         if known := loop.attribute(r'known_trip_count":\{"n":"(\d+)"'):
             return int(known)
+        try:
+            return self._counted(where, loop)
+        except LookupError:
+            raise ValueError(f"{loop.name} is not a counted loop: {loop}") from None
+
+    def _counted(self, where: Computation, loop: Instruction) -> int:
         condition, body = self.computations[loop.condition], self.computations[loop.body]
         compare = condition.instructions[condition.root]
         counter = condition.operand(compare, 0) if compare.operands else compare
@@ -147,6 +176,14 @@ class Module:
         start = where.operand(where.operand(loop, 0), int(index))
         last = condition.constant(condition.operand(compare, 1))
         return -((where.constant(start) - last) // body.constant(body.operand(step, 1)))
+
+
+def dims_of(type_: str) -> list[int]:
+    """The dimensions of the first array of an HLO type."""
+    found = _ARRAY.search(type_)
+    if found is None:
+        raise ValueError(f"{type_} has no array")
+    return [int(d) for d in found[2].split(",") if d]
 
 
 def array_bytes(type_: str, on_chip: bool = False) -> list[int]:

@@ -1,8 +1,8 @@
-"""What a compiled stage moves in one turn of its loop, counted from its optimised HLO text.
+"""What a compiled stage moves through main memory, counted from its optimised HLO text.
 
 `compiled.cost_analysis()` counts the body of a loop once, however often it turns, and the whole of
-an operand where a kernel reads a part of it. Here the instructions of the loop's body are counted
-one by one, those of the loops inside it times their turns:
+an operand where a kernel reads a part of it. Here the instructions are counted one by one, those of
+a loop's body times its turns:
 
 - A fusion reads its operands and writes its result; what happens inside it stays on the chip.
 - Of an operand that is only sliced (or gathered from), inside a fusion too, the slices count. A
@@ -13,25 +13,25 @@ one by one, those of the loops inside it times their turns:
   what it reads.
 - A kernel (custom call) counts all its operands and results, unless the caller says what one call
   of it moves: no text tells how much of the pool a paged attention reads.
+- A collective that runs beside other work counts where it begins. The fusions of that work, which
+  hand its buffers on, do not move them.
 - Of the branches of a conditional the one that moves most counts.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from rlif_jax.planning.hlo import Computation, Instruction, Module, array_bytes, bytes_of
+from rlif_jax.planning.collectives import COLLECTIVE, DONE, START, Collectives
+from rlif_jax.planning.hlo import VIEWS, Computation, Instruction, Module, array_bytes, bytes_of
 
 _FREE = re.compile(
     "parameter|constant|get-tuple-element|tuple|bitcast|after-all|partition-id|replica-id"
     "|opt-barrier|domain|add-dependency|.*-done|.*-update"
 )
-_COLLECTIVE = re.compile(
-    "(all-gather|all-reduce|reduce-scatter|(ragged-)?all-to-all|collective-(permute|broadcast))"
-    "(-start)?"
-)
+_NOTHING = ("AllocateBuffer", "ConcatBitcast")
+"""Custom calls that name a buffer and move nothing."""
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = ("dynamic-update-slice", "scatter")
-_VIEWS = ("bitcast", "copy", "reshape", "convert")  # inside a fusion: the same elements, renamed
 
 
 def bytes_per_step(text: str, kernels: Mapping[str, int] | None = None) -> int:
@@ -49,26 +49,18 @@ def bytes_per_step(text: str, kernels: Mapping[str, int] | None = None) -> int:
     moved, _ = traffic.step()
     if absent := traffic.kernels.keys() - traffic.met:
         raise ValueError(f"no custom call named {sorted(absent)} in the loops")
-    return moved
+    return round(moved)
 
 
 def dearest(
     text: str, kernels: Mapping[str, int] | None = None, top: int = 20
 ) -> list[tuple[int, int, str]]:
     """(bytes a step, turns a step, name) of the costliest instructions of a step: for a failure."""
-    module = Module.parse(text)
-    traffic = Traffic(module, kernels)
-    rows = []
-
-    def visit(computation: str, turns: int) -> None:
-        here = module.computations[computation]
-        for op in here.instructions.values():
-            if op.opcode == "while":
-                visit(op.body, turns * module.turns(here, op))
-            else:
-                rows.append((turns * traffic.moved(here, op), turns, op.name))
-
-    visit(traffic.step()[1], 1)
+    traffic = Traffic(Module.parse(text), kernels)
+    rows = [
+        (round(times * traffic.moved(here, op)), round(times), op.name)
+        for here, op, times in traffic.executed(traffic.step()[1])
+    ]
     return sorted(rows, reverse=True)[:top]
 
 
@@ -86,7 +78,7 @@ def collectives_in_loops(text: str) -> list[tuple[str, int]]:
             return
         seen.add((computation, in_loop))
         for op in module.computations[computation].instructions.values():
-            kind = _COLLECTIVE.fullmatch(op.opcode)
+            kind = COLLECTIVE.fullmatch(op.opcode)
             if in_loop and kind:
                 found.append((kind[1], max(array_bytes(op.type, on_chip=True))))
             for name in op.called:
@@ -100,15 +92,23 @@ class Traffic:
     """Counts the bytes of main memory that instructions of a module move.
 
     `kernels` are the bytes that one call of a custom call moves, by a part of its instruction's
-    name; `met` collects the names that occurred in what was counted.
+    name; `met` collects the names that occurred in what was counted. `turns(here, loop)` says how
+    often a loop of `here` turns; None is what the text says, `Module.turns`.
     """
 
-    def __init__(self, module: Module, kernels: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        module: Module,
+        kernels: Mapping[str, float] | None = None,
+        turns: Callable[[Computation, Instruction], float] | None = None,
+    ):
         self._module = module
+        self._collectives = Collectives(module)
+        self._turns = turns or module.turns
         self.kernels = dict(kernels or {})
         self.met: set[str] = set()
 
-    def step(self) -> tuple[int, str]:
+    def step(self) -> tuple[float, str]:
         """Bytes of one turn, and the body, of the outermost loop that moves most in a turn.
 
         Raises:
@@ -119,27 +119,46 @@ class Traffic:
             raise ValueError("the stage has no loop")
         return max((self.of(body), body) for body in bodies)
 
-    def of(self, computation: str) -> int:
-        """Bytes moved by the instructions of a computation, inner loops times their turns."""
-        here = self._module.computations[computation]
-        return sum(self.moved(here, op) for op in here.instructions.values())
+    def of(self, computation: str) -> float:
+        """Bytes moved by one run of a computation, inner loops times their turns."""
+        return sum(times * self.moved(here, op) for here, op, times in self.executed(computation))
 
-    def moved(self, here: Computation, op: Instruction) -> int:
-        """Bytes moved by one instruction of `here` and by what it calls."""
+    def executed(
+        self, computation: str, times: float = 1
+    ) -> Iterator[tuple[Computation, Instruction, float]]:
+        """The instructions that run, where they stand, and how often in `times` runs.
+
+        Loops and calls give those inside them; a fusion is one instruction.
+        """
+        here = self._module.computations[computation]
+        for op in here.instructions.values():
+            if op.opcode == "while":
+                yield from self.executed(op.body, times * self._turns(here, op))
+            elif op.opcode == "conditional":
+                yield from self.executed(max(op.called, key=self.of), times)
+            elif op.opcode in ("call", "async-start"):
+                for name in op.called:
+                    yield from self.executed(name, times)
+            else:
+                yield here, op, times
+
+    def kernel(self, op: Instruction) -> str | None:
+        """The name in `kernels` that a custom call has in its own; None if there is none."""
+        if op.opcode != "custom-call":
+            return None
+        for name in self.kernels:
+            if name in op.name:
+                self.met.add(name)
+                return name
+        return None
+
+    def moved(self, here: Computation, op: Instruction) -> float:
+        """Bytes moved by one instruction of `here` that `executed` gives."""
         kind = op.opcode
-        if _FREE.fullmatch(kind):
+        if _FREE.fullmatch(kind) or op.target in _NOTHING:
             return 0
-        if kind == "while":
-            return self._module.turns(here, op) * self.of(op.body)
-        if kind == "conditional":
-            return max(self.of(name) for name in op.called)
-        if kind in ("call", "async-start"):
-            return sum(self.of(name) for name in op.called)
-        if kind == "custom-call":
-            for part, moved in self.kernels.items():
-                if part in op.name:
-                    self.met.add(part)
-                    return moved
+        if (name := self.kernel(op)) is not None:
+            return self.kernels[name]
         if kind == "fusion":
             return self._fusion(here, op)
         kind, sizes = kind.removesuffix("-start"), array_bytes(op.type)
@@ -176,6 +195,8 @@ class Traffic:
             elif user.opcode == "fusion":
                 nested = self._module.computations[user.called[0]]
                 total += self._read(nested, nested.parameter(place).name)
+            elif self._handed_on(inner, user) or (user.opcode == "tuple" and self._hands_on(inner)):
+                continue
             else:
                 return whole
         return min(whole, total)
@@ -183,16 +204,30 @@ class Traffic:
     def _written(self, inner: Computation, name: str) -> list[int]:
         """Bytes that a fusion writes for each of the results that come from `name`."""
         op = source = inner.instructions[name]
+        if self._handed_on(inner, op):
+            return [0] * len(array_bytes(op.type))
+        if op.target == START:  # (operand, result, ...): the operand lies there already
+            return [0, *array_bytes(op.type, on_chip=True)[1:]]
+        if op.opcode == "parameter" and self._hands_on(inner):
+            return [0]
         if op.opcode == "tuple":
             return [size for part in op.operands for size in self._written(inner, part)]
         if op.opcode == "fusion":
             nested = self._module.computations[op.called[0]]
             return self._written(nested, nested.root)
-        while source.opcode in _VIEWS:
+        while source.opcode in VIEWS:
             source = inner.operand(source, 0)
         if source.opcode in _UPDATES:
             return [_update(inner, source)]
         return array_bytes(op.type, on_chip=True)
+
+    def _handed_on(self, inner: Computation, op: Instruction) -> bool:
+        """Whether a collective that another fusion has begun goes through an instruction."""
+        return op.target == DONE or self._collectives.continues(inner, op)
+
+    def _hands_on(self, inner: Computation) -> bool:
+        """Whether a fusion hands the buffers of such a collective on beside its own work."""
+        return any(self._handed_on(inner, op) for op in inner.instructions.values())
 
 
 def _update(here: Computation, op: Instruction) -> int:

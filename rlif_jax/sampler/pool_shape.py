@@ -18,7 +18,7 @@ from rlif_jax.kernels.paged_attention.api import Kernel, head_width
 from rlif_jax.model.cache import heads_of_device, kernel_for
 from rlif_jax.model.config import ModelConfig
 
-_SHARE_OF_FREE_MEMORY = 0.8
+SHARE_OF_FREE_MEMORY = 0.8
 """The rest is left to the programs' temporary memory."""
 
 
@@ -151,7 +151,7 @@ def _budget(batching: Batching) -> float:
         return batching.cache_gib * 2**30
     mesh = jax.sharding.get_mesh()
     devices = jax.local_devices() if mesh.empty else mesh.local_devices
-    free = distributed.least(_SHARE_OF_FREE_MEMORY * min(map(_free_bytes, devices)))
+    free = distributed.least(SHARE_OF_FREE_MEMORY * min(map(_free_bytes, devices)))
     # In eighths of a power of two: not every change of it is to compile the sampler again.
     grid = 2.0 ** (math.floor(math.log2(free)) - 3) if 0 < free < math.inf else 1.0
     return free // grid * grid if free < math.inf else free

@@ -15,22 +15,23 @@ from rlif_jax.model.lora import Adapter, factors_of, merged
 Sync = Callable[[Any], Any]
 
 
-def make_sync(graphdef: nnx.GraphDef) -> Sync:
+def make_sync(graphdef: nnx.GraphDef, jit: Callable[..., Any] = jax.jit) -> Sync:
     """Build `sync(params) -> params` for sampling on the mesh of `jax.set_mesh`.
 
     Weights are split by RULES_DECODE, so that no decode step gathers them, and cast once to the
     activation dtype, which every product casts them to anyway; norms stay float32. Adapters are
-    merged into their weights. Where nothing is to be changed the same arrays come back.
+    merged into their weights. Where nothing is to be changed the same arrays come back. A planner
+    takes another `jit`, which gives shapes for shapes.
     """
 
     # A stage an array: of all at once XLA would hold every gathered copy at the same time.
     @functools.cache
     def cast(dtype: jnp.dtype, place: Any) -> Callable[[jax.Array], jax.Array]:
-        return jax.jit(lambda x: x.astype(dtype), out_shardings=place)
+        return jit(lambda x: x.astype(dtype), out_shardings=place)
 
     @functools.cache
     def merge(scale: float, dtype: jnp.dtype, place: Any) -> Callable[..., jax.Array]:
-        return jax.jit(lambda w, a, b: merged(w, a, b, scale, dtype), out_shardings=place)
+        return jit(lambda w, a, b: merged(w, a, b, scale, dtype), out_shardings=place)
 
     def sync(params: Params) -> Any:
         cfg = nnx.merge(graphdef, params).cfg

@@ -65,6 +65,31 @@ def fetch_model(source: str) -> HubFolder:
     )
 
 
+def fetch_config(source: str) -> HubFolder:
+    """A folder with config.json of `hf:ORG/NAME[@REVISION]`, which tells the model's shape.
+
+    Raises UserError; see `storage.hub.fetch`.
+    """
+
+    def check(names: Collection[str], chosen: Collection[str]) -> None:
+        if "config.json" not in chosen:
+            raise UserError(
+                f"{source} holds no config.json; choose the repository of a whole model, or give "
+                "the path of a local folder with its config.json (--model.source /path/to/folder)"
+            )
+
+    return fetch(
+        Wanted(
+            source,
+            "model",
+            ("config.json", "generation_config.json"),
+            check,
+            lambda folder: (folder / "config.json").is_file(),
+            "give the path of a local folder with its config.json (--model.source /path/to/folder)",
+        )
+    )
+
+
 def _is_whole(folder: Path) -> bool:
     """Whether a folder holds config.json and all weights; its licence may be missing."""
     shards, indexed = {shard.name for shard in folder.glob("*.safetensors")}, set()

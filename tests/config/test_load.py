@@ -42,6 +42,14 @@ def test_every_config_file_is_valid_and_names_its_command(path):
     assert f"python -m rlif_jax.train --config=configs/{path.name}" in path.read_text()
 
 
+def test_every_other_file_is_a_configuration_or_a_part_of_some():
+    parts = {"base.py", "paper/base.py", "paper/machines.py", "paper/problems.py"}
+    folder = ROOT / "configs"
+    for path in sorted(set(folder.rglob("*.py")) - set(CONFIG_FILES)):
+        if str(path.relative_to(folder)) not in parts:
+            validate(load([f"--config={path}"]), known_rewards())
+
+
 def test_flags_override_the_file():
     config = load(
         [

@@ -1,84 +1,72 @@
-"""The paper's settings on TPU slices, lowered for compilation ahead of time."""
+"""The study's configurations on the machines that they name.
+
+They are those of configs/paper/, which `rlif_jax.train` runs.
+"""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
-from pathlib import Path
 
-import jax
-from flax import nnx
-from jax.stages import Lowered
-
-from rlif_jax.config import Config, Data, Loss, Sampling
+from configs.paper.machines import MACHINES
+from rlif_jax.config import Config
+from rlif_jax.config.load import read_config_file
 from rlif_jax.model.config import ModelConfig
-from rlif_jax.model.decoder import Decoder
-from rlif_jax.optimizer import make_optimizer, state_shapes
-from rlif_jax.packing import Form
-from rlif_jax.planning.ahead import mesh_of, packed_shapes, train_batch_shapes, with_sharding
-from rlif_jax.sharding import param_shardings
-from rlif_jax.step import make_stages
-from rlif_jax.storage.files import LocalFiles
-from rlif_jax.weights.hf_config import read_hf_config
+from rlif_jax.planning.chips import Slice
+from rlif_jax.planning.search import mesh_over
+from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.weights.model_shape import model_shape
 
-CONFIGS = Path(__file__).parents[1] / "goldens/configs"
-GIB_OF_CHIP = {"v5e": 15.75, "v5p": 95.74}
+from . import GOLDENS, ROOT
+
+PAPER = ROOT / "configs/paper"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A model of the paper, its longest response, and a slice with the axes of its mesh."""
+    """A model of configs/paper/, by its folder, on one of its machines."""
 
-    model: str
-    response: int
-    topology: str
-    axes: dict[str, int]
+    folder: str
+    machine: str
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The configuration of the folder's `tests_passed.py` for the machine."""
+        config = read_config_file(PAPER / self.folder / "tests_passed.py")
+        return MACHINES[self.folder][self.machine].applied(config)
+
+    @property
+    def model(self) -> str:
+        """The name that the model is published under."""
+        return self.config.model.source.rpartition("/")[2]
+
+    @property
+    def gib_of_chip(self) -> float:
+        chip = Slice.parse(self.machine).chip
+        assert chip is not None
+        return chip.memory_gib
 
     @property
     def name(self) -> str:
         """As the table has it."""
-        axes = " ".join(f"{axis}={n}" for axis, n in self.axes.items())
-        return f"{self.model} at {self.response // 1024}k on {self.topology} ({axes})"
+        axes = " ".join(f"{axis}={n}" for axis, n in self.axes.items() if n > 1)
+        response = self.config.sampling.max_new_tokens
+        return f"{self.model} at {response // 1024}k on {self.machine} ({axes})"
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Devices along each axis of the mesh."""
+        return dataclasses.asdict(self.config.mesh)
+
+    def ahead(self) -> StagesAhead:
+        """The stages of the configuration on its machine."""
+        slice_, cfg = Slice.parse(self.machine), self.config
+        return StagesAhead(cfg, published(cfg), mesh_over(slice_, cfg.mesh), self.gib_of_chip)
 
 
-R1, QWEN3, CODER = "DeepSeek-R1-Distill-Qwen-1.5B", "Qwen3-4B", "Qwen2.5-Coder-7B-Instruct"
-SETTINGS = (
-    Setting(R1, 8192, "v5e:4x4", {"fsdp": 16}),
-    Setting(R1, 16384, "v5e:4x4", {"fsdp": 8, "context": 2}),
-    Setting(QWEN3, 16384, "v5e:8x8", {"fsdp": 32, "context": 2}),
-    Setting(CODER, 8192, "v5e:8x8", {"fsdp": 32, "tensor": 2}),
-    Setting(R1, 8192, "v5p:2x2x2", {"fsdp": 8}),
-    Setting(R1, 16384, "v5p:2x2x2", {"fsdp": 8}),
-    Setting(QWEN3, 16384, "v5p:2x2x4", {"fsdp": 16}),
-    Setting(CODER, 8192, "v5p:2x2x4", {"fsdp": 16}),
-)
+SETTINGS = tuple(Setting(folder, machine) for folder in MACHINES for machine in MACHINES[folder])
+ON_TPU = tuple(setting for setting in SETTINGS if not setting.machine.startswith("gpu"))
 
 
-def config_of(setting: Setting) -> Config:
-    """The paper's batch and lengths: 64 prompts of 2,048 tokens, 16 responses, two mini-batches."""
-    return Config(
-        data=Data(prompts_per_step=64, max_prompt_tokens=2048),
-        sampling=Sampling(samples_per_prompt=16, max_new_tokens=setting.response, cache_gib=1),
-        loss=Loss(mini_batches=2),
-    )
-
-
-def model_of(name: str) -> ModelConfig:
-    """A published model's shape, in bfloat16, with layers recomputed in the backward pass."""
-    published = read_hf_config(LocalFiles(CONFIGS / name))
-    return dataclasses.replace(published, dtype="bfloat16", remat="layer")
-
-
-def lowered(setting: Setting) -> Iterator[tuple[str, Form, Lowered]]:
-    """The scorer and the update of a setting, with the form of its mini-batches."""
-    cfg, mesh = config_of(setting), mesh_of(setting.topology, **setting.axes)
-    model = model_of(setting.model)
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(model, jax.random.key(0))))
-    params = with_sharding(params, param_shardings(params, mesh))
-    # Outside the mesh: optax makes a counter, which needs a device that is there.
-    state = state_shapes(params, make_optimizer(cfg.optim, cfg.loss.mini_batches))
-    with jax.set_mesh(mesh):
-        stages = make_stages(cfg, graphdef, pad_id=0)
-        packed = packed_shapes(stages.form)
-        yield "score", stages.form, stages.score.at_sampling.lower(params, packed)
-        batch = train_batch_shapes(stages.form, reference=False)
-        yield "update", stages.form, stages.update.lower(state, batch)
+def published(config: Config) -> ModelConfig:
+    """The shape of a configuration's model, by its published config.json."""
+    return model_shape(str(GOLDENS / "configs" / config.model.source.split("/")[1]))

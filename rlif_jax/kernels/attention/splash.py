@@ -63,15 +63,12 @@ def splash_attention(
     q is multiplied by A**-0.5 in its own type.
     """
     T, A = q_RTHA.shape[1], q_RTHA.shape[3]
-    block = min(_BLOCK, T + -T % _LANES)
+    block = block_columns(T)
     q_RHTA, k_RKSA, v_RKSA = (
         whole_blocks(x, block).swapaxes(1, 2) for x in (q_RTHA * A**-0.5, k_RTKA, v_RTKA)
     )
-    own_RT = whole_blocks(segments.own, block)
-    if segments.prefix is None:
-        rule = own_segments(own_RT, block)
-    else:
-        rule = shared_prompts(own_RT, whole_blocks(segments.prefix, block), block)
+    rule = _rule(segments.own, segments.prefix, block)
+    if segments.prefix is not None:
         k_RKSA, v_RKSA = (jnp.concatenate([x, x], axis=2) for x in (k_RKSA, v_RKSA))
 
     def row(q, k, v, query_T, key_S, number_T, needed_JJ):
@@ -81,6 +78,24 @@ def splash_attention(
     out_RHTA = jax.vmap(row)(q_RHTA, k_RKSA, v_RKSA, *rule[:4])
     # Empty columns are a segment to the kernel, which sees itself.
     return jnp.where(segments.own[..., None, None] != 0, out_RHTA.swapaxes(1, 2)[:, :T], 0)
+
+
+def visited_blocks(own_RT: Array, prefix_RT: Array | None, block: int) -> Array:
+    """The blocks of keys that each block of queries visits, bool [R, J, J] or [R, J, 2 J]."""
+    return _rule(own_RT, prefix_RT, block).needed_RJJ
+
+
+def block_columns(T: int) -> int:
+    """Columns of a block of queries, and of one of keys, in rows of T."""
+    return min(_BLOCK, T + -T % _LANES)
+
+
+def _rule(own_RT: Array, prefix_RT: Array | None, block: int) -> Rule:
+    """The rule of rows with these segments, with empty columns behind them to whole blocks."""
+    own_RT = whole_blocks(own_RT, block)
+    if prefix_RT is None:
+        return own_segments(own_RT, block)
+    return shared_prompts(own_RT, whole_blocks(prefix_RT, block), block)
 
 
 def own_segments(own_RT: Array, block: int) -> Rule:

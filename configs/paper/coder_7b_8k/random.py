@@ -1,0 +1,24 @@
+"""Control: a coin flip for each response of Qwen2.5-Coder-7B-Instruct.
+
+    python -m rlif_jax.train --config=configs/paper/coder_7b_8k/random.py
+
+Responses have up to 8,192 tokens. Add the flags of your machine:
+
+    v5e:8x8     no flags: fsdp=32, tensor=2
+    v6e:4x4     --mesh.fsdp=8 --sampling.slots=768 --sampling.cache-gib=14
+    v5p:2x2x4   --mesh.fsdp=16 --mesh.tensor=1 --sampling.cache-gib=36
+    gpu:h100x8  --mesh.fsdp=8 --mesh.tensor=1 --sampling.cache-gib=36
+
+No figure of the study for this run is quoted here; README.md has those of the others.
+"""
+
+from dataclasses import replace
+
+from configs.paper.base import CODER_8K
+from rlif_jax.config import Reward
+
+config = replace(
+    CODER_8K,
+    name="coder_7b_8k-random",
+    reward=Reward(terms=(("random", 1.0),)),
+)

@@ -1,0 +1,24 @@
+"""Negative token entropy as reward for Qwen2.5-Coder-7B-Instruct.
+
+    python -m rlif_jax.train --config=configs/paper/coder_7b_8k/token_entropy.py
+
+Responses have up to 8,192 tokens. Add the flags of your machine:
+
+    v5e:8x8     no flags: fsdp=32, tensor=2
+    v6e:4x4     --mesh.fsdp=8 --sampling.slots=768 --sampling.cache-gib=14
+    v5p:2x2x4   --mesh.fsdp=16 --mesh.tensor=1 --sampling.cache-gib=36
+    gpu:h100x8  --mesh.fsdp=8 --mesh.tensor=1 --sampling.cache-gib=36
+
+The study saw, on LiveCodeBench v5: avg@4 rose from 15.8 to 17.0, pass@8 fell from 25.8 to 21.1.
+"""
+
+from dataclasses import replace
+
+from configs.paper.base import CODER_8K
+from rlif_jax.config import Reward
+
+config = replace(
+    CODER_8K,
+    name="coder_7b_8k-token_entropy",
+    reward=Reward(terms=(("token_entropy", 1.0),)),
+)

@@ -1,0 +1,24 @@
+"""GRPO on DeepSeek-R1-Distill-Qwen-1.5B: 1 if every test passes, else 0.
+
+    python -m rlif_jax.train --config=configs/paper/r1_1p5b_8k/tests_passed.py
+
+Responses have up to 8,192 tokens. Add the flags of your machine:
+
+    v5e:4x4     no flags: fsdp=16
+    v6e:2x4     --mesh.fsdp=8 --sampling.slots=1024 --sampling.cache-gib=18
+    v5p:2x2x2   --mesh.fsdp=8 --sampling.slots=1024 --sampling.cache-gib=36
+    gpu:h100x8  --mesh.fsdp=8 --sampling.slots=1024 --sampling.cache-gib=36
+
+The study saw, on LiveCodeBench v5: avg@4 rose from 13.1 to 15.4 (N=8: 15.6, N=12: 15.3).
+"""
+
+from dataclasses import replace
+
+from configs.paper.base import R1_8K
+from rlif_jax.config import Reward
+
+config = replace(
+    R1_8K,
+    name="r1_1p5b_8k-tests_passed",
+    reward=Reward(terms=(("tests_passed", 1.0),)),
+)

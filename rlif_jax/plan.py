@@ -1,0 +1,175 @@
+"""Plan a run for chips that are not there: does it fit, how long is a step, what binds.
+
+python -m rlif_jax.plan --config=configs/prob_disparity.py --topology v5e:2x2 --mesh.fsdp 4
+
+XLA compiles the stages that train runs, ahead of time: for TPUs by libtpu, which needs no TPU.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh
+
+from rlif_jax.config import Config, load
+from rlif_jax.config.processors import own_processors
+from rlif_jax.config.validate import validate
+from rlif_jax.console.meter import Phases
+from rlif_jax.console.screen import Screen
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.placement import check_mesh
+from rlif_jax.planning.ahead import settle_libtpu
+from rlif_jax.planning.chips import Slice
+from rlif_jax.planning.compiled import CompiledStage, TooLarge, compile_stage
+from rlif_jax.planning.estimate import plan_step
+from rlif_jax.planning.fit import refusals
+from rlif_jax.planning.lengths import Lengths, step_lengths
+from rlif_jax.planning.report import as_json, found_json, show, show_found
+from rlif_jax.planning.search import NO_MESH, mesh_over, search
+from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.rewards import known_rewards
+from rlif_jax.weights.model_shape import model_shape
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to plan, beside the configuration."""
+
+    slice: Slice
+    lengths: str
+    price: float | None
+    search: bool
+    json: bool
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 1 where the run does not fit, 2 for bad input."""
+    with exit_on_user_error():
+        asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
+        validate(cfg, known_rewards())
+        model = model_shape(cfg.model.source)
+        lengths = step_lengths(
+            asked.lengths,
+            prompts=cfg.data.prompts_per_step,
+            samples=cfg.sampling.samples_per_prompt,
+            longest_prompt=cfg.data.max_prompt_tokens,
+            longest_response=cfg.sampling.max_new_tokens,
+        )
+        _use_cpu(asked.slice)
+        fits = (compare if asked.search else plan)(asked, cfg, model, lengths)
+        raise SystemExit(0 if fits else 1)
+
+
+def plan(asked: Asked, cfg: Config, model: ModelConfig, lengths: Lengths) -> bool:
+    """Print the plan of a configuration; whether the run fits."""
+    screen = Screen(stderr=asked.json)
+    mesh = _mesh(asked.slice, cfg, model)
+    chip = asked.slice.chip
+    ahead = StagesAhead(cfg, model, mesh, None if chip is None else chip.memory_gib)
+    compiled: dict[str, CompiledStage | TooLarge] = {}
+    with Phases(screen) as notice:
+        for number, name in enumerate(ahead.names):
+            notice(f"compiling {name} for {asked.slice.name}", number, len(ahead.names))
+            compiled[name] = compile_stage(ahead.lowered(name), asked.slice)
+    if problems := refusals(ahead, compiled, asked.slice):
+        for problem in problems:
+            print(f"does not fit: {problem}", file=sys.stderr)
+        return False
+    whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
+    step = plan_step(ahead, whole, lengths, asked.slice)
+    if asked.json:
+        print(json.dumps(as_json(ahead, step, lengths, asked.slice, asked.price), indent=2))
+    else:
+        show(screen.console, ahead, step, lengths, asked.slice, asked.price)
+    return True
+
+
+def compare(asked: Asked, cfg: Config, model: ModelConfig, lengths: Lengths) -> bool:
+    """Print what the candidates of a search need and take; whether one fits."""
+    screen = Screen(stderr=asked.json)
+    with Phases(screen) as notice:
+        tried = search(cfg, model, asked.slice, lengths, own_processors(), notice)
+    fitting = [one for one in tried if one.step is not None]
+    if asked.json:
+        print(json.dumps([found_json(one, asked.slice, asked.price) for one in fitting], indent=2))
+    elif fitting:
+        show_found(screen.console, fitting, len(tried), asked.slice, asked.price)
+    if not fitting:
+        for problem in tried[0].refused if tried else [NO_MESH.format(asked.slice.name)]:
+            print(f"nothing fits; for one, {problem}", file=sys.stderr)
+    return bool(fitting)
+
+
+def _arguments(argv: Sequence[str]) -> tuple[Asked, Config]:
+    """The flags of this command, and the configuration that all others describe."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rlif_jax.plan",
+        description=__doc__,
+        epilog="All other flags are fields of the configuration, as in rlif_jax.train: --mesh.fsdp "
+        "16, --sampling.slots 1024; `python -m rlif_jax.train --help` lists them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="configuration file, as of train")
+    parser.add_argument(
+        "--topology",
+        required=True,
+        help="v5e:4x4, v6e:4x4, v5p:2x2x2, v4:2x2x4; gpu:h100x8 (an estimate); cpu:8",
+    )
+    parser.add_argument(
+        "--lengths",
+        default="paper",
+        help="lengths of responses: paper, longest (all at the limit), or a run folder's own",
+    )
+    parser.add_argument("--price", type=float, help="of a chip-hour: says what the run costs")
+    parser.add_argument(
+        "--search", action="store_true", help="try meshes, slots, tokens a micro-batch and remat"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    known, rest = parser.parse_known_args(argv)
+    cfg = load([f"--config={known.config}", *rest], prog="python -m rlif_jax.plan")
+    if known.price is not None and not known.price > 0:
+        raise UserError(f"--price {known.price} must be above 0")
+    slice_ = Slice.parse(known.topology)
+    return Asked(slice_, known.lengths, known.price, known.search, known.json), cfg
+
+
+def _use_cpu(slice_: Slice) -> None:
+    """Keep JAX off accelerators that are there: they are not what is planned for.
+
+    Raises UserError where libtpu is needed and absent.
+    """
+    absent = importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ
+    if slice_.platform == "tpu" and absent:
+        raise UserError(
+            f"libtpu compiles for {slice_.name}, and it is not installed: pip install libtpu "
+            "(Linux on x86-64; no TPU is needed)"
+        )
+    settle_libtpu()
+    jax.config.update("jax_platforms", "cpu")
+    if slice_.platform != "tpu":
+        jax.config.update("jax_num_cpu_devices", slice_.chips)
+
+
+def _mesh(slice_: Slice, cfg: Config, model: ModelConfig) -> Mesh:
+    """The configuration's mesh over all chips of the slice. Raises UserError where it cannot be."""
+    axes = cfg.mesh
+    product = axes.data * axes.fsdp * axes.context * axes.tensor
+    if product != slice_.chips:
+        raise UserError(
+            f"mesh.data={axes.data} * mesh.fsdp={axes.fsdp} * mesh.context={axes.context} * "
+            f"mesh.tensor={axes.tensor} = {product} chips, and {slice_.name} has {slice_.chips}; "
+            f"start from --mesh.fsdp {slice_.chips}, or let --search try meshes"
+        )
+    check_mesh(model, axes.fsdp, axes.tensor, axes.context)
+    return mesh_over(slice_, axes)
+
+
+if __name__ == "__main__":
+    main()

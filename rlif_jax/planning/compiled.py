@@ -1,0 +1,131 @@
+"""A stage compiled once for a slice: its memory and its text, kept in the user's cache folder."""
+
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import importlib.metadata
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.stages import Lowered
+
+from rlif_jax.planning.ahead import compile_with_text
+from rlif_jax.planning.chips import Slice
+from rlif_jax.storage.user_cache import cache_folder, keep_in_cache
+
+_NEEDED = re.compile(r"Used ([\d.]+)([GM]) of ([\d.]+)G hbm")
+_BUFFER = re.compile(r"Size: ([\d.]+)([GM]).*?Operator: op_name=\"([^\"]*)\"", re.S)
+_PACKAGES = ("jax", "jaxlib", "libtpu")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a chip by XLA's own analysis; `aliased` results are written into arguments."""
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    aliased: int
+
+    @property
+    def total(self) -> int:
+        """The most that the chip holds while the stage runs."""
+        return self.arguments + self.temporaries + self.outputs - self.aliased
+
+
+@dataclass(frozen=True)
+class CompiledStage:
+    """What XLA made of a stage; `text` is its optimised HLO, one device's share."""
+
+    memory: Memory
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """A stage that XLA refused to compile: it needs more memory than a chip has.
+
+    `largest` are the largest buffers: GiB, and the operation that makes them.
+    """
+
+    needed_gib: float
+    largest: tuple[tuple[float, str], ...]
+    seconds: float
+
+
+def compile_stage(lowered: Lowered, slice_: Slice) -> CompiledStage | TooLarge:
+    """Compile a stage for a slice, or read what an earlier call made of the same stage.
+
+    What is compiled depends on the lowered text, the slice and the versions of JAX and its
+    compilers, which name the file in the cache.
+    """
+    path = cache_folder() / "plans" / f"{_digest(lowered, slice_)}.json.gz"
+    if (known := _read(path)) is not None:
+        return known
+    start = time.perf_counter()
+    try:
+        compiled, text = compile_with_text(lowered)
+    except jax.errors.JaxRuntimeError as error:
+        refused = _too_large(str(error), time.perf_counter() - start)
+        if refused is None:
+            raise
+        _keep(path, refused)
+        return refused
+    seconds = time.perf_counter() - start
+    analysis: Any = compiled.memory_analysis()
+    memory = Memory(
+        arguments=analysis.argument_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+    )
+    made = CompiledStage(memory, text, seconds)
+    _keep(path, made)
+    return made
+
+
+def _digest(lowered: Lowered, slice_: Slice) -> str:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = ""
+    named = json.dumps([slice_.name, versions])
+    return hashlib.sha256(f"{named}\n{lowered.as_text()}".encode()).hexdigest()[:32]
+
+
+def _read(path: Path) -> CompiledStage | TooLarge | None:
+    try:
+        kept = json.loads(gzip.decompress(path.read_bytes()))
+        if "memory" in kept:
+            return CompiledStage(**kept | {"memory": Memory(**kept["memory"])})
+        largest = tuple((gib, name) for gib, name in kept["largest"])
+        return TooLarge(**kept | {"largest": largest})
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None  # absent or damaged: it is made again
+
+
+def _keep(path: Path, made: CompiledStage | TooLarge) -> None:
+    with contextlib.suppress(OSError):  # a full disk costs the next plan its time
+        keep_in_cache(path, gzip.compress(json.dumps(dataclasses.asdict(made)).encode(), 5))
+
+
+def _too_large(message: str, seconds: float) -> TooLarge | None:
+    """What the compiler says of a stage that exceeds a chip's memory; None for other errors."""
+    needed = _NEEDED.search(message)
+    if needed is None:
+        return None
+    largest = tuple((_gib(size, unit), name) for size, unit, name in _BUFFER.findall(message))
+    return TooLarge(_gib(needed[1], needed[2]), largest[:5], seconds)
+
+
+def _gib(size: str, unit: str) -> float:
+    return float(size) / (1024 if unit == "M" else 1)

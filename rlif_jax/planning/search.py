@@ -1,0 +1,178 @@
+"""Which mesh, slots, micro-batches and remat suit a slice: candidates, tried by compiling them.
+
+Compiling takes as long for many layers as for few, since XLA compiles one layer and a loop: so
+nothing is extrapolated, each candidate is compiled whole.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from jax.sharding import Mesh as DeviceMesh
+
+from rlif_jax.config import Config, Mesh
+from rlif_jax.config.shared import Remat
+from rlif_jax.console.notice import Notice
+from rlif_jax.errors import UserError
+from rlif_jax.model.config import ModelConfig, kv_bytes_per_token, param_count
+from rlif_jax.model.placement import check_mesh
+from rlif_jax.planning.ahead import mesh_of
+from rlif_jax.planning.chips import Slice
+from rlif_jax.planning.compiled import CompiledStage, compile_stage
+from rlif_jax.planning.estimate import HOP_S, StepPlan, plan_step
+from rlif_jax.planning.fit import refusals
+from rlif_jax.planning.lengths import Lengths
+from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.planning.step_work import decode_hops, train_flops
+from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY
+from rlif_jax.sharding import make_mesh
+
+MOST = 20
+"""Candidates that are compiled."""
+
+NO_MESH = "no mesh of {} can split this model and hold its parameters: take a larger slice"
+
+_MESHES, _LARGEST_TENSOR, _LARGEST_CONTEXT = 6, 8, 4
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate, and its plan or why it does not fit."""
+
+    cfg: Config
+    ahead: StagesAhead
+    step: StepPlan | None
+    refused: list[str]
+
+    @property
+    def flags(self) -> str:
+        """What to add to the command line of train."""
+        cfg, mesh = self.cfg, self.cfg.mesh
+        said = [
+            f"--mesh.{axis.name} {getattr(mesh, axis.name)}"
+            for axis in dataclasses.fields(mesh)
+            if getattr(mesh, axis.name) > 1
+        ]
+        said.append(f"--sampling.slots {cfg.sampling.slots}")
+        if cfg.loss.tokens_per_micro_batch:
+            said.append(f"--loss.tokens-per-micro-batch {cfg.loss.tokens_per_micro_batch}")
+        return " ".join([*said, f"--model.remat {cfg.model.remat}"])
+
+
+def search(
+    cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths, workers: int, notice: Notice
+) -> list[Tried]:
+    """Compile the candidates, `workers` at a time; those that fit first, the fastest in front."""
+    tried, asked = [], candidates(cfg, model, slice_, lengths)
+    with ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(_try, one, model, slice_, lengths) for one in asked]
+        for done in as_completed(running):
+            tried.append(done.result())
+            notice(f"compiling candidates for {slice_.name}", len(tried), len(asked))
+    return sorted(tried, key=lambda one: math.inf if one.step is None else one.step.step_s)
+
+
+def _try(cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths) -> Tried:
+    chip = slice_.chip
+    ahead = StagesAhead(
+        cfg, model, mesh_over(slice_, cfg.mesh), None if chip is None else chip.memory_gib
+    )
+    compiled = {}
+    for name in reversed(ahead.names):  # the update first: it is what most often does not fit
+        compiled[name] = compile_stage(ahead.lowered(name), slice_)
+        if refused := refusals(ahead, compiled, slice_):
+            return Tried(cfg, ahead, None, refused)
+    whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
+    return Tried(cfg, ahead, plan_step(ahead, whole, lengths, slice_), [])
+
+
+def mesh_over(slice_: Slice, mesh: Mesh) -> DeviceMesh:
+    """A configuration's mesh over the chips of a slice, or over virtual devices in their place."""
+    sizes = dataclasses.asdict(mesh)
+    return mesh_of(slice_.name, **sizes) if slice_.platform == "tpu" else make_mesh(**sizes)
+
+
+def candidates(cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths) -> list[Config]:
+    """At most `MOST` configurations, the most promising first.
+
+    The meshes that a closed form finds fastest, with as many slots as it finds best; micro-batches
+    of one and of two longest rows; layers recomputed whole or but for attention.
+    """
+    ranked = sorted(
+        (
+            found
+            for mesh in _meshes(model, slice_.chips)
+            if (found := _rough(model, mesh, slice_, lengths))
+        ),
+        key=lambda found: found.seconds,
+    )
+    settings = itertools.product((1, 2), ("layer", "attention"), ranked[:_MESHES])
+    return [_configured(cfg, rough, rows, remat) for rows, remat, rough in settings][:MOST]
+
+
+def _configured(cfg: Config, rough: "_Rough", rows: int, remat: Remat) -> Config:
+    return dataclasses.replace(
+        cfg,
+        mesh=rough.mesh,
+        model=dataclasses.replace(cfg.model, remat=remat),
+        loss=dataclasses.replace(
+            cfg.loss, tokens_per_micro_batch=0 if rows == 1 else rows * cfg.longest_row
+        ),
+        sampling=dataclasses.replace(cfg.sampling, slots=rough.slots, cache_gib=0.0),
+    )
+
+
+def _meshes(model: ModelConfig, chips: int) -> Iterator[Mesh]:
+    """Meshes of all chips that can split the model, rows over fsdp alone."""
+    divisors = [n for n in range(1, chips + 1) if chips % n == 0]
+    for tensor, context in itertools.product(divisors, divisors):
+        if tensor > _LARGEST_TENSOR or context > _LARGEST_CONTEXT or chips % (tensor * context):
+            continue
+        mesh = Mesh(fsdp=chips // (tensor * context), context=context, tensor=tensor)
+        try:
+            check_mesh(model, mesh.fsdp, mesh.tensor, mesh.context)
+        except UserError:
+            continue
+        yield mesh
+
+
+@dataclass(frozen=True)
+class _Rough:
+    """A mesh with the slots that suit it, and about how long a step then is."""
+
+    mesh: Mesh
+    slots: int
+    seconds: float
+
+
+def _rough(model: ModelConfig, mesh: Mesh, slice_: Slice, lengths: Lengths) -> _Rough | None:
+    """By closed forms: weights and cache are read in each step of decoding, all else multiplies.
+
+    A slot holds, on average over time, half the mean of squared lengths over the mean length. An
+    axis of `tensor` or `context` costs a tenth of the products for each doubling: it sends
+    activations. None where weights and state leave no room for any slot.
+    """
+    chip, shards = slice_.chip, slice_.chips // mesh.tensor
+    drawn = lengths.response_B.astype(float)
+    if chip is None:
+        return _Rough(mesh, max(len(drawn), shards), float(mesh.tensor * mesh.context))
+    weights = 2.0 * param_count(model) / mesh.tensor
+    token = kv_bytes_per_token(model) / min(mesh.tensor, model.kv_heads)
+    free = SHARE_OF_FREE_MEMORY * (
+        chip.memory_gib * _GIB - 12 * param_count(model) / slice_.chips - weights
+    )
+    held = (drawn**2).mean() / (2 * drawn.mean()) + lengths.prompt_N.mean()
+    most = min(math.floor(free / (token * held)), math.ceil(len(drawn) / shards))
+    if most < 1:
+        return None
+    steps = max(drawn.max(), drawn.sum() / (shards * most))
+    read = steps * weights + drawn.sum() / shards * held * token
+    waited = steps * HOP_S * decode_hops(model, mesh.tensor)
+    sends = 1 + 0.1 * math.log2(mesh.tensor * mesh.context)
+    flops = train_flops(model, lengths, int(drawn.sum())) / slice_.chips
+    seconds = waited + read / chip.bytes_per_s + sends * flops / (0.5 * chip.flops_per_s)
+    return _Rough(mesh, most * shards, seconds)

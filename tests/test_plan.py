@@ -1,0 +1,144 @@
+"""The plan command: what it prints, what it refuses, what it exits with."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+from rlif_jax import plan
+
+QWEN = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 2048,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 4096,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "eos_token_id": 2,
+}
+SIZES = (
+    *("--model.dtype", "bfloat16", "--data.max-prompt-tokens", "128"),
+    *("--sampling.max-new-tokens", "384", "--sampling.slots", "16"),
+    *("--data.prompts-per-step", "4", "--sampling.samples-per-prompt", "8"),
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder that holds config.json and nothing else."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(QWEN))
+    return str(folder)
+
+
+def planned(model, topology, *flags, cache=None):
+    """What the command prints in a process of its own, which has JAX's devices as it asks."""
+    command = [sys.executable, "-m", "rlif_jax.plan", "--config=configs/prob_disparity.py"]
+    command += ["--topology", topology, "--model.source", model, *SIZES, *flags]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+
+
+def test_a_plan_for_this_machine(model):
+    """Memory and counts, without seconds: what a CPU can do at best is not known."""
+    done = planned(model, "cpu:2", "--mesh.fsdp", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    plan_ = json.loads(done.stdout)
+    assert list(plan_["stages"]) == ["prefill", "decode", "score", "update"]
+    assert plan_["seconds"] == {} and "step_s" not in plan_
+    assert plan_["mesh"] == {"data": 1, "fsdp": 2, "context": 1, "tensor": 1}
+    update = plan_["stages"]["update"]
+    assert update["total"] == update["held"] - update["beside"]
+    # Parameters and two moments in float32, halved by fsdp, lie beside what samples.
+    layer = 256 * (2 + 1 + 1 + 2) * 128 + 3 * 256 * 512 + (2 + 1 + 1) * 128 + 2 * 256
+    state = 3 * 4 * (2 * layer + 2048 * 256 + 256) / 2
+    assert plan_["stages"]["decode"]["beside"] == pytest.approx(state, rel=0.01)
+    assert plan_["tokens"]["drawn"] > 0 < update["flops"]
+    assert update["sent"]["all-gather"] > 0
+
+
+@pytest.mark.slow
+def test_a_plan_for_a_slice(model):
+    """Libtpu compiles; the tables name every stage, what binds it, and every assumption."""
+    flags = ("--mesh.fsdp", "4", "--price", "1.2")
+    done = planned(model, "v5e:2x2", *flags)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert "prob_disparity on v5e:2x2 (fsdp=4)" in said
+    for stage in ("prefill", "decode", "score", "update"):
+        assert re.search(rf"│ {stage} +│.*(memory|products|network)", said), said
+    assert re.search(r"step: [\d.]+ s \(sync [\d.]+, prefill", said)
+    assert re.search(r"chip-hours, [\d,]+ at 1.2 a chip-hour", said)
+    assert "45.5%" in said and "197 TFLOP/s" in said and "docs.cloud.google.com" in said
+    again = json.loads(planned(model, "v5e:2x2", *flags, "--json").stdout)
+    parts = again["seconds"]
+    assert again["step_s"] == pytest.approx(sum(parts.values()))
+    assert again["chip_hours"] == pytest.approx(4 * again["run_hours"])
+    assert again["cost"] == pytest.approx(1.2 * again["chip_hours"])
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_fit_exits_with_1_and_the_remedy(model):
+    """64 GiB of keys and values on a chip of 15.75."""
+    flags = ("--mesh.fsdp", "4", "--sampling.cache-gib", "64", "--sampling.slots", "65536")
+    more = ("--data.prompts-per-step", "4096", "--sampling.samples-per-prompt", "16")
+    done = planned(model, "v5e:2x2", *flags, *more, "--model.remat", "none")
+    assert done.returncode == 1
+    assert re.search(
+        r"does not fit: decode needs [\d.]+ GiB on a chip, and a v5e has 15.75", done.stderr
+    )
+    assert "GiB of the key/value cache" in done.stderr
+    assert re.search(
+        r"Remedies: --sampling.cache-gib below [\d.]+, or fewer --sampling.slots", done.stderr
+    )
+
+
+@pytest.mark.slow
+def test_a_search_gives_flags_that_fit(model):
+    done = planned(model, "v5e:2x2", "--search", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert 4 <= len(found) <= 20
+    seconds = [one["step_s"] for one in found]
+    assert seconds == sorted(seconds)
+    assert len({one["flags"] for one in found}) == len(found)
+    best = planned(model, "v5e:2x2", "--json", *found[0]["flags"].split())
+    assert json.loads(best.stdout)["step_s"] == pytest.approx(seconds[0])
+
+
+@pytest.mark.parametrize(
+    ("topology", "flags", "said"),
+    [
+        ("v5e:3", (), "--topology v5e:3 is not known"),
+        ("v5e:2x2", (), r"mesh.tensor=1 = 1 chips, and v5e:2x2 has 4; start from --mesh.fsdp 4"),
+        ("v5e:2x2", ("--mesh.tensor", "4"), "does not divide the model's 2 query heads"),
+        ("cpu:1", ("--lengths", "absent"), "--lengths absent is no run folder"),
+        ("cpu:1", ("--price", "-1"), r"--price -1.0 must be above 0"),
+        ("cpu:1", ("--steps", "0"), "steps=0 must be at least 1"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_compiled(model, topology, flags, said, capsys):
+    argv = ["--config", str(ROOT / "configs/prob_disparity.py"), "--topology", topology]
+    with pytest.raises(SystemExit) as exit_:
+        plan.main([*argv, "--model.source", model, *SIZES, *flags])
+    assert exit_.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_without_libtpu_the_remedy_is_said(model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)  # JAX sets it where it has found libtpu
+    argv = ["--config", str(ROOT / "configs/prob_disparity.py"), "--topology", "v5e:2x2"]
+    with pytest.raises(SystemExit) as exit_:
+        plan.main([*argv, "--model.source", model, *SIZES, "--mesh.fsdp", "4"])
+    assert exit_.value.code == 2
+    assert "pip install libtpu" in capsys.readouterr().err
