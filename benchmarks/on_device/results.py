@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlif_jax.planning.counts import Work
+
 Status = Literal["done", "skipped", "cannot run here", "out of memory", "error"]
 
 
@@ -36,14 +38,6 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one run of a stage has to do: FLOPs, and bytes of memory to move at least."""
-
-    flops: float = 0.0
-    moved: float = 0.0
-
-
-@dataclass(frozen=True)
 class Ceilings:
     """What the device has done at best: FLOP/s of a product in float32 and bfloat16, bytes/s."""
 
@@ -58,7 +52,7 @@ class Ceilings:
     def least_seconds(self, work: Work, dtype: str) -> tuple[float, str]:
         """The seconds that the work takes at these ceilings, and which of the two binds."""
         product = self.bfloat16 if dtype == "bfloat16" else self.float32
-        bounds = {"product": work.flops / product, "copy": work.moved / self.copied}
+        bounds = {"product": work.flops / product, "copy": work.bytes / self.copied}
         binding = max(bounds, key=lambda name: bounds[name])
         return bounds[binding], binding
 
@@ -97,7 +91,7 @@ class Figure:
             "seconds": statistics.median(self.seconds),
             "runs": len(self.seconds),
             "flops": self.work.flops if self.work else None,
-            "bytes": self.work.moved if self.work else None,
+            "bytes": self.work.bytes if self.work else None,
             "share": share,
             "ceiling": bound,
             "note": self.note,

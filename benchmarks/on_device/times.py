@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.on_device import counts
 from benchmarks.on_device.parts import nothing_compiles, timed
 from benchmarks.on_device.questions import made_questions
-from benchmarks.on_device.results import Figure, Work
+from benchmarks.on_device.results import Figure
 from benchmarks.on_device.runs import Run, made_rollout
 from rlif_jax import sharding
 from rlif_jax.batch import Array, TrainBatch
@@ -22,6 +22,7 @@ from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import kv_bytes_per_token
 from rlif_jax.optimizer import init_state
 from rlif_jax.packing import Packing
+from rlif_jax.planning.counts import Work
 from rlif_jax.run.clock import Clock
 from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Usage
@@ -70,7 +71,7 @@ class Timed:
             "token",
             B * chunk,
             seconds,
-            Work(chunk * step.flops, chunk * step.moved),
+            chunk * step,
             f"{size.prompt} + {size.new} tokens, {shape.kernel} kernel, "
             f"cache {cache / 2**30:.2f} GiB",
         )
@@ -177,12 +178,14 @@ class Timed:
         context = float(np.mean(prompts)) + size.new / 2
         step = counts.decode_step(run.model, slots, context, self._itemsize)
         steps = record.sampled_tokens / slots
-        works = [Work(steps * step.flops, steps * step.moved)]
-        works += [counts.prefill(run.model, n, self._itemsize) for n in prompts]
+        work = steps * step
+        for n in prompts:
+            work += counts.prefill(run.model, n, self._itemsize)
         for packing in record.packings:
             lengths, pieces = _lengths(packing), int(packing.packed.count)
-            works += [count(run.model, lengths, pieces) for count in (counts.score, counts.update)]
-        return Work(sum(w.flops for w in works), sum(w.moved for w in works))
+            work += counts.score(run.model, lengths, pieces)
+            work += counts.update(run.model, lengths, pieces)
+        return work
 
     def _pool(self) -> PoolShape:
         """The pool of a step's rollout, or of as many sequences as there are slots."""
