@@ -73,18 +73,18 @@ def check_token_stats(
     target_T = jax.random.randint(keys[2], (T,), 0, reachable, jnp.int32)
     weights = [jax.random.normal(key, (T,)) for key in keys[3:]]
 
-    def both(stats_of: Callable[..., TokenStats]) -> tuple[TokenStats, tuple[jax.Array, ...]]:
+    def both(stats_of: Callable[..., TokenStats], *arrays: jax.Array):
         def total(x_TD, head_VD):
             stats = stats_of(x_TD, head_VD, target_T, 0.9, reachable)
             a_T, b_T = weights
             return (a_T * stats.logprob + b_T * stats.entropy).sum(), stats
 
-        (_, stats), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(
-            x_TD, head_VD
-        )
+        (_, stats), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(*arrays)
         return stats, gradients
 
-    (got, got_gradients), (want, want_gradients) = both(stats_of), both(plain_stats.token_stats)
+    got, got_gradients = both(stats_of, x_TD, head_VD)
+    exact = (x.astype(jnp.float32) for x in (x_TD, head_VD))
+    want, want_gradients = both(plain_stats.token_stats, *exact)
     # Statistics inherit the errors of logits, which are sums over the width.
     tolerance, basis = reordered(D)
     for name in _FIELDS:

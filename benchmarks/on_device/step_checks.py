@@ -34,7 +34,8 @@ _SCALE = 0.05  # of weights, so that distributions are not flat
 def allowed(cfg: ModelConfig, dtype: str, factor: float) -> tuple[float, str]:
     """What may differ in a number that comes through all layers, in activations of this type.
 
-    Each layer rounds its activations at about eight places, at random; `factor` is for bfloat16.
+    In bfloat16 a layer rounds its activations at about eight places, by 2^-9 on average, at random:
+    `factor` times as much as these add up to.
     """
     if dtype == "float32":
         return reordered(cfg.embed * cfg.layers)
