@@ -195,9 +195,7 @@ class Traffic:
             elif user.opcode == "fusion":
                 nested = self._module.computations[user.called[0]]
                 total += self._read(nested, nested.parameter(place).name)
-            elif self._handed_on(inner, user):
-                continue
-            elif user.opcode == "tuple" and self._hands_on(inner):
+            elif self._handed_on(inner, user) or (user.opcode == "tuple" and self._hands_on(inner)):
                 continue
             else:
                 return whole
