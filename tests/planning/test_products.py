@@ -94,12 +94,12 @@ def test_dots(line, x, y, flops):
             "f32[3,5,7]{2,1,0}",
             2 * 2 * 5 * 7 * (2 + 4 * 3 + 2),
         ),
-        (  # the window's own entries spread out: places 0 to 3 of 6, entries 0 and 2 apart
-            "f32[2,4,7]{2,1,0} convolution(%p0, %p1), window={size=2 rhs_dilate=2}, "
+        (  # the window's two entries stand two apart: the last of five places meets one
+            "f32[2,5,7]{2,1,0} convolution(%p0, %p1), window={size=2 pad=0_1 rhs_dilate=2}, "
             "dim_labels=b0f_0io->b0f",
             "f32[2,6,5]{2,1,0}",
             "f32[2,5,7]{2,1,0}",
-            2 * 2 * 5 * 7 * 4 * 2,
+            2 * 2 * 5 * 7 * (4 * 2 + 1),
         ),
         (  # two axes with windows; each group of features sees three of six
             "f32[2,4,1,8]{3,2,1,0} convolution(%p0, %p1), window={size=1x3}, "
