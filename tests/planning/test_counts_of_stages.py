@@ -105,8 +105,12 @@ GENERATIONS = {  # a gather from the larger vocabulary runs on the SparseCores o
 def test_the_scorer_on_each_generation_of_tpus(topology):
     chips, vocab = GENERATIONS[topology]
     model = dataclasses.replace(WIDE, vocab_size=vocab)
-    _, text = compile_with_text(lowered_stage(mesh_of(topology, fsdp=chips), model, ROW, "score"))
-    work = work_of(text, turns=PIECES, kernels={"splash_mha_fwd": KERNEL})
+    lowered = lowered_stage(mesh_of(topology, fsdp=chips), model, ROW, "score")
+    compiled, text = compile_with_text(lowered)
+    kernels = {"splash_mha_fwd": KERNEL}
+    work = work_of(text, turns=PIECES, kernels=kernels)
+    if not topology.startswith("v5p"):  # of which JAX cannot write the text
+        assert work == work_of(compiled.as_text(), turns=PIECES, kernels=kernels)
     row = ROW * (matrices(model) + head(model)) + model.layers * KERNEL.flops
     assert work.flops == pytest.approx(PIECES * row, rel=0.02)
     # Matrices in bfloat16, and the tokens of all rows, whose embeddings are then exchanged.
