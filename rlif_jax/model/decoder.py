@@ -82,7 +82,7 @@ class Decoder(nnx.Module):
                 if spec.axes[0] == "vocab":
                     value = value.at[cfg.vocab_size :].set(0.0)
                 return value
-            return jnp.full(spec.shape, 1.0 if spec.init == "ones" else 0.0)
+            return jnp.full(spec.shape, 1.0 if spec.init == "ones" else 0.0, jnp.float32)
 
         return cls(cfg, make)
 
