@@ -138,7 +138,9 @@ def compile_with_text(lowered: Lowered) -> tuple[Compiled, str]:
         written = list(Path(folder).glob("*.after_codegen.txt"))
         if len(written) == 1:
             return compiled, written[0].read_text()
-    return compiled, compiled.as_text()
+    text = compiled.as_text()
+    assert text is not None
+    return compiled, text
 
 
 def local_bytes(tree: Any) -> int:

@@ -51,7 +51,8 @@ def work_of(
     Args:
         text: the stage's optimised HLO, of one device's share: `compiled.as_text()`.
         turns: of those loops of the entry computation whose number of turns is data: the
-            micro-batches of the scorer and of the update, the steps of a chunk of decoding.
+            micro-batches of the scorer and of the update, the steps of a chunk of decoding, the
+            pages that a prefill fills.
         kernels: what one call of a custom call does, by a part of its name in the text
             (`splash_mha_fwd`, `paged_attention`). Other custom calls move their operands and
             results and compute nothing.
@@ -71,7 +72,8 @@ def work_of(
             if loop.name in outermost:
                 return turns
             if inner is None:
-                raise ValueError(f"{error}; say by `inner` how often it turns") from error
+                message = f"the text does not say how often {loop.name} turns: say it by `inner`"
+                raise ValueError(message) from error
             return inner
 
     traffic = Traffic(module, {name: work.bytes for name, work in kernels.items()}, turns_of)

@@ -57,7 +57,7 @@ class Instruction:
     def channel(self) -> int | None:
         """The channel of a collective; None where it has none."""
         found = self.attribute(r"channel_id=(\d+)")
-        return int(found) if found else None
+        return None if found is None else int(found)
 
     @property
     def body(self) -> str:

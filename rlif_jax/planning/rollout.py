@@ -53,7 +53,7 @@ def play(
     G = len(lengths.response_B) // len(lengths.prompt_N)
     key = np.zeros(2, np.uint32)
     requests = [Request(row // G, key, longest_response) for row in range(len(lengths.response_B))]
-    schedule = _Playing(
+    schedule = Schedule(
         shape,
         shards,
         [[0] * int(n) for n in lengths.prompt_N],
@@ -71,7 +71,9 @@ def play(
                 played.prefills[width] = played.prefills.get(width, 0) + 1
         schedule.narrow()
         _, run_B = schedule.table()
-        left_B, cached_B = schedule.standing(lengths.response_B, lengths.prompt_N)
+        request_B, drawn_B = schedule.standing()
+        left_B = np.where(request_B < 0, 0, lengths.response_B[request_B] - drawn_B)
+        cached_B = lengths.prompt_N[request_B // G] + drawn_B
         left = np.sort(left_B[run_B])
         steps = int(min(batching.chunk, left[min(schedule.leave_after, len(left)) - 1]))
         cached = (cached_B + steps / 2) * run_B
@@ -89,21 +91,3 @@ def play(
             )
         )
     return played
-
-
-class _Playing(Schedule):
-    """A schedule that also tells where its sequences stand."""
-
-    def standing(
-        self, response_B: np.ndarray, prompt_N: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens that each slot's sequence has still to draw, and those it has in the cache."""
-        left, cached = np.zeros(self.width, np.int64), np.zeros(self.width)
-        for n, shard in enumerate(self._shards):
-            for slot, live in enumerate(shard.slots):
-                if live is not None:
-                    row = n * self.each + slot
-                    left[row] = response_B[live.request] - live.drawn
-                    prompt = prompt_N[self._requests[live.request].prompt]
-                    cached[row] = prompt + live.drawn
-        return left, cached

@@ -270,6 +270,12 @@ class Schedule:
                 table_BJ[row, : len(live.pages.pages)] = live.pages.pages
         return table_BJ, run_B
 
+    def standing(self) -> tuple[np.ndarray, np.ndarray]:
+        """The request in each slot, -1 for none, and how many tokens it has drawn: both int [B]."""
+        slots = [live for shard in self._shards for live in shard.slots]
+        requests = [-1 if live is None else live.request for live in slots]
+        return np.array(requests), np.array([0 if live is None else live.drawn for live in slots])
+
     def record(self, block: Block) -> list[Finished]:
         """Take note of what a chunk has drawn; returns the sequences that are over."""
         finished = []

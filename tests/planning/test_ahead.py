@@ -21,6 +21,10 @@ def test_a_mesh_has_the_chips_of_the_slice(mesh):
         mesh_of("v5e:2x4", data=3)
 
 
+def test_a_v4_is_one_device_a_chip():
+    assert mesh_of("v4:2x2x2", fsdp=8).devices.size == 8
+
+
 def test_one_sharding_or_one_for_each(mesh):
     split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     tree = {"a": jnp.zeros((4, 3)), "b": jnp.zeros(8, jnp.bfloat16)}

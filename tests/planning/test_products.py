@@ -17,6 +17,13 @@ def flops_of(line: str, *parameters: str) -> int:
     return Products(module).flops(here, here.instructions["out"])
 
 
+def flops_of_entry(text: str) -> int:
+    """Operations of all instructions of a module's entry, which calls fusions alone."""
+    module = Module.parse(text)
+    products, main = Products(module), module.computations[module.entry]
+    return sum(products.flops(main, op) for op in main.instructions.values())
+
+
 @pytest.mark.parametrize(
     "line, x, y, flops",
     [
@@ -87,12 +94,12 @@ def test_dots(line, x, y, flops):
             "f32[3,5,7]{2,1,0}",
             2 * 2 * 5 * 7 * (2 + 4 * 3 + 2),
         ),
-        (  # the window's own entries spread out: places 0 to 3 of 6, entries 0 and 2 apart
-            "f32[2,4,7]{2,1,0} convolution(%p0, %p1), window={size=2 rhs_dilate=2}, "
+        (  # the window's two entries stand two apart: the last of five places meets one
+            "f32[2,5,7]{2,1,0} convolution(%p0, %p1), window={size=2 pad=0_1 rhs_dilate=2}, "
             "dim_labels=b0f_0io->b0f",
             "f32[2,6,5]{2,1,0}",
             "f32[2,5,7]{2,1,0}",
-            2 * 2 * 5 * 7 * 4 * 2,
+            2 * 2 * 5 * 7 * (4 * 2 + 1),
         ),
         (  # two axes with windows; each group of features sees three of six
             "f32[2,4,1,8]{3,2,1,0} convolution(%p0, %p1), window={size=1x3}, "
@@ -111,6 +118,39 @@ def test_dots(line, x, y, flops):
 )
 def test_convolutions(line, x, y, flops):
     assert flops_of(line, x, y) == flops
+
+
+@pytest.mark.parametrize(
+    "form, x, kernel",
+    [
+        (
+            {"window_strides": (2,), "padding": [(3, 1)], "lhs_dilation": (3,)}
+            | {"rhs_dilation": (2,)},
+            (4, 9, 6),
+            (3, 6, 8),
+        ),
+        (
+            {"window_strides": (1, 2), "padding": [(1, 1), (0, 2)], "feature_group_count": 2},
+            (4, 9, 7, 6),
+            (3, 2, 3, 8),
+        ),
+        (
+            {"window_strides": (1,), "padding": [(2, 2)], "batch_group_count": 2},
+            (4, 9, 6),
+            (3, 6, 8),
+        ),
+        ({"window_strides": (2,), "padding": [(-1, -2)]}, (4, 19, 6), (3, 6, 8)),
+    ],
+)
+def test_convolutions_as_xla_counts_them(form, x, kernel):
+    axes = "HW"[: len(x) - 2]
+    dimensions = f"N{axes}C", f"{axes}IO", f"N{axes}C"
+
+    def stage(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=dimensions, **form)
+
+    compiled = jax.jit(stage).lower(jnp.zeros(x), jnp.zeros(kernel)).compile()
+    assert flops_of_entry(compiled.as_text()) == compiled.cost_analysis()["flops"]
 
 
 def test_other_instructions_multiply_no_matrices():
@@ -153,12 +193,4 @@ def test_what_xla_for_cpus_makes_of_products(subscripts, x, y, flops, dtype):
         return jnp.einsum(subscripts, jnp.tanh(x), y)
 
     args = jnp.zeros(x, dtype), jnp.zeros(y, dtype)
-    module = Module.parse(jax.jit(stage).lower(*args).compile().as_text())
-    products = Products(module)
-    found = sum(
-        products.flops(here, op)
-        for name, here in module.computations.items()
-        if name == module.entry
-        for op in here.instructions.values()
-    )
-    assert found == flops
+    assert flops_of_entry(jax.jit(stage).lower(*args).compile().as_text()) == flops

@@ -109,6 +109,17 @@ def test_a_buffer_brought_to_the_chip_counts_once():
     assert bytes_per_step(started) == bytes_per_step(STEP)
 
 
+def test_custom_calls_that_name_a_buffer_move_nothing():
+    named = STEP.replace(
+        "  %sum.6 =",
+        '  %room.6 = f32[64,16]{1,0} custom-call(), custom_call_target="AllocateBuffer"\n'
+        "  %view.6 = f32[6,16]{1,0} custom-call(%weights.6, %weights.6), "
+        'custom_call_target="ConcatBitcast"\n'
+        "  %sum.6 =",
+    )
+    assert bytes_per_step(named) == bytes_per_step(STEP)
+
+
 def test_the_costlier_branch_counts():
     branches = STEP.replace(
         "  %sum.6 = f32[3,16]{1,0} all-reduce(%weights.6), to_apply=%never\n",

@@ -1,39 +1,38 @@
 """The stages of a small configuration, lowered for a mesh, and the products they must make."""
 
-import dataclasses
 from math import prod
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from rlif_jax.config import Config, Data, Loss, Sampling
+from rlif_jax.model.cache import init_cache
 from rlif_jax.model.config import ModelConfig, param_specs
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.optimizer import make_optimizer, state_shapes
-from rlif_jax.packing import Form
-from rlif_jax.planning.ahead import packed_shapes, train_batch_shapes, with_sharding
-from rlif_jax.sharding import param_shardings, row_shards
+from rlif_jax.planning.ahead import made, packed_shapes, train_batch_shapes, with_sharding
+from rlif_jax.sampler.decode import empty_slots
+from rlif_jax.sampler.pool_shape import pool_shape
+from rlif_jax.sharding import RULES_DECODE, param_shardings, platform, row_shards
 from rlif_jax.step import make_stages
 
 SMALL = ModelConfig(
-    vocab_size=1024, embed=256, ffn=640, layers=3, heads=4, kv_heads=2, head_dim=64, tied=False
+    vocab_size=1024, embed=256, ffn=640, layers=2, heads=4, kv_heads=2, head_dim=64, tied=False
 )
 PIECES = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Lowerings:
-    """The scorer and the update of mini-batches of two micro-batches, one row on each row shard."""
+def lowered_stage(
+    mesh: Mesh, model: ModelConfig, tokens: int, stage: Literal["score", "update"]
+) -> Lowered:
+    """The scorer, or the update, of two micro-batches with one row on each row shard.
 
-    form: Form
-    score: Lowered
-    update: Lowered
-
-
-def lowered_on(mesh: Mesh, model: ModelConfig, tokens: int) -> Lowerings:
-    """The stages for rows of this many tokens, each filled by one sequence."""
+    A row has this many tokens, all of one sequence.
+    """
     with jax.set_mesh(mesh):
         rows = row_shards()
     cfg = Config(
@@ -48,9 +47,34 @@ def lowered_on(mesh: Mesh, model: ModelConfig, tokens: int) -> Lowerings:
     with jax.set_mesh(mesh):
         stages = make_stages(cfg, graphdef, pad_id=0)
         assert stages.form.shape == (PIECES, rows, tokens)
-        score = stages.score.at_sampling.lower(params, packed_shapes(stages.form))
-        batch = train_batch_shapes(stages.form, reference=False)
-        return Lowerings(stages.form, score, stages.update.lower(state, batch))
+        if stage == "score":
+            return stages.score.at_sampling.lower(params, packed_shapes(stages.form))
+        return stages.update.lower(state, train_batch_shapes(stages.form, reference=False))
+
+
+def lowered_decode(mesh: Mesh, model: ModelConfig, slots: int) -> Lowered:
+    """A chunk of decoding with this many slots on the mesh, sequences of up to 256 tokens."""
+    sampling = Sampling(samples_per_prompt=4, max_new_tokens=128, slots=slots, cache_gib=1)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: Decoder.init(model, jax.random.key(0))))
+    params = with_sharding(params, param_shardings(params, mesh, RULES_DECODE))
+    with jax.set_mesh(mesh):
+        engine = make_stages(Config(sampling=sampling), graphdef, pad_id=0).engine
+        shape = pool_shape(
+            model,
+            engine.batching,
+            prompt=128,
+            new=128,
+            samples=4,
+            sequences=2 * slots,
+            platform=platform(),
+        )
+        form = {name: getattr(shape, name) for name in ("pages", "page", "dtype", "kernel")}
+        cache = made(lambda: init_cache(model, **form))
+        table = jax.ShapeDtypeStruct((shape.slots, shape.columns), jnp.int32)
+        run = jax.ShapeDtypeStruct((shape.slots,), jnp.bool_)
+        state = made(lambda: empty_slots(shape.slots, model.embed, model.dtype))
+        leave_after = jax.ShapeDtypeStruct((), jnp.int32)
+        return engine.decode_chunk.lower(params, cache, state, table, run, leave_after)
 
 
 def matrices(model: ModelConfig, *names: str) -> int:

@@ -53,6 +53,11 @@ class Setting:
         return f"{self.model} at {response // 1024}k on {self.machine} ({axes})"
 
     @property
+    def settings(self) -> dict[str, int | float | str]:
+        """What the machine asks for, as flags of train have it."""
+        return MACHINES[self.folder][self.machine].settings()
+
+    @property
     def axes(self) -> dict[str, int]:
         """Devices along each axis of the mesh."""
         return dataclasses.asdict(self.config.mesh)
