@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from benchmarks.paper_plans import PLANS, planned
 from support.paper_settings import ON_TPU
+
+from benchmarks.paper_plans import PLANS, planned
 
 pytestmark = pytest.mark.slow
 
