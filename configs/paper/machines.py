@@ -4,10 +4,11 @@ This is the one place of these numbers. `base.py` takes a model's first machine;
 the configurations list the flags that lead to the others. After a change of the table,
 
     python -m configs.paper.machines
+    python -m benchmarks.paper_plans
 
-writes the flags into the docstrings anew. The numbers are from arithmetic, not from a run:
-parameters and moments in float32, split over the mesh, fit beside the bfloat16 copy for sampling
-and the cache; a cache holds half of the full length for each slot.
+write the flags into the docstrings anew, and what `rlif_jax.plan` says of each machine into
+benchmarks/paper_plans.json. None of it has run. `tensor` is above 1 because sampling takes most of
+a step, and each of its steps reads a chip's whole share of the weights.
 """
 
 import re
@@ -26,13 +27,12 @@ HERE = Path(__file__).parent
 class Machine:
     """The settings of a run that depend on its machine. They change its numbers by rounding only.
 
-    `slots` are those of the whole mesh, `cache_gib` is the key/value cache of a device in GiB. The
-    other fields are the ones of `loss` and `model` that bear these names.
+    `slots` are those of the whole mesh; their cache takes what memory is free. The other fields are
+    the ones of `loss` and `model` that bear these names.
     """
 
     mesh: Mesh
     slots: int
-    cache_gib: float
     tokens_per_micro_batch: int = 0
     remat: Remat = "layer"
 
@@ -41,7 +41,7 @@ class Machine:
         return replace(
             config,
             mesh=self.mesh,
-            sampling=replace(config.sampling, slots=self.slots, cache_gib=self.cache_gib),
+            sampling=replace(config.sampling, slots=self.slots),
             loss=replace(config.loss, tokens_per_micro_batch=self.tokens_per_micro_batch),
             model=replace(config.model, remat=self.remat),
         )
@@ -50,7 +50,6 @@ class Machine:
         """The flags of `rlif_jax.train` that `applied` stands for, with their values."""
         return {f"mesh.{axis}": devices for axis, devices in asdict(self.mesh).items()} | {
             "sampling.slots": self.slots,
-            "sampling.cache-gib": self.cache_gib,
             "loss.tokens-per-micro-batch": self.tokens_per_micro_batch,
             "model.remat": self.remat,
         }
@@ -58,28 +57,28 @@ class Machine:
 
 MACHINES: Mapping[str, Mapping[str, Machine]] = {
     "r1_1p5b_8k": {
-        "v5e:4x4": Machine(Mesh(fsdp=16), slots=768, cache_gib=8),
-        "v6e:2x4": Machine(Mesh(fsdp=8), slots=1024, cache_gib=18),
-        "v5p:2x2x2": Machine(Mesh(fsdp=8), slots=1024, cache_gib=36),
-        "gpu:h100x8": Machine(Mesh(fsdp=8), slots=1024, cache_gib=36),
+        "v5e:4x4": Machine(Mesh(fsdp=8, tensor=2), slots=1024),
+        "v6e:2x4": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
+        "v5p:2x2x2": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
+        "gpu:h100x8": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
     },
     "r1_1p5b_16k": {
-        "v5e:4x4": Machine(Mesh(fsdp=8, context=2), slots=512, cache_gib=8),
-        "v6e:2x4": Machine(Mesh(fsdp=8), slots=512, cache_gib=18),
-        "v5p:2x2x2": Machine(Mesh(fsdp=8), slots=1024, cache_gib=40),
-        "gpu:h100x8": Machine(Mesh(fsdp=8), slots=1024, cache_gib=40),
+        "v5e:4x4": Machine(Mesh(fsdp=8, tensor=2), slots=1024),
+        "v6e:2x4": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
+        "v5p:2x2x2": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
+        "gpu:h100x8": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
     },
     "qwen3_4b_16k": {
-        "v5e:8x8": Machine(Mesh(fsdp=32, context=2), slots=256, cache_gib=5.5),
-        "v6e:4x4": Machine(Mesh(fsdp=16), slots=192, cache_gib=16),
-        "v5p:2x2x4": Machine(Mesh(fsdp=16), slots=768, cache_gib=64),
-        "gpu:h100x8": Machine(Mesh(fsdp=8), slots=256, cache_gib=42),
+        "v5e:8x8": Machine(Mesh(fsdp=16, tensor=4), slots=1024),
+        "v6e:4x4": Machine(Mesh(fsdp=4, tensor=4), slots=640),
+        "v5p:2x2x4": Machine(Mesh(fsdp=4, tensor=4), slots=1024),
+        "gpu:h100x8": Machine(Mesh(fsdp=4, tensor=2), slots=768),
     },
     "coder_7b_8k": {
-        "v5e:8x8": Machine(Mesh(fsdp=32, tensor=2), slots=1024, cache_gib=5),
-        "v6e:4x4": Machine(Mesh(fsdp=8, tensor=2), slots=768, cache_gib=14),
-        "v5p:2x2x4": Machine(Mesh(fsdp=16), slots=1024, cache_gib=36),
-        "gpu:h100x8": Machine(Mesh(fsdp=8), slots=1024, cache_gib=36),
+        "v5e:8x8": Machine(Mesh(fsdp=16, tensor=4), slots=1024),
+        "v6e:4x4": Machine(Mesh(fsdp=4, tensor=4), slots=1024),
+        "v5p:2x2x4": Machine(Mesh(fsdp=4, tensor=4), slots=1024),
+        "gpu:h100x8": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
     },
 }
 """By the folder of the configurations, and by name: a TPU slice's topology, or a host's GPUs."""

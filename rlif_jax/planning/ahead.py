@@ -5,6 +5,7 @@ https://docs.jax.dev/en/latest/aot.html. In the place of arrays there are shapes
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -126,21 +127,63 @@ class Ahead:
         return call
 
 
+class ExceedsMemory(Exception):
+    """A stage needs more memory than a chip has.
+
+    `largest` are its largest buffers: GiB, shape, and the operation that makes it ("" if unknown).
+    """
+
+    def __init__(self, needed_gib: float, largest: list[tuple[float, str, str]]):
+        super().__init__(f"a stage needs {needed_gib} GiB on a chip")
+        self.needed_gib, self.largest = needed_gib, largest
+
+
 def compile_with_text(lowered: Lowered) -> tuple[Compiled, str]:
     """Compile a stage; also give its optimised HLO text, that of one device's share.
 
     Libtpu writes the text while it compiles. `compiled.as_text()` gives the same, but fails where
     a chip with SparseCores (v5p) gathers on them: XLA cannot read what libtpu then hands over.
+
+    Raises:
+        ExceedsMemory: libtpu says that the stage has no room on a chip.
     """
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        compiled = lowered.compile(compiler_options=options)
+        try:
+            compiled = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if needed := _NEEDED.search(str(error)):
+                raise ExceedsMemory(_gib(*needed.groups()), _largest(Path(folder))) from error
+            raise
         written = list(Path(folder).glob("*.after_codegen.txt"))
         if len(written) == 1:
             return compiled, written[0].read_text()
     text = compiled.as_text()
     assert text is not None
     return compiled, text
+
+
+_NEEDED = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM")
+_REPORTED = re.compile(r"; +([\d.]+)([KMGT])iB; +\d+; +\d+; (\w+\[[\d,]*\])")
+_MADE = re.compile(r'from instruction: %\S+ = (\w+\[[\d,]*\]).*?op_name="([^"]*)"')
+
+
+def _largest(folder: Path) -> list[tuple[float, str, str]]:
+    """The largest buffers that libtpu reports in what it wrote; none where it wrote no report."""
+
+    def text(kind: str) -> str:
+        return "".join(
+            path.read_text() for path in folder.glob(f"*.after_optimizations-{kind}.txt")
+        )
+
+    report = text("memory-usage-report").partition("Memory Space: vmem")[0]
+    made = dict(reversed(_MADE.findall(text("buffer-assignment-values"))))  # the first of a shape
+    found = [(_gib(size, unit), shape) for size, unit, shape in _REPORTED.findall(report)]
+    return [(gib, shape, made.get(shape, "")) for gib, shape in sorted(found, reverse=True)[:3]]
+
+
+def _gib(size: str, unit: str) -> float:
+    return float(size) * 1024.0 ** ("KMGT".index(unit) - 2)
 
 
 def local_bytes(tree: Any) -> int:

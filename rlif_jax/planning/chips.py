@@ -32,8 +32,8 @@ CHIPS = {
     for chip in (
         Chip("v4", 275e12, 1228e9, 100e9, 30.75, _TPU_PAGES.format("v4")),
         Chip("v5e", 197e12, 819e9, 100e9, 15.75, _TPU_PAGES.format("v5e")),
-        Chip("v5p", 459e12, 2765e9, 200e9, 95.74, _TPU_PAGES.format("v5p")),
-        Chip("v6e", 918e12, 1638e9, 200e9, 31.25, _TPU_PAGES.format("v6e")),
+        Chip("v5p", 459e12, 2765e9, 200e9, 95.73, _TPU_PAGES.format("v5p")),
+        Chip("v6e", 918e12, 1638e9, 200e9, 31.24, _TPU_PAGES.format("v6e")),
         Chip("h100", 989e12, 3350e9, 450e9, 79.0, "nvidia.com/en-us/data-center/h100 (SXM)"),
     )
 }

@@ -6,21 +6,17 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.stages import Lowered
 
-from rlif_jax.planning.ahead import compile_with_text
+from rlif_jax.planning.ahead import ExceedsMemory, compile_with_text
 from rlif_jax.planning.chips import Slice
 from rlif_jax.storage.user_cache import cache_folder, keep_in_cache
 
-_NEEDED = re.compile(r"Used ([\d.]+)([GM]) of ([\d.]+)G hbm")
-_BUFFER = re.compile(r"Size: ([\d.]+)([GM]).*?Operator: op_name=\"([^\"]*)\"", re.S)
 _PACKAGES = ("jax", "jaxlib", "libtpu")
 
 
@@ -52,11 +48,11 @@ class CompiledStage:
 class TooLarge:
     """A stage that XLA refused to compile: it needs more memory than a chip has.
 
-    `largest` are the largest buffers: GiB, and the operation that makes them.
+    `largest` are the largest buffers: GiB, shape, and the operation that makes it.
     """
 
     needed_gib: float
-    largest: tuple[tuple[float, str], ...]
+    largest: tuple[tuple[float, str, str], ...]
     seconds: float
 
 
@@ -72,10 +68,9 @@ def compile_stage(lowered: Lowered, slice_: Slice) -> CompiledStage | TooLarge:
     start = time.perf_counter()
     try:
         compiled, text = compile_with_text(lowered)
-    except jax.errors.JaxRuntimeError as error:
-        refused = _too_large(str(error), time.perf_counter() - start)
-        if refused is None:
-            raise
+    except ExceedsMemory as refusal:
+        seconds = time.perf_counter() - start
+        refused = TooLarge(refusal.needed_gib, tuple(refusal.largest), seconds)
         _keep(path, refused)
         return refused
     seconds = time.perf_counter() - start
@@ -107,7 +102,7 @@ def _read(path: Path) -> CompiledStage | TooLarge | None:
         kept = json.loads(gzip.decompress(path.read_bytes()))
         if "memory" in kept:
             return CompiledStage(**kept | {"memory": Memory(**kept["memory"])})
-        largest = tuple((gib, name) for gib, name in kept["largest"])
+        largest = tuple((gib, shape, name) for gib, shape, name in kept["largest"])
         return TooLarge(**kept | {"largest": largest})
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None  # absent or damaged: it is made again
@@ -116,16 +111,3 @@ def _read(path: Path) -> CompiledStage | TooLarge | None:
 def _keep(path: Path, made: CompiledStage | TooLarge) -> None:
     with contextlib.suppress(OSError):  # a full disk costs the next plan its time
         keep_in_cache(path, gzip.compress(json.dumps(dataclasses.asdict(made)).encode(), 5))
-
-
-def _too_large(message: str, seconds: float) -> TooLarge | None:
-    """What the compiler says of a stage that exceeds a chip's memory; None for other errors."""
-    needed = _NEEDED.search(message)
-    if needed is None:
-        return None
-    largest = tuple((_gib(size, unit), name) for size, unit, name in _BUFFER.findall(message))
-    return TooLarge(_gib(needed[1], needed[2]), largest[:5], seconds)
-
-
-def _gib(size: str, unit: str) -> float:
-    return float(size) / (1024 if unit == "M" else 1)

@@ -49,7 +49,7 @@ def work_of(
     """What one call of a stage does on a device.
 
     Args:
-        text: the stage's optimised HLO, of one device's share: `compiled.as_text()`.
+        text: the optimised HLO of one device's share, as `ahead.compile_with_text` gives it.
         turns: of those loops of the entry computation whose number of turns is data: the
             micro-batches of the scorer and of the update, the steps of a chunk of decoding, the
             pages that a prefill fills.

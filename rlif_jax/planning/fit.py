@@ -25,7 +25,10 @@ def refusals(
         said = f"{name} needs {needed + beside:.2f} GiB on a chip, and a {slice_.chip.name} has "
         said += f"{room:.2f}. It holds {', '.join(_held(ahead, name))}"
         if isinstance(stage, TooLarge) and stage.largest:
-            largest = ", ".join(f"{gib:.2f} GiB for {op}" for gib, op in stage.largest[:3])
+            largest = ", ".join(
+                f"{gib:.2f} GiB {shape}" + (f" of {name}" if name else "")
+                for gib, shape, name in stage.largest
+            )
             said += f"; its largest buffers are {largest}"
         problems.append(f"{said}. Remedies: {'; '.join(_remedies(ahead, name))}")
     return problems

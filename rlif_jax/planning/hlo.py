@@ -136,6 +136,8 @@ class Module:
                 module.entry = head[2] if head[1] else module.entry
             elif current and line.startswith("  ") and " = " in line:
                 op = _instruction(line.strip())
+                for name in op.operands:
+                    current.instructions |= _elements(current, name)
                 current.instructions[op.name] = op
                 if line.strip().startswith("ROOT "):
                     current.root = op.name
@@ -248,8 +250,33 @@ def _instruction(line: str) -> Instruction:
     opening = rest.index("(")
     closing = _closing(rest, opening)
     inside = rest[opening + 1 : closing - 1]
-    operands = re.findall(r"%([\w.\-]+)", inside)
+    operands = re.findall(r"%([\w.\-#]+)", inside)
     return Instruction(name[1:], type_, rest[:opening], operands, inside, rest[closing:])
+
+
+def _elements(here: Computation, name: str) -> dict[str, Instruction]:
+    """The elements of tuples that an operand such as `x#0` names, as instructions.
+
+    Newer versions of XLA write so what others write as `get-tuple-element(%x), index=0`.
+    """
+    whole, hash_, index = name.rpartition("#")
+    if not hash_ or name in here.instructions:
+        return {}
+    before = _elements(here, whole)
+    type_ = _parts({**here.instructions, **before}[whole].type)[int(index)]
+    op = Instruction(name, type_, "get-tuple-element", [whole], f"%{whole}", f", index={index}")
+    return {**before, name: op}
+
+
+def _parts(type_: str) -> list[str]:
+    """The types of a tuple's elements."""
+    parts, depth, start = [], 0, 1
+    for at, letter in enumerate(type_):
+        depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(letter, 0)
+        if depth == 0 or (depth == 1 and letter == ","):
+            parts.append(type_[start:at].strip())
+            start = at + 1
+    return parts
 
 
 def _closing(text: str, start: int) -> int:

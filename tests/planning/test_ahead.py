@@ -6,7 +6,16 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rlif_jax.planning.ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
+from rlif_jax.planning.ahead import (
+    Ahead,
+    ExceedsMemory,
+    compile_with_text,
+    local_bytes,
+    made,
+    mesh_of,
+    total_bytes,
+    with_sharding,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +68,18 @@ def test_stages_are_compiled_one_after_the_other(mesh, monkeypatch):
     assert share == 256 * 512 * 4 // 2
     assert share <= total_bytes(first) < 1.1 * share
     assert total_bytes(second) >= share
+
+
+def test_a_stage_without_room_names_its_largest_buffers(mesh):
+    """An argument, a product and a result of 8 GiB each, on chips of 15.75."""
+    whole = NamedSharding(mesh, P())
+    x = jax.ShapeDtypeStruct((2**16, 2**15), jnp.float32, sharding=whole)
+    lowered = jax.jit(lambda x: jnp.tanh(x @ x.T) @ x, out_shardings=whole).lower(x)
+    with pytest.raises(ExceedsMemory) as refusal:
+        compile_with_text(lowered)
+    assert refusal.value.needed_gib == 24
+    assert sorted(refusal.value.largest) == [
+        (8.0, "bf16[65536,65536]", "jit(<lambda>)/dot_general"),
+        (8.0, "f32[65536,32768]", "x"),
+        (8.0, "f32[65536,32768]", "x"),
+    ]

@@ -92,6 +92,29 @@ def test_a_module_is_read_into_instructions():
         _ = add.body
 
 
+def test_elements_of_tuples_in_the_short_form():
+    """`x#0` is what `get-tuple-element(%x), index=0` gives."""
+    text = """ENTRY %main (x: (s32[], (f32[8,2], bf16[4]))) -> (f32[8,2], s32[]) {
+  %x = (s32[], (f32[8,2]{1,0:T(8,128)}, bf16[4]{0})) parameter(0)
+  %y = f32[8,2]{1,0:T(8,128)} negate(%x#1#0)
+  ROOT %out = (f32[8,2]{1,0:T(8,128)}, s32[]) tuple(%y, %x#0)
+}
+"""
+    main = Module.parse(text).computations["main"]
+    inner = main.operand(main.instructions["y"], 0)
+    assert (inner.name, inner.type) == ("x#1#0", "f32[8,2]{1,0:T(8,128)}")
+    assert (inner.opcode, inner.attribute(r"index=(\d+)")) == ("get-tuple-element", "0")
+    outer = main.operand(inner, 0)
+    assert outer.type == "(f32[8,2]{1,0:T(8,128)}, bf16[4]{0})"
+    assert main.operand(outer, 0).opcode == "parameter"
+    assert main.operand(main.instructions["out"], 1).type == "s32[]"
+
+    short = COUNTED.replace("compare(%i.1, %end.1)", "compare(%state.1#0, %end.1)")
+    module = Module.parse(short)
+    (loop,) = module.loops("main")
+    assert module.turns(module.computations["main"], loop) == 5
+
+
 def test_turns_are_counted_from_the_condition():
     module = Module.parse(COUNTED)
     (loop,) = module.loops("main")

@@ -4,10 +4,10 @@
 
 Responses have up to 16,384 tokens. Add the flags of your machine:
 
-    v5e:8x8     no flags: fsdp=32, context=2
-    v6e:4x4     --mesh.fsdp=16 --mesh.context=1 --sampling.slots=192 --sampling.cache-gib=16
-    v5p:2x2x4   --mesh.fsdp=16 --mesh.context=1 --sampling.slots=768 --sampling.cache-gib=64
-    gpu:h100x8  --mesh.fsdp=8 --mesh.context=1 --sampling.cache-gib=42
+    v5e:8x8     no flags: fsdp=16, tensor=4
+    v6e:4x4     --mesh.fsdp=4 --sampling.slots=640
+    v5p:2x2x4   --mesh.fsdp=4
+    gpu:h100x8  --mesh.fsdp=4 --mesh.tensor=2 --sampling.slots=768
 
 No figure of the study for this model is quoted here; README.md has those of the others.
 """

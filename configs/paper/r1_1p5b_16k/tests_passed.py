@@ -4,10 +4,10 @@
 
 Responses have up to 16,384 tokens. Add the flags of your machine:
 
-    v5e:4x4     no flags: fsdp=8, context=2
-    v6e:2x4     --mesh.context=1 --sampling.cache-gib=18
-    v5p:2x2x2   --mesh.context=1 --sampling.slots=1024 --sampling.cache-gib=40
-    gpu:h100x8  --mesh.context=1 --sampling.slots=1024 --sampling.cache-gib=40
+    v5e:4x4     no flags: fsdp=8, tensor=2
+    v6e:2x4     --mesh.fsdp=4
+    v5p:2x2x2   --mesh.fsdp=4
+    gpu:h100x8  --mesh.fsdp=4
 
 The study saw, on LiveCodeBench v5: avg@4 of 15.9 before, 17.4 after 20 steps, 16.9 after 50, 18.8
 after 80 and 18.5 after 105.

@@ -4,10 +4,10 @@
 
 Responses have up to 8,192 tokens. Add the flags of your machine:
 
-    v5e:4x4     no flags: fsdp=16
-    v6e:2x4     --mesh.fsdp=8 --sampling.slots=1024 --sampling.cache-gib=18
-    v5p:2x2x2   --mesh.fsdp=8 --sampling.slots=1024 --sampling.cache-gib=36
-    gpu:h100x8  --mesh.fsdp=8 --sampling.slots=1024 --sampling.cache-gib=36
+    v5e:4x4     no flags: fsdp=8, tensor=2
+    v6e:2x4     --mesh.fsdp=4
+    v5p:2x2x2   --mesh.fsdp=4
+    gpu:h100x8  --mesh.fsdp=4
 
 No figure of the study for this run is quoted here; README.md has those of the others.
 """
