@@ -123,6 +123,20 @@ def test_the_file_says_where_it_was_measured(told):
     assert sum(part["compile_seconds"] for part in found["parts"]) > 0
 
 
+def test_a_failed_check_is_told_and_is_the_exit_status(monkeypatch, tmp_path, capsys):
+    def one_part(_sizes, parts: Parts, _judge) -> None:
+        parts.run("bad", 0, lambda: [Check("product", "values", "float32", 0.5, 0.25, "")])
+        parts.run("good", 0, fine)
+
+    monkeypatch.setattr(accelerator, "run_all", one_part)
+    path = tmp_path / "found.json"
+    assert accelerator.main(["--small", "--out", str(path)]) == 1
+    found, text = json.loads(path.read_text()), capsys.readouterr().out
+    assert found["passed"] is False and len(found["checks"]) == 2
+    assert found["checks"][0]["error"] == 0.5 and not found["checks"][0]["passed"]
+    assert "FAILED" in text and "2 checks, 1 failed" in text
+
+
 # ---- faults that the checks have to find
 
 
