@@ -87,19 +87,22 @@ def test_a_plan_for_a_slice(model):
 
 
 @pytest.mark.slow
-def test_a_run_that_does_not_fit_exits_with_1_and_the_remedy(model):
-    """64 GiB of keys and values on a chip of 15.75."""
-    flags = ("--mesh.fsdp", "4", "--sampling.cache-gib", "64", "--sampling.slots", "65536")
-    more = ("--data.prompts-per-step", "4096", "--sampling.samples-per-prompt", "16")
-    done = planned(model, "v5e:2x2", *flags, *more, "--model.remat", "none")
+def test_a_run_that_does_not_fit_exits_with_1_and_the_remedy(tmp_path):
+    """Parameters and moments alone take 22 GiB of each chip, which has 15.75."""
+    large = {"hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 32}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
+    (tmp_path / "config.json").write_text(json.dumps(QWEN | large | heads))
+    done = planned(str(tmp_path), "v5e:2x2", "--mesh.fsdp", "4", "--model.remat", "none")
     assert done.returncode == 1
-    assert re.search(
-        r"does not fit: decode needs [\d.]+ GiB on a chip, and a v5e has 15.75", done.stderr
-    )
-    assert "GiB of the key/value cache" in done.stderr
-    assert re.search(
-        r"Remedies: --sampling.cache-gib below [\d.]+, or fewer --sampling.slots", done.stderr
-    )
+    refusal = r"does not fit: update needs ([\d.]+) GiB on a chip, and a v5e has 15.75. It holds "
+    found = re.search(refusal + r"([\d.]+) GiB of parameters and moments", done.stderr)
+    assert found, done.stderr
+    layer = 4096 * (32 + 8 + 8 + 32) * 128 + 3 * 4096 * 16384
+    assert float(found[2]) == pytest.approx(3 * 4 * 32 * layer / 4 / 2**30, rel=0.01)
+    assert float(found[1]) > float(found[2])
+    assert re.search(r"largest buffers are [\d.]+ GiB \w+\[", done.stderr)
+    assert "Remedies: --model.remat layer; --mesh.context 2" in done.stderr
+    assert "--mesh.fsdp 8 or --mesh.tensor 2 on a slice of 8 chips" in done.stderr
 
 
 @pytest.mark.slow

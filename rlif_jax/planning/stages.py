@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -77,11 +78,13 @@ class StagesAhead:
             )
 
     def _free_gib(self, memory_gib: float | None) -> float:
-        """What a cache may take beside all that lies on a chip while it samples."""
-        if memory_gib is None:
-            return float(2**20)
+        """What a cache may take beside all that lies on a chip while it samples.
+
+        Where that leaves nothing it is as large as the sequences need, and the stages do not fit.
+        """
         held = local_bytes(self.state) + self.reference_bytes + self.decode_bytes
-        return max(SHARE_OF_FREE_MEMORY * (memory_gib - held / _GIB), 1 / 1024)
+        free = math.inf if memory_gib is None else memory_gib - held / _GIB
+        return SHARE_OF_FREE_MEMORY * free if 0 < free < math.inf else float(2**20)
 
     # ---- bytes of a chip
 

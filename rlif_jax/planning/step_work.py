@@ -105,7 +105,9 @@ def _attention_kernels(model: ModelConfig, parts: int, packed: PackedLengths) ->
 
 def prefill_work(text: str, ahead: StagesAhead, played: Played) -> Work:
     """Of all prompts: a narrower call does its share of the columns' work."""
-    widest = work_of(text)
+    # On CPUs a block of queries visits the blocks of keys up to its own: half of them on average.
+    blocks = -(-ahead.prefill_columns // blocked.form_for("cpu", "float32").block)
+    widest = work_of(text, inner=(blocks + 1) / 2)
     columns = sum(width * calls for width, calls in played.prefills.items())
     return columns / ahead.prefill_columns * widest
 
