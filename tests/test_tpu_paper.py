@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from benchmarks.paper_plans import PLANS
 from support.paper_settings import ON_TPU
 
+from benchmarks.paper_plans import PLANS
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.compiled import CompiledStage, compile_stage
 
