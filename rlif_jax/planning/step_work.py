@@ -20,7 +20,6 @@ from rlif_jax.planning.stages import StagesAhead
 _KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 """Products of a query block and a key block in the passes of the attention kernel of TPUs."""
 
-
 _CACHE_KERNELS = ("paged_attention", "write_token")
 
 
