@@ -78,7 +78,7 @@ MACHINES: Mapping[str, Mapping[str, Machine]] = {
         "v5e:8x8": Machine(Mesh(fsdp=16, tensor=4), slots=1024),
         "v6e:4x4": Machine(Mesh(fsdp=4, tensor=4), slots=1024),
         "v5p:2x2x4": Machine(Mesh(fsdp=4, tensor=4), slots=1024),
-        "gpu:h100x8": Machine(Mesh(fsdp=4, tensor=2), slots=1024),
+        "gpu:h100x8": Machine(Mesh(fsdp=2, tensor=4), slots=1024),
     },
 }
 """By the folder of the configurations, and by name: a TPU slice's topology, or a host's GPUs."""

@@ -204,11 +204,10 @@ def test_slots_and_cache_fit_each_machine(setting):
     state = 12 * param_count(model) / (mesh.fsdp * mesh.context * mesh.tensor) / 2**30
     copy = 2 * param_count(model) / mesh.tensor / 2**30
     cache_gib = 0.8 * (setting.gib_of_chip - state - copy)
-    # It has room for a whole response, and for a quarter of the full length in each slot.
+    # It has room for a whole response; sequences wait for each other where all are long.
     longest = config.data.max_prompt_tokens + sampling.max_new_tokens
     gib_a_token = kv_bytes_per_token(model) / min(mesh.tensor, model.kv_heads) / 2**30
     assert 1.1 * longest * gib_a_token < cache_gib
-    assert sampling.slots / shards * longest / 4 * gib_a_token < cache_gib
 
 
 @each_setting

@@ -7,7 +7,7 @@ Responses have up to 8,192 tokens. Add the flags of your machine:
     v5e:8x8     no flags: fsdp=16, tensor=4
     v6e:4x4     --mesh.fsdp=4
     v5p:2x2x4   --mesh.fsdp=4
-    gpu:h100x8  --mesh.fsdp=4 --mesh.tensor=2
+    gpu:h100x8  --mesh.fsdp=2
 
 No figure of the study for this run is quoted here; README.md has those of the others.
 """
