@@ -204,7 +204,7 @@ def _assumed(lengths: Lengths, slice_: Slice) -> list[str]:
         ]
     if slice_.platform == "gpu":
         said.append(
-            "an estimate: stages are compiled for this machine's CPU, which fuses less, so that they "
-            "move more bytes than on a GPU; buffers and collectives differ, too"
+            "an estimate: stages are compiled for this machine's CPU, which fuses less, so that "
+            "they move more bytes than on a GPU; buffers and collectives differ, too"
         )
     return ["Assumed:", *(f"- {one}" for one in said)]
