@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
         validate(cfg, known_rewards())
         model = model_shape(cfg.model.source)
+        _check_positions(cfg, model)
         lengths = step_lengths(
             asked.lengths,
             prompts=cfg.data.prompts_per_step,
@@ -138,6 +139,16 @@ def _arguments(argv: Sequence[str]) -> tuple[Asked, Config]:
         raise UserError(f"--price {known.price} must be above 0")
     slice_ = Slice.parse(known.topology)
     return Asked(slice_, known.lengths, known.price, known.search, known.json), cfg
+
+
+def _check_positions(cfg: Config, model: ModelConfig) -> None:
+    """Raise UserError where train would refuse the lengths."""
+    prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
+    if prompt + response > model.max_positions:
+        raise UserError(
+            f"data.max_prompt_tokens={prompt} and sampling.max_new_tokens={response} exceed the "
+            f"{model.max_positions} positions of {cfg.model.source}; lower one of them"
+        )
 
 
 def _use_cpu(slice_: Slice) -> None:

@@ -140,6 +140,7 @@ def test_a_search_gives_flags_that_fit(planned, tmp_path):
         ("v5e:2x2", ("--mesh.tensor", "4"), "does not divide the model's 2 query heads"),
         ("cpu:1", ("--lengths", "absent"), "--lengths absent is no run folder"),
         ("cpu:1", ("--price", "-1"), r"--price -1.0 must be above 0"),
+        ("cpu:1", ("--sampling.max-new-tokens", "4000"), "exceed the 4096 positions of"),
         ("cpu:1", ("--steps", "0"), "steps=0 must be at least 1"),
     ],
 )
