@@ -89,6 +89,7 @@ def test_a_plan_for_a_slice(model, planned):
         assert re.search(rf"│ {stage} +│.*(memory|products|network)", said), said
     assert re.search(r"step: [\d.]+ s \(sync [\d.]+, prefill", said)
     assert re.search(r"chip-hours, [\d,]+ at 1.2 a chip-hour", said)
+    assert re.search(r"update sends, in GB: all-gather [\d.]+", said)
     assert "45.5%" in said and "197 TFLOP/s" in said and "docs.cloud.google.com" in said
     again = json.loads(planned(model, "v5e:2x2", *flags, "--json").stdout)
     parts = again["seconds"]

@@ -15,14 +15,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from rlif_jax import sharding
-from rlif_jax.config import Config, Sampling
-from rlif_jax.model.cache import init_cache
+from rlif_jax.config import Config, Data, Model, Sampling
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
-from rlif_jax.planning.ahead import Ahead, local_bytes, made, mesh_of, total_bytes, with_sharding
+from rlif_jax.planning.ahead import Ahead, local_bytes, mesh_of, total_bytes, with_sharding
+from rlif_jax.planning.stages import StagesAhead
 from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops, dearest
-from rlif_jax.sampler.decode import Admission, empty_slots
-from rlif_jax.sampler.pool_shape import PoolShape, pool_shape
+from rlif_jax.sampler.decode import Admission
 from rlif_jax.step import make_stages
 
 pytestmark = pytest.mark.slow
@@ -123,53 +122,31 @@ class Compiled:
     """The sampler's stages of a case, compiled when first asked for."""
 
     def __init__(self, case: Case):
-        self.case, cfg = case, case.cfg
-        self.mesh = mesh_of(case.topology, data=case.data, tensor=case.tensor)
         slots = case.slots * case.data
-        sampling = Sampling(
-            samples_per_prompt=8, max_new_tokens=case.new, slots=slots, cache_gib=10
+        cfg = Config(
+            model=Model(dtype="bfloat16"),
+            data=Data(prompts_per_step=slots // 2, max_prompt_tokens=case.prompt),
+            sampling=Sampling(
+                samples_per_prompt=8, max_new_tokens=case.new, slots=slots, cache_gib=10
+            ),
         )
-        with jax.set_mesh(self.mesh):
-            graphdef, params = in_train_layout(cfg, self.mesh)
-            stages = make_stages(Config(sampling=sampling), graphdef, pad_id=0)
-            self.engine = stages.engine
-            self.shape: PoolShape = pool_shape(
-                cfg,
-                self.engine.batching,
-                prompt=case.prompt,
-                new=case.new,
-                samples=8,
-                sequences=4 * slots,
-                platform="tpu",
-            )
-            self.params, _ = synced(stages.sync, params)
-            form = {name: getattr(self.shape, name) for name in ("pages", "page", "dtype")}
-            self.cache = made(lambda: init_cache(cfg, kernel=self.shape.kernel, **form))
-            self.slots = made(lambda: empty_slots(self.shape.slots, cfg.embed, cfg.dtype))
-            self.prompt_x = made(
-                lambda: sharding.constrain(
-                    jnp.zeros((case.data, cfg.embed), cfg.dtype), "batch", "hidden"
-                )
-            )
+        mesh = mesh_of(case.topology, data=case.data, tensor=case.tensor)
+        self.case, self.ahead = case, StagesAhead(cfg, case.cfg, mesh, None)
+        self.params, self.cache = self.ahead.decode_params, self.ahead.cache
+        self.slots, self.prompt_x, self.shape = (
+            self.ahead.slots,
+            self.ahead.prompt_x,
+            self.ahead.pool,
+        )
 
     @functools.cached_property
     def decode(self):
-        B = self.shape.slots
-        return self._compiled(
-            self.engine.decode_chunk,
-            (self.params, self.cache, self.slots),
-            (int32(B, self.shape.columns), bool_(B), int32()),
-        )
+        return self.ahead.lowered("decode").compile()
 
     @functools.cached_property
     def prefill(self):
         """Of the longest prompt, one on each row shard."""
-        N, T = self.case.data, self.case.prompt
-        return self._compiled(
-            self.engine.prefill,
-            (self.params, self.cache, self.prompt_x),
-            (int32(N, T), int32(N), int32(N, T // self.shape.page), int32(N)),
-        )
+        return self.ahead.lowered("prefill").compile()
 
     @functools.cached_property
     def admit(self):
@@ -177,11 +154,9 @@ class Compiled:
         key = jax.ShapeDtypeStruct((B, 2), jnp.uint32)
         copies = {"copy_from": int32(B), "copy_to": int32(B), "copies": int32(self.case.data)}
         new = Admission(fresh=bool_(B), length=int32(B), limit=int32(B), key=key, **copies)
-        return self._compiled(self.engine.admit, (self.cache, self.slots, self.prompt_x), (new,))
-
-    def _compiled(self, stage, placed, from_host):
-        with jax.set_mesh(self.mesh):
-            return stage.lower(*placed, *from_host).compile()
+        with jax.set_mesh(self.ahead.mesh):
+            admit = self.ahead.stages.engine.admit
+            return admit.lower(self.cache, self.slots, self.prompt_x, new).compile()
 
     @property
     def live_bytes(self) -> int:

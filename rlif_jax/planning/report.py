@@ -9,7 +9,7 @@ from rich.table import Table
 
 from rlif_jax.console.screen import format_duration
 from rlif_jax.planning.chips import Slice
-from rlif_jax.planning.estimate import ASSUMED, StepPlan
+from rlif_jax.planning.estimate import ASSUMED, StagePlan, StepPlan
 from rlif_jax.planning.lengths import Lengths
 from rlif_jax.planning.search import Tried
 from rlif_jax.planning.stages import StagesAhead
@@ -174,6 +174,7 @@ def _lines(ahead: StagesAhead, step: StepPlan, slice_: Slice, price: float | Non
         f"use: {step.slot_use:.0%} of slot-steps and {step.column_use:.0%} of trained columns hold "
         "a token",
     ]
+    lines += [line for stage in step.stages if (line := _sent(stage))]
     figures = run_figures(ahead, step, slice_, price)
     if not figures:
         return lines
@@ -188,6 +189,13 @@ def _lines(ahead: StagesAhead, step: StepPlan, slice_: Slice, price: float | Non
         + (f", {figures['cost']:,.0f} at {price:g} a chip-hour" if price is not None else ""),
     ]
     return lines
+
+
+def _sent(stage: StagePlan) -> str:
+    """What a stage sends by kind of collective; empty where it is less than 0.1 GB."""
+    kinds = {kind: size / 1e9 for kind, size in stage.work.sent.items() if size >= 1e8}
+    listed = ", ".join(f"{kind} {size:,.1f}" for kind, size in kinds.items())
+    return f"{stage.name} sends, in GB: {listed}" if kinds else ""
 
 
 def _assumed(lengths: Lengths, slice_: Slice) -> list[str]:

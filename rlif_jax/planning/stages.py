@@ -86,6 +86,26 @@ class StagesAhead:
         free = math.inf if memory_gib is None else memory_gib - held / _GIB
         return SHARE_OF_FREE_MEMORY * free if 0 < free < math.inf else float(2**20)
 
+    @functools.cached_property
+    def slots(self) -> Any:
+        """The sampler's slots, as shapes."""
+        return self._made(lambda: empty_slots(self.pool.slots, self.model.embed, self.model.dtype))
+
+    @functools.cached_property
+    def prompt_x(self) -> Any:
+        """The hidden states behind the prompts that row shards hold, as shapes."""
+        axes, rules = ("batch", "hidden"), sharding.RULES_DECODE
+
+        def zeros() -> jax.Array:
+            x = jnp.zeros((sharding.slot_shards(), self.model.embed), self.model.dtype)
+            return sharding.constrain(x, *axes, rules=rules)
+
+        return self._made(zeros)
+
+    def _made(self, f: Callable[[], Any]) -> Any:
+        with jax.set_mesh(self.mesh):
+            return made(f)
+
     # ---- bytes of a chip
 
     @property
@@ -157,14 +177,13 @@ class StagesAhead:
     def _prefill(self) -> Lowered:
         N, T = sharding.slot_shards(), self.prefill_columns
         lengths, pages = _int32(N), _int32(N, T // self.pool.page)
-        args = (self.decode_params, self.cache, self._prompt_x, _int32(N, T), lengths, pages)
+        args = (self.decode_params, self.cache, self.prompt_x, _int32(N, T), lengths, pages)
         return self.stages.engine.prefill.lower(*args, lengths)
 
     def _decode(self) -> Lowered:
         B = self.pool.slots
-        slots = made(lambda: empty_slots(B, self.model.embed, self.model.dtype))
         table, run = _int32(B, self.pool.columns), jax.ShapeDtypeStruct((B,), jnp.bool_)
-        args = (self.decode_params, self.cache, slots, table, run, _int32())
+        args = (self.decode_params, self.cache, self.slots, table, run, _int32())
         return self.stages.engine.decode_chunk.lower(*args)
 
     def _score(self) -> Lowered:
@@ -180,16 +199,6 @@ class StagesAhead:
             selection=loss.variant in ("clip_cov", "kl_cov"),
         )
         return cast(Any, update).lower(self.state, batch)
-
-    @functools.cached_property
-    def _prompt_x(self) -> Any:
-        shards, embed = sharding.slot_shards(), self.model.embed
-        axes = ("batch", "hidden")
-        return made(
-            lambda: sharding.constrain(
-                jnp.zeros((shards, embed), self.model.dtype), *axes, rules=sharding.RULES_DECODE
-            )
-        )
 
 
 def _int32(*shape: int) -> jax.ShapeDtypeStruct:
