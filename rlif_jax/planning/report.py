@@ -192,9 +192,9 @@ def _lines(ahead: StagesAhead, step: StepPlan, slice_: Slice, price: float | Non
 
 
 def _sent(stage: StagePlan) -> str:
-    """What a stage sends by kind of collective; empty where it is less than 0.1 GB."""
-    kinds = {kind: size / 1e9 for kind, size in stage.work.sent.items() if size >= 1e8}
-    listed = ", ".join(f"{kind} {size:,.1f}" for kind, size in kinds.items())
+    """What a stage sends by kind of collective; empty where it sends nothing."""
+    kinds = {kind: size / 1e9 for kind, size in stage.work.sent.items() if size}
+    listed = ", ".join(f"{kind} {size:,.3g}" for kind, size in kinds.items())
     return f"{stage.name} sends, in GB: {listed}" if kinds else ""
 
 
