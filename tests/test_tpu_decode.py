@@ -22,7 +22,7 @@ from rlif_jax.planning.ahead import Ahead, local_bytes, mesh_of, total_bytes, wi
 from rlif_jax.planning.stages import StagesAhead
 from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops, dearest
 from rlif_jax.sampler.decode import Admission
-from rlif_jax.step import make_stages
+from rlif_jax.sampler.sync import make_sync
 
 pytestmark = pytest.mark.slow
 
@@ -102,12 +102,10 @@ def in_train_layout(cfg: ModelConfig, mesh: Mesh):
     return graphdef, with_sharding(params, sharding.param_shardings(params, mesh))
 
 
-def synced(sync, params):
-    """What a sync stage makes of parameters that are shapes, and what it compiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        ahead = Ahead()
-        patch.setattr(jax, "jit", ahead)
-        return sync(params), ahead.compiled
+def synced(graphdef, params):
+    """What the sync stage makes of parameters that are shapes, and what it compiles."""
+    ahead = Ahead()
+    return make_sync(graphdef, jit=ahead)(params), ahead.compiled
 
 
 def int32(*shape: int):
@@ -269,9 +267,8 @@ def test_the_trainers_parameters_become_the_samplers(cfg, topology, axes):
     mesh = mesh_of(topology, **axes)
     with jax.set_mesh(mesh):
         graphdef, params = in_train_layout(cfg, mesh)
-        sync = make_stages(Config(), graphdef, pad_id=0).sync
-        decode_params, compiled = synced(sync, params)
-        again, compiled_again = synced(sync, decode_params)
+        decode_params, compiled = synced(graphdef, params)
+        again, compiled_again = synced(graphdef, decode_params)
     assert not compiled_again
     assert all(x is y for x, y in zip(*map(jax.tree.leaves, (again, decode_params)), strict=True))
     wanted = sharding.param_shardings(params, mesh, sharding.RULES_DECODE)
