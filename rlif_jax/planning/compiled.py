@@ -62,7 +62,7 @@ def compile_stage(lowered: Lowered, slice_: Slice) -> CompiledStage | TooLarge:
     What is compiled depends on the lowered text, the slice and the versions of JAX and its
     compilers, which name the file in the cache.
     """
-    path = cache_folder() / "plans" / f"{_digest(lowered, slice_)}.json.gz"
+    path = cache_folder() / "plans" / f"{digest(lowered, slice_)}.json.gz"
     if (known := _read(path)) is not None:
         return known
     start = time.perf_counter()
@@ -86,7 +86,8 @@ def compile_stage(lowered: Lowered, slice_: Slice) -> CompiledStage | TooLarge:
     return made
 
 
-def _digest(lowered: Lowered, slice_: Slice) -> str:
+def digest(lowered: Lowered, slice_: Slice) -> str:
+    """Names all that decides what is compiled."""
     versions = {}
     for name in _PACKAGES:
         try:

@@ -7,9 +7,11 @@ nothing is extrapolated, each candidate is compiled whole.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from threading import Lock
 
 from jax.sharding import Mesh as DeviceMesh
 
@@ -21,7 +23,7 @@ from rlif_jax.model.config import ModelConfig, kv_bytes_per_token, param_count
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.planning.ahead import mesh_of
 from rlif_jax.planning.chips import Slice
-from rlif_jax.planning.compiled import CompiledStage, compile_stage
+from rlif_jax.planning.compiled import CompiledStage, compile_stage, digest
 from rlif_jax.planning.estimate import HOP_S, StepPlan, plan_step
 from rlif_jax.planning.fit import refusals
 from rlif_jax.planning.lengths import Lengths
@@ -68,22 +70,31 @@ def search(
 ) -> list[Tried]:
     """Compile the candidates, `workers` at a time; those that fit first, the fastest in front."""
     tried, asked = [], candidates(cfg, model, slice_, lengths)
+    compiling: dict[str, Lock] = defaultdict(Lock)  # two candidates may have a stage in common
     with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(_try, one, model, slice_, lengths) for one in asked]
+        running = [pool.submit(_try, one, model, slice_, lengths, compiling) for one in asked]
         for done in as_completed(running):
             tried.append(done.result())
             notice(f"compiling candidates for {slice_.name}", len(tried), len(asked))
     return sorted(tried, key=lambda one: math.inf if one.step is None else one.step.step_s)
 
 
-def _try(cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths) -> Tried:
+def _try(
+    cfg: Config,
+    model: ModelConfig,
+    slice_: Slice,
+    lengths: Lengths,
+    compiling: Mapping[str, Lock],
+) -> Tried:
     chip = slice_.chip
     ahead = StagesAhead(
         cfg, model, mesh_over(slice_, cfg.mesh), None if chip is None else chip.memory_gib
     )
     compiled = {}
     for name in reversed(ahead.names):  # the update first: it is what most often does not fit
-        compiled[name] = compile_stage(ahead.lowered(name), slice_)
+        lowered = ahead.lowered(name)
+        with compiling[digest(lowered, slice_)]:  # the second reads what the first has made
+            compiled[name] = compile_stage(lowered, slice_)
         if refused := refusals(ahead, compiled, slice_):
             return Tried(cfg, ahead, None, refused)
     whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
