@@ -20,7 +20,7 @@ from rlif_jax.planning.ahead import settle_libtpu
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.compiled import CompiledStage, compile_stage
 from rlif_jax.planning.estimate import plan_step
-from rlif_jax.planning.lengths import step_lengths
+from rlif_jax.planning.lengths import run_lengths
 from rlif_jax.planning.report import run_figures
 from tests.support.paper_settings import SETTINGS, Setting
 
@@ -31,18 +31,11 @@ PARTS = ("prefill", "decode", "host", "score", "update")
 
 def planned(setting: Setting) -> dict[str, Any]:
     """The figures of one configuration on one machine."""
-    cfg, slice_ = setting.config, Slice.parse(setting.machine)
+    slice_ = Slice.parse(setting.machine)
     ahead = setting.ahead()
     compiled = {name: compile_stage(ahead.lowered(name), slice_) for name in ahead.names}
     whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
-    lengths = step_lengths(
-        "paper",
-        prompts=cfg.data.prompts_per_step,
-        samples=cfg.sampling.samples_per_prompt,
-        longest_prompt=cfg.data.max_prompt_tokens,
-        longest_response=cfg.sampling.max_new_tokens,
-    )
-    step = plan_step(ahead, whole, lengths, slice_)
+    step = plan_step(ahead, whole, run_lengths(setting.config, "paper"), slice_)
     figures = run_figures(ahead, step, slice_, None)
     held = {stage.name: round(stage.held / GIB, 2) for stage in step.stages}
     return {

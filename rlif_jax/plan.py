@@ -22,14 +22,14 @@ from rlif_jax.config.validate import validate
 from rlif_jax.console.meter import Phases
 from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.model.config import ModelConfig
+from rlif_jax.model.config import ModelConfig, check_length
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.planning.ahead import settle_libtpu
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.compiled import CompiledStage, TooLarge, compile_stage
 from rlif_jax.planning.estimate import plan_step
 from rlif_jax.planning.fit import refusals
-from rlif_jax.planning.lengths import Lengths, step_lengths
+from rlif_jax.planning.lengths import Lengths, run_lengths
 from rlif_jax.planning.report import as_json, found_json, show, show_found
 from rlif_jax.planning.search import NO_MESH, mesh_over, search
 from rlif_jax.planning.stages import StagesAhead
@@ -54,14 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
         validate(cfg, known_rewards())
         model = model_shape(cfg.model.source)
-        _check_positions(cfg, model)
-        lengths = step_lengths(
-            asked.lengths,
-            prompts=cfg.data.prompts_per_step,
-            samples=cfg.sampling.samples_per_prompt,
-            longest_prompt=cfg.data.max_prompt_tokens,
-            longest_response=cfg.sampling.max_new_tokens,
-        )
+        prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
+        check_length(model, cfg.model.source, prompt, response)
+        lengths = run_lengths(cfg, asked.lengths)
         _use_cpu(asked.slice)
         fits = (compare if asked.search else plan)(asked, cfg, model, lengths)
         raise SystemExit(0 if fits else 1)
@@ -139,16 +134,6 @@ def _arguments(argv: Sequence[str]) -> tuple[Asked, Config]:
         raise UserError(f"--price {known.price} must be above 0")
     slice_ = Slice.parse(known.topology)
     return Asked(slice_, known.lengths, known.price, known.search, known.json), cfg
-
-
-def _check_positions(cfg: Config, model: ModelConfig) -> None:
-    """Raise UserError where train would refuse the lengths."""
-    prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
-    if prompt + response > model.max_positions:
-        raise UserError(
-            f"data.max_prompt_tokens={prompt} and sampling.max_new_tokens={response} exceed the "
-            f"{model.max_positions} positions of {cfg.model.source}; lower one of them"
-        )
 
 
 def _use_cpu(slice_: Slice) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rlif_jax.config.shared import Remat
+from rlif_jax.errors import UserError
 
 _ROW_MULTIPLE = 128
 """Embedding rows are padded to this: mesh axes of a power of two, up to 128 devices, divide them.
@@ -187,6 +188,16 @@ def param_count(cfg: ModelConfig) -> int:
     """Parameters of the checkpoint, padding rows left out."""
     total = sum(math.prod(spec.shape) for spec in param_specs(cfg).values())
     return total - (cfg.vocab_rows - cfg.vocab_size) * cfg.embed * (1 if cfg.tied else 2)
+
+
+def check_length(cfg: ModelConfig, source: str, prompt: int, completion: int) -> None:
+    """Raise UserError if prompt and completion together exceed the positions of this model."""
+    if prompt + completion > cfg.max_positions:
+        raise UserError(
+            f"prompts of up to {prompt} tokens and completions of up to {completion} exceed "
+            f"the {cfg.max_positions} positions of {source}; lower "
+            "max_prompt_tokens or max_new_tokens"
+        )
 
 
 def kv_bytes_per_token(cfg: ModelConfig, itemsize: int = 2) -> int:

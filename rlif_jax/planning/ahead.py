@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -194,15 +195,32 @@ def local_bytes(tree: Any) -> int:
     )
 
 
-def total_bytes(compiled: Compiled) -> int:
-    """The most bytes that a chip holds while the stage runs, by XLA's own analysis.
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a chip by XLA's own analysis; `aliased` results are written into arguments."""
 
-    Arguments, temporaries and results; a result written into a donated argument counts once.
-    """
-    memory: Any = compiled.memory_analysis()
-    return (
-        memory.argument_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
+    arguments: int
+    temporaries: int
+    outputs: int
+    aliased: int
+
+    @property
+    def total(self) -> int:
+        """The most that the chip holds while the stage runs."""
+        return self.arguments + self.temporaries + self.outputs - self.aliased
+
+
+def memory_of(compiled: Compiled) -> Memory:
+    """What a chip holds of a compiled stage."""
+    analysis: Any = compiled.memory_analysis()
+    return Memory(
+        arguments=analysis.argument_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
     )
+
+
+def total_bytes(compiled: Compiled) -> int:
+    """The most bytes that a chip holds while the stage runs, by XLA's own analysis."""
+    return memory_of(compiled).total

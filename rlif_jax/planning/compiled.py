@@ -6,33 +6,16 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jax.stages import Lowered
 
-from rlif_jax.planning.ahead import ExceedsMemory, compile_with_text
+from rlif_jax.planning.ahead import ExceedsMemory, Memory, compile_with_text, memory_of
 from rlif_jax.planning.chips import Slice
 from rlif_jax.storage.user_cache import cache_folder, keep_in_cache
 
 _PACKAGES = ("jax", "jaxlib", "libtpu")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of a chip by XLA's own analysis; `aliased` results are written into arguments."""
-
-    arguments: int
-    temporaries: int
-    outputs: int
-    aliased: int
-
-    @property
-    def total(self) -> int:
-        """The most that the chip holds while the stage runs."""
-        return self.arguments + self.temporaries + self.outputs - self.aliased
 
 
 @dataclass(frozen=True)
@@ -41,7 +24,6 @@ class CompiledStage:
 
     memory: Memory
     text: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,6 @@ class TooLarge:
 
     needed_gib: float
     largest: tuple[tuple[float, str, str], ...]
-    seconds: float
 
 
 def compile_stage(lowered: Lowered, slice_: Slice) -> CompiledStage | TooLarge:
@@ -65,23 +46,13 @@ def compile_stage(lowered: Lowered, slice_: Slice) -> CompiledStage | TooLarge:
     path = cache_folder() / "plans" / f"{digest(lowered, slice_)}.json.gz"
     if (known := _read(path)) is not None:
         return known
-    start = time.perf_counter()
     try:
         compiled, text = compile_with_text(lowered)
     except ExceedsMemory as refusal:
-        seconds = time.perf_counter() - start
-        refused = TooLarge(refusal.needed_gib, tuple(refusal.largest), seconds)
+        refused = TooLarge(refusal.needed_gib, tuple(refusal.largest))
         _keep(path, refused)
         return refused
-    seconds = time.perf_counter() - start
-    analysis: Any = compiled.memory_analysis()
-    memory = Memory(
-        arguments=analysis.argument_size_in_bytes,
-        temporaries=analysis.temp_size_in_bytes,
-        outputs=analysis.output_size_in_bytes,
-        aliased=analysis.alias_size_in_bytes,
-    )
-    made = CompiledStage(memory, text, seconds)
+    made = CompiledStage(memory_of(compiled), text)
     _keep(path, made)
     return made
 

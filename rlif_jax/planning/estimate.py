@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from rlif_jax import sharding
+from rlif_jax.planning.ahead import Memory
 from rlif_jax.planning.chips import Chip, Slice
-from rlif_jax.planning.compiled import CompiledStage, Memory
+from rlif_jax.planning.compiled import CompiledStage
 from rlif_jax.planning.counts import Work
 from rlif_jax.planning.lengths import Lengths
 from rlif_jax.planning.rollout import play
@@ -120,10 +121,6 @@ class StepPlan:
     column_use: float
     slot_use: float
     update_flops: float
-
-    def stage(self, name: str) -> StagePlan:
-        """The stage of this name."""
-        return next(stage for stage in self.stages if stage.name == name)
 
     @property
     def seconds(self) -> dict[str, float]:

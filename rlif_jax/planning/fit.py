@@ -61,7 +61,7 @@ def _remedies(ahead: StagesAhead, name: str) -> Iterator[str]:
         if cfg.model.dtype == "float32":
             yield "--model.dtype bfloat16"
         if cfg.loss.kl_coef and not cfg.loss.reference_on_host:
-            yield "--loss.reference-on-host True"
+            yield "--loss.reference-on-host"
         yield f"--mesh.context {2 * cfg.mesh.context}, which splits each row over chips"
     if cfg.optim.first_moment_dtype == "float32":
         yield "--optim.first-moment-dtype bfloat16"

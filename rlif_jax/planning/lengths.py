@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlif_jax.config import Config
 from rlif_jax.errors import UserError, shown
 
 _RESPONSE_MEDIAN, _RESPONSE_SIGMA, _RESPONSE_LEAST = 2981, 0.8, 150
@@ -21,6 +22,17 @@ class Lengths:
     prompt_N: np.ndarray
     response_B: np.ndarray
     source: str
+
+
+def run_lengths(cfg: Config, source: str) -> Lengths:
+    """`step_lengths` of a step of this configuration."""
+    return step_lengths(
+        source,
+        prompts=cfg.data.prompts_per_step,
+        samples=cfg.sampling.samples_per_prompt,
+        longest_prompt=cfg.data.max_prompt_tokens,
+        longest_response=cfg.sampling.max_new_tokens,
+    )
 
 
 def step_lengths(

@@ -27,6 +27,7 @@ from rlif_jax.model.config import (
     ModelConfig,
     ParamSpec,
     adapter_specs,
+    check_length,
     kv_bytes_per_token,
     param_count,
 )
@@ -109,12 +110,7 @@ class OpenModel:
 
     def check_length(self, prompt: int, completion: int) -> None:
         """Raise UserError if prompt and completion together exceed the model's positions."""
-        if prompt + completion > self.cfg.max_positions:
-            raise UserError(
-                f"prompts of up to {prompt} tokens and completions of up to {completion} exceed "
-                f"the {self.cfg.max_positions} positions of {self.source}; lower "
-                "max_prompt_tokens or max_new_tokens"
-            )
+        check_length(self.cfg, self.source, prompt, completion)
 
     def check_mesh(self, mesh: MeshSizes) -> list[str]:
         """What the mesh replicates on every device; UserError if it cannot split the model.

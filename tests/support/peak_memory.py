@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from rlif_jax.config import Config, Data, Loss, Mesh, Sampling
 from rlif_jax.model.config import ModelConfig
+from rlif_jax.planning.ahead import total_bytes
 from rlif_jax.planning.stages import StagesAhead
 from rlif_jax.sharding import make_mesh
 
@@ -60,10 +61,8 @@ def main(stage: str, devices: int) -> None:
     with jax.set_mesh(mesh):
         arguments: Any = make()
         jax.block_until_ready(compiled(*arguments))
-    planned: Any = compiled.memory_analysis()
-    total = planned.argument_size_in_bytes + planned.temp_size_in_bytes
-    total += planned.output_size_in_bytes - planned.alias_size_in_bytes
-    print(json.dumps({"held": _peak() - before, "planned": total * devices}))
+    planned = total_bytes(compiled) * devices
+    print(json.dumps({"held": _peak() - before, "planned": planned}))
 
 
 def _filled(shapes: Any) -> Any:
