@@ -172,7 +172,7 @@ def imported(path) -> set[str]:
 def test_stages_are_taken_from_make_stages(name):
     """What is compiled ahead of time and what train runs are wired in one place, step.py."""
     names = imported(ROOT / name)
-    assert "make_stages" in names
+    assert names & {"make_stages", "StagesAhead"}  # StagesAhead lowers the stages of make_stages
     assert not names & FACTORIES
 
 
