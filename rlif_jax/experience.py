@@ -16,6 +16,7 @@ from rlif_jax.batch import Evidence, Rollout, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
+from rlif_jax.distributed import gathered
 from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
@@ -95,7 +96,8 @@ def experience(
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
         )
-        reward_B, terms = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+        rewards = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+        reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage)
 

@@ -2,7 +2,8 @@
 
 python -m rlif_jax.train --config=configs/prob_disparity.py [--steps 20] [--run-dir DIR] [--help]
 
-One step, from prompts to new parameters, is on its own page: step.py.
+One step, from prompts to new parameters, is on its own page: step.py. On several processes each
+runs this page, and the first of them writes and speaks.
 """
 
 import contextlib
@@ -11,35 +12,30 @@ import sys
 from collections.abc import Sequence
 
 import jax
-from flax import nnx
 
 from rlif_jax.config import Config, load
 from rlif_jax.config.validate import validate
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.progress import Progress, evaluation_lines
-from rlif_jax.data.pipeline import problem_batches
-from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
-from rlif_jax.data.training import position_of, restore_position, training_problems
+from rlif_jax.console.screen import Screen
+from rlif_jax.data.training import position_of, restore_position
+from rlif_jax.distributed import by_first, ending_together, is_first, join
 from rlif_jax.errors import exit_on_user_error
-from rlif_jax.evaluation.during_training import held_out_problems, make_evaluate
-from rlif_jax.execution.pool import Judge, described
-from rlif_jax.experience import Questions
-from rlif_jax.loss.reference import kept_reference
-from rlif_jax.model.lora import lora_of, trained
+from rlif_jax.evaluation.during_training import make_evaluate
 from rlif_jax.optimizer import init_state, state_shapes
-from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
+from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
+from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
-from rlif_jax.run.log import RunLog
+from rlif_jax.run.folder import check_shared, locked
+from rlif_jax.run.log import NoLog, RunLog
 from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
-from rlif_jax.sharding import make_mesh, skip_absent_tpu
-from rlif_jax.step import make_stages, train_step
+from rlif_jax.run.watchdog import Watchdog
+from rlif_jax.sharding import skip_absent_tpu
+from rlif_jax.step import train_step
 from rlif_jax.storage.compile_cache import keep_compiled
-from rlif_jax.submissions import Submissions
-from rlif_jax.weights.run_folder import recorded_source
-from rlif_jax.weights.source import open_model
 
 
 def train(cfg: Config) -> None:
@@ -50,73 +46,36 @@ def train(cfg: Config) -> None:
         Interrupted: Ctrl-C or SIGTERM, after the last whole step was saved.
         KeyboardInterrupt: the same before there is a state, and a second Ctrl-C.
     """
-    # ---- configuration: refuse what cannot run before a device is touched
+    # ---- configuration and processes: refuse what cannot run before a device is touched
     validate(cfg, known_rewards())
-    check_same_config(cfg.folder, cfg)
+    join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
+    check_shares(cfg)
+    by_first(functools.partial(check_same_config, cfg.folder, cfg))
     checkpoints = Checkpoints(
         cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
     )
-    resume = resume_point(cfg, checkpoints)
+    resume = by_first(functools.partial(resume_point, cfg, checkpoints))
     start = resume.step
 
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(cfg.steps, start))
+        watchdog = stack.enter_context(Watchdog(cfg.failures.hang_s))
+        screen = Screen(silent=not is_first())
+        progress = stack.enter_context(Progress(cfg.steps, start, screen))
         stack.callback(checkpoints.close)
         progress.note(f"run folder {cfg.folder}")
         if cfg.compile_cache:
             keep_compiled(progress.note)
 
-        # ---- judge: whether programs can be run safely is known before memory is filled
-        tested, judge = needs_execution(cfg.reward) or cfg.execution.monitor, None
-        if tested or cfg.eval.every:
-            judge = stack.enter_context(Judge(cfg.execution, runs_all_tests(cfg)))
-            progress.note(f"programs are sandboxed: {described(judge.isolation)}")
-
-        # ---- model and data: found and checked before memory is filled
-        progress.phase(f"opening {cfg.model.source}")
-        opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
-        opened.check_describable()
-        for line in opened.check_mesh(cfg.mesh):
-            progress.note(line)
-        opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
-        progress.note(f"model: {opened.summary()}")
-        sets = ", ".join(name for name, _ in cfg.data.mix) or cfg.data.name
-        progress.phase(f"preparing the {sets} problems")
-        options, tokenizer = PromptOptions.of(cfg.data), opened.tokenizer
-        G, eos_ids = cfg.sampling.samples_per_prompt, opened.cfg.eos_ids
-        unseen = held_out_problems(cfg, tokenizer, progress.note)
-        mixture = training_problems(
-            cfg.data,
-            functools.partial(encode_prompt, tokenizer, options=options),
-            [] if unseen is None else unseen.statements,
-            progress.note,
-        )
-        data = problem_batches(mixture, cfg.data.prompts_per_step, cfg.seed)
-
-        # ---- devices: parameters and the compiled stages
-        mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor, cfg.mesh.context)
-        stack.enter_context(jax.set_mesh(mesh))
-
-        # A resumed run's trained parameters are in the checkpoint; the source's are the KL anchor.
-        numerics, lora = cfg.model, lora_of(cfg.model)
-        if cfg.loss.kl_coef or lora or not start:
-            model = opened.load(
-                numerics.dtype, numerics.remat, mesh, progress.phase, lora, cfg.seed
-            )
-        else:
-            model = opened.shapes(numerics.dtype, numerics.remat, mesh)
-        graphdef, params = nnx.split(model)
-        if lora:
-            moving = sum(x.size for x in jax.tree.leaves(trained(params)))
-            progress.note(f"adapters of {moving:,} parameters are trained, all else is frozen")
-        stages = make_stages(cfg, graphdef, tokenizer.pad_token_id)
+        # ---- judge, model and data, then devices, parameters and the compiled stages
+        inputs = open_inputs(cfg, stack, progress)
+        data, mixture, opened = inputs.data, inputs.mixture, inputs.model
+        ready = on_devices(cfg, inputs, stack, progress, from_source=not start)
+        stages, params, judge = ready.stages, ready.params, inputs.judge
+        graphdef, reference = ready.graphdef, ready.reference
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
-        reference, unrecorded = None, {}
-        if cfg.loss.kl_coef:
-            anchor, on_host = trained(params), cfg.loss.reference_on_host
-            reference = kept_reference(anchor, cfg.model.dtype, on_host)
+        unrecorded = {}
         if start:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
@@ -125,38 +84,38 @@ def train(cfg: Config) -> None:
         else:
             state = init_state(params, stages.optimizer, cfg.loss.entropy_coef)
             key = jax.random.key(cfg.seed)
-        del model, params
         position, saved = position_of(data, mixture), start
-        facts = run_facts(opened, cfg.model.dtype, mesh, None if judge is None else judge.isolation)
-        log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
-        opened.describe_run(cfg.folder)
+        del ready, params
+
+        # ---- the run folder, from here on this run's alone
+        check_shared(cfg.folder)
+        stack.enter_context(locked(cfg.folder))
+        isolation = None if judge is None else judge.isolation
+        facts = run_facts(opened, cfg.model.dtype, jax.sharding.get_mesh(), isolation)
+        log: RunLog | NoLog = NoLog()
+        if is_first():
+            log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
+        by_first(functools.partial(opened.describe_run, cfg.folder))
 
         # ---- from here on there is a state to lose: a signal stops the run at the next notice
-        stop = stack.enter_context(StopRequest(progress.note))
+        stop = StopRequest(progress.note, cfg.failures.grace_s, together=True)
+        stack.enter_context(stop)
 
         def notice(text: str, done: int | None = None, total: int | None = None) -> None:
+            watchdog.alive()
             stop.check()
             progress.phase(text, done, total)
 
         eval_key = jax.random.fold_in(key, 0)
         evaluate = make_evaluate(
-            cfg, graphdef, tokenizer, stages.sync, unseen, eval_key, judge, notice
+            cfg, graphdef, opened.tokenizer, stages.sync, inputs.unseen, eval_key, judge, notice
         )
         trace = StepTrace(cfg.folder / "profile", cfg.profile.traced, progress.note)
         stack.enter_context(trace)
 
         # ---- loop; `unrecorded` are the metrics of a step that lacks only its evaluation
         clock = Clock(unrecorded)
-
-        def ask() -> Questions:
-            with clock("data"):
-                stop.check()
-                problems = next(data)
-                prompts = [pose(tokenizer, problem, options) for problem in problems]
-                testing = judge if tested else None
-                submissions = Submissions(problems, prompts, G, tokenizer, testing, notice, eos_ids)
-                return Questions(problems, prompts, submissions)
-
+        ask = make_ask(cfg, inputs, clock, stop.check, notice)
         try:
             if start == 0 and (before := evaluate(0, state.params)):
                 log.metrics(0, before)
@@ -199,7 +158,7 @@ def train(cfg: Config) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 2 for bad input, 130 when stopped by a signal."""
-    with exit_on_user_error():
+    with ending_together(), exit_on_user_error():
         try:
             with sigterm_as_ctrl_c():
                 train(load(argv))

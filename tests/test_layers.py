@@ -18,7 +18,7 @@ LAYERS = (
     {"grpo", "evaluation", "submissions", "reporting"},
     {"experience"},
     {"step"},
-    {"planning"},
+    {"planning", "prepare"},
     {"train", "evaluate", "grade", "check", "convert", "plan"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -11,6 +11,7 @@ from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
 from rlif_jax.config.schema import Config, Data, Mesh
+from rlif_jax.config.shared import Processes
 from rlif_jax.errors import UserError
 
 _UNIONS = (Union, types.UnionType)
@@ -199,6 +200,27 @@ def slot_problems(
         )
 
 
+def process_problems(processes: Processes, spelling: Spelling = as_field) -> Iterator[str]:
+    """Whether this process is one of those that there are."""
+    count, index = processes.count, processes.index
+    if count and index >= count:
+        yield (
+            f"{spelling('processes.index', index)} must be less than "
+            f"{spelling('processes.count')}, which is {count}; the processes count from 0"
+        )
+    if not count and (index or processes.coordinator):
+        yield (
+            f"{spelling('processes.index', index)} and {spelling('processes.coordinator')} need "
+            f"{spelling('processes.count')}, the number of processes"
+        )
+    if count > 1 and not processes.coordinator:
+        yield (
+            f"{spelling('processes.count', count)} needs {spelling('processes.coordinator')}, the "
+            f"HOST:PORT of process 0; with {spelling('processes.count', 0)} JAX finds them out "
+            "on TPU pods, on GKE and under Slurm"
+        )
+
+
 def greedy_problems(
     temperature: float, samples: str, n: int, spelling: Spelling = as_field, prefix: str = ""
 ) -> Iterator[str]:
@@ -225,6 +247,7 @@ def _rules(c: Config) -> Iterator[str]:
         )
     yield from _problem_sets(c.data)
     yield from _profile(c)
+    yield from process_problems(c.processes)
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
 

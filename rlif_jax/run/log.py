@@ -35,7 +35,7 @@ _ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a `UserError` that names the path and what to do."""
     try:
         yield
@@ -50,7 +50,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    with _disk_errors(path):
+    with disk_errors(path):
         write_whole(path, data)
 
 
@@ -137,8 +137,18 @@ def truncate_after(folder: Path, step: int) -> None:
     for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
         match = _ROLLOUT_FILE.fullmatch(file.name)
         if file.name.endswith(".tmp") or (match and int(match[1]) > step):
-            with _disk_errors(file):
+            with disk_errors(file):
                 file.unlink()
+
+
+class NoLog:
+    """The log of the processes beside the first: they have the same numbers and write nothing."""
+
+    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `RunLog`."""
+
+    def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """See `RunLog`."""
 
 
 class RunLog:
@@ -167,7 +177,7 @@ class RunLog:
         self._tensorboard_path = self.folder / "tensorboard"
 
     def __enter__(self) -> Self:
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             (self.folder / "rollouts").mkdir(parents=True, exist_ok=True)
             self._tensorboard_path.mkdir(exist_ok=True)
         truncate_after(self.folder, self._last_kept)
@@ -178,9 +188,9 @@ class RunLog:
             **self._facts,
         }
         _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
-        with _disk_errors(self._metrics_path):
+        with disk_errors(self._metrics_path):
             self._metrics_file = JsonlFile(self._metrics_path, sync=True)
-        with _disk_errors(self._tensorboard_path):
+        with disk_errors(self._tensorboard_path):
             # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
             # restarted within a second off the earlier file.
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
@@ -210,7 +220,7 @@ class RunLog:
         """
         values = {key: float(value) for key, value in metrics.items()}
         try:
-            with _disk_errors(self._metrics_path):
+            with disk_errors(self._metrics_path):
                 self._metrics_file.append({"step": int(step), **values})
         except ValueError as error:
             wrong = [f"{key} = {v}" for key, v in values.items() if not math.isfinite(v)]
@@ -218,7 +228,7 @@ class RunLog:
                 f"Step {step} gave metrics that are not finite: {', '.join(wrong)}. The run has "
                 "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
             ) from error
-        with _disk_errors(self._tensorboard_path):
+        with disk_errors(self._tensorboard_path):
             scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
             self._event(step=int(step), summary=Summary(value=scalars))
 

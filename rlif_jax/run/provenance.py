@@ -19,10 +19,11 @@ from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
     *("steps", "resume", "run_dir", "name", "compile_cache"),
-    *("checkpoint", "profile", "execution.workers", "model.remat"),
+    *("checkpoint", "failures", "profile", "execution.workers"),
+    *("mesh", "processes", "model.remat"),
 )
 """Config fields and sections that a resumed run may change: none alters the numbers of a step, but
-for the rounding of what `model.remat` has the backward pass compute again."""
+for the rounding of sums that `mesh` splits and of what `model.remat` computes again."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
