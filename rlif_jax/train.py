@@ -84,7 +84,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
     checkpoints = Checkpoints(
         cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
     )
-    resume = by_first(functools.partial(resume_point, cfg, checkpoints))
+    resume = resume_point(cfg, checkpoints)
     start = resume.step
 
     with contextlib.ExitStack() as stack:
