@@ -29,6 +29,7 @@ from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.folder import check_shared, locked
 from rlif_jax.run.log import NoLog, RunLog
+from rlif_jax.run.policy import check_drift
 from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
@@ -131,6 +132,7 @@ def train(cfg: Config) -> None:
                     position = position_of(data, mixture)
                     with clock("record"):
                         log.rollouts(step, record.completions())
+                        log.provenance(step, record.provenance(key, position, state.params))
                         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
                         unrecorded = record.metrics(cfg) | speed
                 with clock("evaluate"):
@@ -140,6 +142,7 @@ def train(cfg: Config) -> None:
                     log.metrics(step, values)
                     unrecorded = {}
                     progress.step(step, values)
+                check_drift(step, values["drift/sampler_logprob"], cfg.failures.max_drift)
                 last, every = step == cfg.steps, cfg.checkpoint.every
                 if step > saved and (last or (every and step % every == 0)):
                     with clock("save"):

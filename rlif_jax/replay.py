@@ -1,0 +1,216 @@
+"""Do recorded steps of a run again, and say "identical" or name the first difference.
+
+python -m rlif_jax.replay runs/prob_disparity --step 7 [--step-to 9]
+
+The newest checkpoint before the step is restored, and the steps from there on are drawn, judged,
+rewarded and learnt from as train does it. Nothing is written into the run folder.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+
+from rlif_jax.batch import TrainState
+from rlif_jax.config import Config, Processes
+from rlif_jax.config.load import read_config_file, with_flags
+from rlif_jax.config.validate import validate
+from rlif_jax.console.progress import Progress
+from rlif_jax.console.screen import Screen
+from rlif_jax.data.training import position_of, restore_position
+from rlif_jax.distributed import ending_together, is_first, join
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.optimizer import init_state, state_shapes
+from rlif_jax.prepare import Inputs, Ready, check_shares, make_ask, on_devices, open_inputs
+from rlif_jax.rewards import known_rewards
+from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.clock import Clock
+from rlif_jax.run.provenance import differing_fields, recorded_config, resolved
+from rlif_jax.run.recorded import (
+    Difference,
+    RecordedStep,
+    check_recorded,
+    first_difference,
+    recorded_steps,
+)
+from rlif_jax.sharding import skip_absent_tpu
+from rlif_jax.step import train_step
+from rlif_jax.storage.compile_cache import keep_compiled
+
+
+def replay(
+    run: Path,
+    first: int,
+    last: int | None = None,
+    *,
+    start: int | None = None,
+    config: Config | None = None,
+) -> Difference | None:
+    """The first difference between steps `first` to `last` as recorded and as done again.
+
+    None: there is no difference. `last` is `first` by default. `start` is the step whose checkpoint
+    is restored, 0 for the start of the run; by default the newest before `first`. The steps after
+    it are compared as well where they were recorded. `config` is the run's own by default.
+
+    Raises:
+        UserError: the run, one of the steps or the checkpoint is not there, or something that the
+            run has read is no longer what it was.
+    """
+    # ---- what is asked for, and what there is of it
+    cfg, last = config or configuration_of(run), first if last is None else last
+    if not 1 <= first <= last:
+        raise UserError(
+            f"steps {first} to {last} cannot be replayed: steps count from 1, and --step-to comes "
+            "after --step"
+        )
+    validate(cfg, known_rewards())
+    join(cfg.processes)
+    skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
+    check_shares(cfg)
+    recorded = recorded_steps(run, 1, last)
+    check_recorded(run, recorded, first, last)
+
+    with contextlib.ExitStack() as stack:
+        checkpoints = Checkpoints(run / "checkpoints", keep=1, read_only=True)
+        stack.callback(checkpoints.close)
+        start = begin_at(run, checkpoints, first, start)
+        screen = Screen(silent=not is_first())
+        progress = stack.enter_context(Progress(last, start, screen))
+        origin = f"checkpoint {start}" if start else "the start of the run"
+        progress.note(f"{run}: steps {start + 1} to {last} are done again from {origin}")
+        if cfg.compile_cache:
+            keep_compiled(progress.note)
+
+        # ---- step by step
+        for step, now in done_again(cfg, checkpoints, start, last, stack, progress):
+            was = recorded.get(step)
+            if was is None or not was.complete:
+                continue
+            difference = first_difference(step, was, now)
+            progress.note(str(difference or f"step {step}: identical"))
+            if difference is not None:
+                return difference
+    return None
+
+
+def begin_at(run: Path, checkpoints: Checkpoints, first: int, start: int | None) -> int:
+    """The step to begin after, 0 for the start of the run. Raises UserError where it cannot be."""
+    saved = [0, *checkpoints.steps()]
+    if start is None:
+        return max(step for step in saved if step < first)
+    if start not in saved or start >= first:
+        raise UserError(
+            f"--from {start} is no place to begin: step {first} can be replayed from "
+            f"{', '.join(str(step) for step in saved if step < first)} (0: the start of the run), "
+            f"of which {run / 'checkpoints'} has checkpoints"
+        )
+    return start
+
+
+def begin(
+    cfg: Config, inputs: Inputs, ready: Ready, checkpoints: Checkpoints, start: int
+) -> tuple[TrainState, jax.Array]:
+    """The state and the key after step `start`; the problems are at their place, too."""
+    params, optimizer = ready.params, ready.stages.optimizer
+    if not start:
+        return init_state(params, optimizer, cfg.loss.entropy_coef), jax.random.key(cfg.seed)
+    shapes = state_shapes(params, optimizer)
+    state, key, kept = checkpoints.restore(shapes, step=start)
+    restore_position(inputs.data, inputs.mixture, kept)
+    return state, key
+
+
+def done_again(
+    cfg: Config,
+    checkpoints: Checkpoints,
+    start: int,
+    last: int,
+    stack: contextlib.ExitStack,
+    progress: Progress,
+) -> Iterator[tuple[int, RecordedStep]]:
+    """The steps after `start`, and what is recorded of each: by the functions that train uses."""
+    inputs = open_inputs(cfg, stack, progress)
+    ready = on_devices(cfg, inputs, stack, progress, from_source=not start)
+    stages, reference = ready.stages, ready.reference
+    state, key = begin(cfg, inputs, ready, checkpoints, start)
+    del ready
+    clock = Clock()
+    ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
+    for step in range(start + 1, last + 1):
+        step_key = jax.random.fold_in(key, step)
+        state, record = train_step(
+            cfg, stages, state, reference, ask, step_key, clock, progress.phase
+        )
+        provenance = record.provenance(key, position_of(inputs.data, inputs.mixture), state.params)
+        speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
+        progress.step(step, record.metrics(cfg) | speed | clock.lap())
+        yield step, RecordedStep.of(provenance, record.completions())
+
+
+# ---- command
+
+
+def configuration_of(run: Path) -> Config:
+    """The configuration of a run folder, as a replay uses it: one process, and no evaluation."""
+    recorded = recorded_config(run)
+    return dataclasses.replace(
+        recorded,
+        run_dir=str(run),
+        processes=Processes(),
+        eval=dataclasses.replace(recorded.eval, every=0),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 1 where a step differs, 2 for bad input."""
+    with ending_together(), exit_on_user_error():
+        asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
+        difference = replay(asked.run, asked.step, asked.step_to, start=asked.start, config=cfg)
+    sys.exit(0 if difference is None else 1)
+
+
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+    """The flags of this command, and the configuration of the run with all others on top."""
+    parser = argparse.ArgumentParser(
+        prog=_PROG,
+        description=__doc__,
+        epilog="All other flags are fields of the configuration that say where it is computed, as "
+        "in rlif_jax.train: --mesh.fsdp 4, --execution.workers 8, --processes.count 2. On another "
+        "mesh or device sums are rounded differently, and steps differ.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--step", type=int, required=True, help="step to do again")
+    parser.add_argument("--step-to", type=int, help="last of several steps; default: that one")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=int,
+        metavar="STEP",
+        help="checkpoint to restore, 0: the start of the run; default: the newest before the step",
+    )
+    parser.add_argument(
+        "--config", help="the run's configuration file, where it defines rewards of its own"
+    )
+    asked, flags = parser.parse_known_args(argv)
+    if asked.config:
+        read_config_file(asked.config)
+    before = configuration_of(asked.run)
+    cfg = with_flags(before, flags, _PROG, f"Where to compute: fields of {asked.run}/config.json")
+    if changed := differing_fields(resolved(before), cfg):
+        raise UserError(
+            f"a replay computes what the run has computed, and {'; '.join(changed)}. Leave out "
+            "the flag; those of mesh, processes, execution.workers and model.remat may be given."
+        )
+    return asked, cfg
+
+
+_PROG = "python -m rlif_jax.replay"
+
+if __name__ == "__main__":
+    main()
