@@ -17,6 +17,7 @@ from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
 from rlif_jax.distributed import gathered
+from rlif_jax.errors import NotFinite
 from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
@@ -76,6 +77,7 @@ def experience(
 
     `certainty(rollout)` gives the statistics in the trainer's numerics, if any, and those
     that rewards read. Tests of finished completions run while others are sampled and scored.
+    Raises NotFinite, with what was drawn, for a reward that is not finite.
     """
     sample_key, reward_key = jax.random.split(key)
     questions = ask()
@@ -99,11 +101,27 @@ def experience(
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
         )
-        rewards = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+        try:
+            rewards = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+        except NotFinite as error:
+            error.arrays = drawn_arrays(rollout, stats)
+            raise
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     keys = key_data(row_keys(sample_key, len(reward_B)))
     return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
+
+
+def drawn_arrays(rollout: Rollout, stats: TokenStats, **more: np.ndarray) -> dict[str, np.ndarray]:
+    """What was drawn, by name, to be looked at after a failure."""
+    return {
+        "prompt_tokens": np.asarray(rollout.prompts.tokens),
+        "prompt_mask": np.asarray(rollout.prompts.mask),
+        "tokens": np.asarray(rollout.tokens),
+        "mask": np.asarray(rollout.mask),
+        **{name: np.asarray(getattr(stats, name)) for name in TokenStats.__dataclass_fields__},
+        **more,
+    }
 
 
 def informative_experience(

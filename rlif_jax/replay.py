@@ -9,8 +9,9 @@ rewarded and learnt from as train does it. Nothing is written into the run folde
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -29,6 +30,7 @@ from rlif_jax.prepare import Inputs, Ready, check_shares, make_ask, on_devices, 
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
+from rlif_jax.run.failures import key_of_life, key_of_step, memory_advice
 from rlif_jax.run.provenance import differing_fields, recorded_config, resolved
 from rlif_jax.run.recorded import (
     Difference,
@@ -37,8 +39,9 @@ from rlif_jax.run.recorded import (
     first_difference,
     recorded_steps,
 )
+from rlif_jax.sampler.draw import key_data
 from rlif_jax.sharding import skip_absent_tpu
-from rlif_jax.step import train_step
+from rlif_jax.step import Skipped, StepRecord, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
 
 
@@ -71,13 +74,14 @@ def replay(
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
-    recorded = recorded_steps(run, 1, last)
+    recorded = recorded_steps(run, first, last)
     check_recorded(run, recorded, first, last)
 
-    with contextlib.ExitStack() as stack:
+    with memory_advice(), contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run / "checkpoints", keep=1, read_only=True)
         stack.callback(checkpoints.close)
         start = begin_at(run, checkpoints, first, start)
+        recorded |= recorded_steps(run, start + 1, first - 1)
         screen = Screen(silent=not is_first())
         progress = stack.enter_context(Progress(last, start, screen))
         origin = f"checkpoint {start}" if start else "the start of the run"
@@ -86,7 +90,8 @@ def replay(
             keep_compiled(progress.note)
 
         # ---- step by step
-        for step, now in done_again(cfg, checkpoints, start, last, stack, progress):
+        steps = range(start + 1, last + 1)
+        for step, now in done_again(cfg, checkpoints, recorded, steps, stack, progress):
             was = recorded.get(step)
             if was is None or not was.complete:
                 continue
@@ -127,12 +132,16 @@ def begin(
 def done_again(
     cfg: Config,
     checkpoints: Checkpoints,
-    start: int,
-    last: int,
+    recorded: Mapping[int, RecordedStep],
+    steps: range,
     stack: contextlib.ExitStack,
     progress: Progress,
 ) -> Iterator[tuple[int, RecordedStep]]:
-    """The steps after `start`, and what is recorded of each: by the functions that train uses."""
+    """Each of `steps`, and what is recorded of it: by the functions that train uses.
+
+    They begin after a checkpoint, or with step 1.
+    """
+    start = steps.start - 1
     inputs = open_inputs(cfg, stack, progress)
     ready = on_devices(cfg, inputs, stack, progress, from_source=not start)
     stages, reference = ready.stages, ready.reference
@@ -140,15 +149,43 @@ def done_again(
     del ready
     clock = Clock()
     ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
-    for step in range(start + 1, last + 1):
-        step_key = jax.random.fold_in(key, step)
-        state, record = train_step(
-            cfg, stages, state, reference, ask, step_key, clock, progress.phase
-        )
-        provenance = record.provenance(key, position_of(inputs.data, inputs.mixture), state.params)
+    for step in steps:
+        key = key_as_recorded(cfg, key, recorded.get(step))
+        for skipped in itertools.count():
+            step_key = key_of_step(key, step, skipped)
+            state, record = train_step(
+                cfg, stages, state, reference, ask, step_key, clock, progress.phase
+            )
+            if isinstance(record, StepRecord):
+                break
+            check_skipped(cfg, step, skipped, record)
+        position = position_of(inputs.data, inputs.mixture)
+        provenance = record.provenance(key, position, state.params)
         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
         progress.step(step, record.metrics(cfg) | speed | clock.lap())
         yield step, RecordedStep.of(provenance, record.completions())
+
+
+def key_as_recorded(cfg: Config, key: jax.Array, was: RecordedStep | None) -> jax.Array:
+    """The key of the run in a step, which is another one after each return to a checkpoint.
+
+    Where none of these is the recorded one the key comes back as it is.
+    """
+    for rollbacks in range(cfg.failures.rollbacks + 1):
+        one = key_of_life(key, rollbacks)
+        if was is not None and key_data(one).tolist() == was.provenance["key"]:
+            return one
+    return key
+
+
+def check_skipped(cfg: Config, step: int, skipped: int, record: Skipped) -> None:
+    """Refuse more batches in a row than a run leaves out. Raises UserError."""
+    if skipped == cfg.failures.skipped_batches:
+        raise UserError(
+            f"step {step} cannot be done again: {skipped + 1} batches in a row are not finite, the "
+            f"last because {record.reason}. The run itself has done the step: replay it on the "
+            "devices and with the versions that its config.json names."
+        )
 
 
 # ---- command

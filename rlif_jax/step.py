@@ -20,9 +20,11 @@ from rlif_jax import sharding
 from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
+from rlif_jax.errors import NotFinite
 from rlif_jax.experience import (
     Ask,
     Experience,
+    drawn_arrays,
     experience,
     informative_experience,
     of_groups,
@@ -216,6 +218,14 @@ class StepRecord:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A batch whose reward, loss or gradient is not finite: why, and what was drawn, by name."""
+
+    reason: str
+    arrays: Mapping[str, np.ndarray]
+
+
 def gather_experience(
     cfg: Config,
     stages: Stages,
@@ -250,15 +260,19 @@ def train_step(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
-) -> tuple[TrainState, StepRecord]:
+) -> tuple[TrainState, StepRecord | Skipped]:
     """Questions in; the next state, and on the host the record of the step, out.
 
     `state` is used up. `reference` are the trained parameters as the run started, or None without a
     KL term. `ask()` gives the questions of a round. `notice(text)` is called with each phase and
-    may raise to stop before the state is used.
+    may raise to stop before the state is used. Where numbers are not finite the batch is skipped
+    and the step not counted, though mini-batches before the one that failed have been learnt from.
     """
     G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
-    seen, groups, digest = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
+    try:
+        seen, groups, digest = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
+    except NotFinite as error:
+        return state, Skipped(str(error), error.arrays)
     drawn_by = Policy(int(state.step), digest)
     with clock("reward"):
         advantage_B = np.asarray(group_advantages(seen.reward, G, loss.advantage, loss.std_floor))
@@ -292,7 +306,23 @@ def train_step(
                 state, measured, logprob_MRT = stages.update(state, batch)
                 updates.append(measured)
                 batches[i] = later_epoch(batch, logprob_MRT)
+        updates = jax.device_get(updates)
+        if (skipped := not_finite(updates, seen, advantage_B)) is not None:
+            return state, skipped
         following = sharding.put_pieces(coefficient.following)
         state = dataclasses.replace(state, step=state.step + 1, entropy_coef=following)
-        updates = jax.device_get(updates)
     return state, StepRecord(seen, advantage_B, updates, packings, drawn_by)
+
+
+def not_finite(
+    updates: Sequence[dict[str, Any]], seen: Experience, advantage_B: np.ndarray
+) -> Skipped | None:
+    """The batch whose loss or gradient is not finite in some update, if it is not."""
+    for number, measured in enumerate(updates, 1):
+        values = {name: float(measured[name]) for name in ("loss/policy", "grad/norm")}
+        if not np.isfinite(list(values.values())).all():
+            said = ", ".join(f"{name} is {value}" for name, value in values.items())
+            stats = seen.policy or seen.rollout.stats
+            more = {"reward": seen.reward, "advantage": advantage_B}
+            return Skipped(f"{said} in update {number}", drawn_arrays(seen.rollout, stats, **more))
+    return None

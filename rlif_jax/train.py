@@ -20,13 +20,21 @@ from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.console.screen import Screen
 from rlif_jax.data.training import position_of, restore_position
 from rlif_jax.distributed import by_first, ending_together, is_first, join
-from rlif_jax.errors import exit_on_user_error
+from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.during_training import make_evaluate
 from rlif_jax.optimizer import init_state, state_shapes
 from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
+from rlif_jax.run.failures import (
+    FOLDER,
+    Diverged,
+    SkippedBatches,
+    key_of_life,
+    key_of_step,
+    memory_advice,
+)
 from rlif_jax.run.folder import check_shared, locked
 from rlif_jax.run.log import NoLog, RunLog
 from rlif_jax.run.policy import check_drift
@@ -35,7 +43,7 @@ from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
-from rlif_jax.step import train_step
+from rlif_jax.step import Skipped, StepRecord, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
 
 
@@ -43,7 +51,8 @@ def train(cfg: Config) -> None:
     """Run a configuration to its last step, resuming from the newest checkpoint of its folder.
 
     Raises:
-        UserError: bad input, found as early as it can be; what was recorded before is kept.
+        UserError: bad input, found as early as it can be, or a run that diverges again and again;
+            what was recorded before is kept.
         Interrupted: Ctrl-C or SIGTERM, after the last whole step was saved.
         KeyboardInterrupt: the same before there is a state, and a second Ctrl-C.
     """
@@ -53,6 +62,25 @@ def train(cfg: Config) -> None:
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
     by_first(functools.partial(check_same_config, cfg.folder, cfg))
+
+    # ---- a life of the run, and another from its newest checkpoint when it diverges
+    rollbacks = 0
+    while True:
+        try:
+            with memory_advice():
+                return live(cfg, rollbacks)
+        except Diverged as error:
+            if rollbacks == cfg.failures.rollbacks:
+                raise UserError(report(cfg, rollbacks, error)) from error
+            rollbacks += 1
+
+
+def live(cfg: Config, rollbacks: int = 0) -> None:
+    """One life of a run, from its newest checkpoint to its last step.
+
+    `rollbacks` counts the lives of this process that have diverged; each draws with other random
+    numbers. Raises what `train` does, and Diverged.
+    """
     checkpoints = Checkpoints(
         cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
     )
@@ -85,6 +113,7 @@ def train(cfg: Config) -> None:
         else:
             state = init_state(params, stages.optimizer, cfg.loss.entropy_coef)
             key = jax.random.key(cfg.seed)
+        key = key_of_life(key, rollbacks)
         position, saved = position_of(data, mixture), start
         del ready, params
 
@@ -107,7 +136,7 @@ def train(cfg: Config) -> None:
             stop.check()
             progress.phase(text, done, total)
 
-        eval_key = jax.random.fold_in(key, 0)
+        eval_key = jax.random.fold_in(jax.random.key(cfg.seed), 0)
         evaluate = make_evaluate(
             cfg, graphdef, opened.tokenizer, stages.sync, inputs.unseen, eval_key, judge, notice
         )
@@ -116,6 +145,7 @@ def train(cfg: Config) -> None:
 
         # ---- loop; `unrecorded` are the metrics of a step that lacks only its evaluation
         clock = Clock(unrecorded)
+        skipped = SkippedBatches(cfg.folder, cfg.failures.skipped_batches, progress.note)
         ask = make_ask(cfg, inputs, clock, stop.check, notice)
         try:
             if start == 0 and (before := evaluate(0, state.params)):
@@ -125,10 +155,15 @@ def train(cfg: Config) -> None:
                 clock.lap()  # no part of the first step
             for step in trace.steps(range(start if unrecorded else start + 1, cfg.steps + 1)):
                 if not unrecorded:
-                    step_key = jax.random.fold_in(key, step)
-                    state, record = train_step(
-                        cfg, stages, state, reference, ask, step_key, clock, notice
-                    )
+                    record = None
+                    while not isinstance(record, StepRecord):
+                        step_key = key_of_step(key, step, skipped.in_a_row)
+                        state, record = train_step(
+                            cfg, stages, state, reference, ask, step_key, clock, notice
+                        )
+                        if isinstance(record, Skipped):
+                            skipped.skip(step, record.reason, record.arrays)
+                    skipped.in_a_row = 0
                     position = position_of(data, mixture)
                     with clock("record"):
                         log.rollouts(step, record.completions())
@@ -157,6 +192,16 @@ def train(cfg: Config) -> None:
             progress.note(f"stopped after step {done}; {saved_as}")
             raise
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
+
+
+def report(cfg: Config, rollbacks: int, error: Diverged) -> str:
+    """Why a run that diverges ends, and what can be done."""
+    again = f", after {rollbacks} returns to its newest checkpoint" if rollbacks else ""
+    return (
+        f"the run has diverged{again}: {error}. The batches are in {cfg.folder / FOLDER}, "
+        "and everything up to the newest checkpoint is kept. Lower --optim.learning-rate or "
+        "--optim.clip-norm in a new --run-dir, with --init-from to start from a checkpoint."
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
