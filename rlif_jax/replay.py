@@ -9,7 +9,6 @@ rewarded and learnt from as train does it. Nothing is written into the run folde
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -151,14 +150,15 @@ def done_again(
     ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
     for step in steps:
         key = key_as_recorded(cfg, key, recorded.get(step))
-        for skipped in itertools.count():
+        record, skipped = None, 0
+        while not isinstance(record, StepRecord):
             step_key = key_of_step(key, step, skipped)
             state, record = train_step(
                 cfg, stages, state, reference, ask, step_key, clock, progress.phase
             )
-            if isinstance(record, StepRecord):
-                break
-            check_skipped(cfg, step, skipped, record)
+            if isinstance(record, Skipped):
+                check_skipped(cfg, step, skipped, record)
+                skipped += 1
         position = position_of(inputs.data, inputs.mixture)
         provenance = record.provenance(key, position, state.params)
         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)

@@ -128,7 +128,7 @@ def _differences(was: RecordedStep, now: RecordedStep) -> Iterator[tuple[str, st
         if a["reward"] != b["reward"]:
             yield "reward", _changed(f"the reward of {_place(row, a)}", a, b, "reward")
     if len(was.rows) != len(now.rows):  # what was drawn before decides on further rounds
-        yield "count", f"{len(was.rows)} completions were drawn and now {len(now.rows)}"
+        yield "count", f"{len(was.rows)} completions were drawn and are now {len(now.rows)}"
     for row, (a, b) in enumerate(pairs):
         if a["advantage"] != b["advantage"]:
             yield "advantage", _changed(f"the advantage of {_place(row, a)}", a, b, "advantage")

@@ -109,7 +109,11 @@ CHANGES = [  # in the order of a step
         change_row(1, "reward", 0.25000002),
         "the reward of row 1 (sample 1 of p0) was 0.25 and is now 0.25000002",
     ),
-    ("count", lambda step: step.rows.pop(), "4 completions were drawn and now 3"),
+    (
+        "count",
+        lambda step: step.rows.append(step.rows[3]),
+        "4 completions were drawn and are now 5",
+    ),
     (
         "advantage",
         change_row(0, "advantage", 0.5),
