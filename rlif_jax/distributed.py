@@ -36,8 +36,10 @@ def join(asked: Processes) -> None:
         else:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        if not asked.count and "coordinator_address should be defined" in str(error):
-            return  # JAX has found no cluster
+        # JAX has found no cluster, or a run before this one in the same process has found none.
+        alone = ("coordinator_address should be defined", "must be called before any JAX calls")
+        if not asked.count and any(sign in str(error) for sign in alone):
+            return
         raise UserError(
             f"the {asked.count or 'other'} processes did not meet: {error}. Give all of them the "
             "same --processes.coordinator HOST:PORT, the host of process 0, the same "
