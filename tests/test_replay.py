@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jax
 import pytest
-from support.small_runs import config, metrics
+from support.replays import SEED, arguments, lines, rows
+from support.small_runs import metrics
 
 from rlif_jax import prepare, replay, step, train
 from rlif_jax.errors import UserError
@@ -15,33 +16,12 @@ from rlif_jax.run.digest import digest_of, digests
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.weights.source import open_model
 
-SEED = 5
-
-
-def arguments(flags: list[str], folder: Path, *more: str) -> list[str]:
-    """A run of three steps, whose parameters move far in each."""
-    return [
-        config("hybrid"),
-        *flags,
-        *("--steps=3", "--eval.every=0", "--checkpoint.every=1", f"--seed={SEED}"),
-        *("--optim.learning-rate=0.05", "--optim.warmup-steps=0", f"--run-dir={folder}"),
-        *more,
-    ]
-
 
 @pytest.fixture(scope="module")
 def honest(flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("honest") / "run"
-    train.main(arguments(flags, folder, "--checkpoint.keep=3"))
+    train.main(arguments(flags, folder))
     return folder
-
-
-def rows(folder: Path, number: int) -> list[dict]:
-    return [json.loads(x) for x in (folder / f"rollouts/step_{number:06d}.jsonl").open()]
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "provenance.jsonl").open()]
 
 
 # --- what is recorded
