@@ -26,14 +26,16 @@ from rlif_jax.execution.pool import Judge, described
 from rlif_jax.experience import Questions
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.lora import lora_of, trained
-from rlif_jax.optimizer import init_state, state_shapes
+from rlif_jax.optimizer import state_shapes
 from rlif_jax.rewards import known_rewards, needs_execution, runs_all_tests
-from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.log import RunLog
 from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
+from rlif_jax.run.retention import quality
+from rlif_jax.run.start import initial_state, start_point
 from rlif_jax.sharding import make_mesh, skip_absent_tpu
 from rlif_jax.step import make_stages, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
@@ -55,10 +57,15 @@ def train(cfg: Config) -> None:
     check_same_config(cfg.folder, cfg)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     checkpoints = Checkpoints(
-        cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
+        cfg.folder / "checkpoints",
+        cfg.checkpoint.keep,
+        cfg.checkpoint.adapters_only,
+        cfg.checkpoint.keep_every,
+        cfg.checkpoint.keep_best,
     )
     resume = resume_point(cfg, checkpoints)
     start = resume.step
+    origin = None if start else start_point(cfg)
 
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(cfg.steps, start))
@@ -98,9 +105,10 @@ def train(cfg: Config) -> None:
         mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor, cfg.mesh.context)
         stack.enter_context(jax.set_mesh(mesh))
 
-        # A resumed run's trained parameters are in the checkpoint; the source's are the KL anchor.
+        # The trained parameters of a resumed run, and of one with init_from, are in a checkpoint;
+        # the source's are the KL anchor.
         numerics, lora = cfg.model, lora_of(cfg.model)
-        if cfg.loss.kl_coef or lora or not start:
+        if cfg.loss.kl_coef or lora or (origin and not origin.source):
             model = opened.load(
                 numerics.dtype, numerics.remat, mesh, progress.phase, lora, cfg.seed
             )
@@ -117,13 +125,15 @@ def train(cfg: Config) -> None:
         if cfg.loss.kl_coef:
             anchor, on_host = trained(params), cfg.loss.reference_on_host
             reference = kept_reference(anchor, cfg.model.dtype, on_host)
-        if start:
+        if origin is None:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
             position, unrecorded = resume.split(kept)
             restore_position(data, mixture, position)
         else:
-            state = init_state(params, stages.optimizer, cfg.loss.entropy_coef)
+            if origin.source:
+                progress.phase(f"starting from {origin.source}")
+            state = initial_state(cfg, origin, params, stages.optimizer)
             key = jax.random.key(cfg.seed)
         del model, params
         position, saved = position_of(data, mixture), start
@@ -185,24 +195,43 @@ def train(cfg: Config) -> None:
                 if step > saved and (last or (every and step % every == 0)):
                     with clock("save"):
                         progress.phase("saving")
-                        checkpoints.save(step, state, key, position)
+                        checkpoints.save(step, state, key, position, quality(measured))
                     saved = step
         except Interrupted:
             if (done := int(state.step)) > saved:
                 kept = joined(position, unrecorded | clock.lap()) if unrecorded else position
                 checkpoints.save(done, state, key, kept)
+            checkpoints.wait()
             saved_as = "the same command resumes from it" if done else "there is nothing to save"
             progress.note(f"stopped after step {done}; {saved_as}")
             raise
+        checkpoints.wait()
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
 
 
+def _trained(cfg: Config) -> bool:
+    """Train; False when that found a damaged checkpoint, which is out of the way now."""
+    try:
+        train(cfg)
+    except DamagedCheckpoint as error:
+        if jax.process_count() > 1:  # the others cannot know: the launcher starts all of them again
+            raise
+        print(f"warning: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for bad input, 130 when stopped by a signal."""
+    """Entry point: exit status 2 for bad input, 130 when stopped by a signal.
+
+    A damaged checkpoint is reported, and the run resumes from the one before.
+    """
     with exit_on_user_error():
         try:
             with sigterm_as_ctrl_c():
-                train(load(argv))
+                cfg = load(argv)
+                while not _trained(cfg):
+                    pass
         except (Interrupted, KeyboardInterrupt):
             sys.exit(130)
 
