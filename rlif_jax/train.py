@@ -94,7 +94,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         cfg.checkpoint.keep_every,
         cfg.checkpoint.keep_best,
     )
-    resume = by_first(functools.partial(resume_point, cfg, checkpoints))
+    resume = resume_point(cfg, checkpoints)
     start = resume.step
     origin = None if start else start_point(cfg)
 
