@@ -15,7 +15,6 @@ from pathlib import Path
 
 import jax
 
-from rlif_jax.batch import TrainState
 from rlif_jax.config import Config, Processes
 from rlif_jax.config.load import read_config_file, with_flags
 from rlif_jax.config.validate import validate
@@ -24,8 +23,8 @@ from rlif_jax.console.screen import Screen
 from rlif_jax.data.training import position_of, restore_position
 from rlif_jax.distributed import ending_together, is_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.optimizer import init_state, state_shapes
-from rlif_jax.prepare import Inputs, Ready, check_shares, make_ask, on_devices, open_inputs
+from rlif_jax.optimizer import state_shapes
+from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
@@ -38,6 +37,7 @@ from rlif_jax.run.recorded import (
     first_difference,
     recorded_steps,
 )
+from rlif_jax.run.start import initial_state, start_point
 from rlif_jax.sampler.draw import key_data
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import Skipped, StepRecord, train_step
@@ -70,6 +70,7 @@ def replay(
             "after --step"
         )
     validate(cfg, known_rewards())
+    cfg = dataclasses.replace(cfg, eval=dataclasses.replace(cfg.eval, every=0))
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
@@ -115,19 +116,6 @@ def begin_at(run: Path, checkpoints: Checkpoints, first: int, start: int | None)
     return start
 
 
-def begin(
-    cfg: Config, inputs: Inputs, ready: Ready, checkpoints: Checkpoints, start: int
-) -> tuple[TrainState, jax.Array]:
-    """The state and the key after step `start`; the problems are at their place, too."""
-    params, optimizer = ready.params, ready.stages.optimizer
-    if not start:
-        return init_state(params, optimizer, cfg.loss.entropy_coef), jax.random.key(cfg.seed)
-    shapes = state_shapes(params, optimizer)
-    state, key, kept = checkpoints.restore(shapes, step=start)
-    restore_position(inputs.data, inputs.mixture, kept)
-    return state, key
-
-
 def done_again(
     cfg: Config,
     checkpoints: Checkpoints,
@@ -141,10 +129,18 @@ def done_again(
     They begin after a checkpoint, or with step 1.
     """
     start = steps.start - 1
+    origin = None if start else start_point(cfg)
     inputs = open_inputs(cfg, stack, progress)
-    ready = on_devices(cfg, inputs, stack, progress, from_source=not start)
-    stages, reference = ready.stages, ready.reference
-    state, key = begin(cfg, inputs, ready, checkpoints, start)
+    from_source = origin is not None and not origin.source
+    ready = on_devices(cfg, inputs, stack, progress, from_source=from_source)
+    stages, reference, optimizer = ready.stages, ready.reference, ready.stages.optimizer
+    if origin is None:
+        shapes = state_shapes(ready.params, optimizer)
+        state, key, kept = checkpoints.restore(shapes, step=start)
+        restore_position(inputs.data, inputs.mixture, kept)
+    else:
+        state = initial_state(cfg, origin, ready.params, optimizer)
+        key = jax.random.key(cfg.seed)
     del ready
     clock = Clock()
     ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
@@ -192,14 +188,8 @@ def check_skipped(cfg: Config, step: int, skipped: int, record: Skipped) -> None
 
 
 def configuration_of(run: Path) -> Config:
-    """The configuration of a run folder, as a replay uses it: one process, and no evaluation."""
-    recorded = recorded_config(run)
-    return dataclasses.replace(
-        recorded,
-        run_dir=str(run),
-        processes=Processes(),
-        eval=dataclasses.replace(recorded.eval, every=0),
-    )
+    """The configuration of a run folder, which may have been moved, for one process."""
+    return dataclasses.replace(recorded_config(run), run_dir=str(run), processes=Processes())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
