@@ -163,7 +163,7 @@ def test_a_stale_sampler_changes_a_token(honest, monkeypatch):
 # --- a run whose sampler keeps the initial parameters
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_training_with_a_stale_sampler_stops_before_it_draws(
     flags, tmp_path, monkeypatch, capsys, dtype
 ):

@@ -2,6 +2,7 @@
 
 import pytest
 from support.replays import arguments, lines, rows
+from support.several import ended, started
 
 from rlif_jax import experience, replay, train
 from rlif_jax.errors import NotFinite
@@ -99,3 +100,17 @@ def test_another_mesh_is_taken_and_may_round_differently(flags, tmp_path, capsys
     # Every token and verdict is the same; a sum over heads is rounded in another order.
     said = capsys.readouterr().out
     assert any(f"step 1: the {what}" in said for what in ("reward", "advantage", "digest"))
+
+
+@pytest.mark.slow
+def test_two_processes_replay_what_two_have_trained(flags, tmp_path):
+    folder, mesh = tmp_path / "run", ("--mesh.data=2", "--mesh.fsdp=2")
+    pair = started(arguments(flags, folder, *mesh, "--steps=2"), 2)
+    outputs = ended(pair)
+    assert [process.returncode for process in pair] == [0, 0], "\n\n".join(outputs)
+    for step, origin in (("1", "the start of the run"), ("2", "checkpoint 1")):
+        pair = started([str(folder), "--step", step], 2, command="replay")
+        first, second = ended(pair)
+        assert [process.returncode for process in pair] == [0, 0], f"{first}\n\n{second}"
+        assert f"from {origin}" in first and f"step {step}: identical" in first
+        assert "identical" not in second
