@@ -62,8 +62,7 @@ def by_path(tree: Any) -> dict[str, Any]:
     """
 
     def name(path: tuple[Any, ...]) -> str:
-        last = path[-1] if path else None
-        if isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+        if path[-1:] == (jax.tree_util.GetAttrKey("value"),):
             path = path[:-1]
         return jax.tree_util.keystr(path, simple=True, separator=".")
 
@@ -141,7 +140,7 @@ def _plain(x: Any) -> Any:
     """An array as `digests` takes it: numbers of Python become NumPy's, keys their data."""
     if not isinstance(x, jax.Array):
         return np.asarray(x)
-    return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _everywhere(arrays: Mapping[str, Any]) -> Sharding | None:

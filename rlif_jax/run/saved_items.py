@@ -38,8 +38,7 @@ def rest(state: TrainState, key_data: Any) -> dict[str, Any]:
 def handlers() -> ocp.handlers.CheckpointHandlerRegistry:
     """How the items are written: uncompressed.
 
-    Float32 numbers of a training shrink by a sixth, which takes ten times the processor time of
-    writing them as they are.
+    Compression would save 8 to 17% of the bytes, for most of a save's processor time.
     """
     arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()

@@ -123,9 +123,9 @@ def checkpoints(tmp_path, tiny):
     checkpoints.close()
 
 
-def rewritten(tmp_path, change) -> None:
-    """The JSON of step 7 after `change`."""
-    path = tmp_path / "7/data/metadata"
+def rewritten(step, change) -> None:
+    """Write the JSON of a checkpoint again after `change`."""
+    path = step / "data/metadata"
     kept = json.loads(path.read_text())
     change(kept)
     path.write_text(json.dumps(kept))
@@ -143,7 +143,7 @@ def test_numbers_that_are_not_those_that_were_saved_are_found(tmp_path, checkpoi
         opened.restore(state, 7)
     assert opened.steps() == [5, 9]
     (tmp_path / "damaged-5").mkdir()  # a name that is taken
-    (tmp_path / "5/params/manifest.ocdbt").unlink()
+    rewritten(tmp_path / "5", lambda kept: kept.pop("digest"))
     with pytest.raises(DamagedCheckpoint, match=r"damaged-5-2\. The same command resumes after"):
         opened.restore(state, 5)
 
@@ -161,7 +161,7 @@ def test_numbers_that_are_not_those_that_were_saved_are_found(tmp_path, checkpoi
 )
 def test_a_record_that_was_changed_is_found(tmp_path, checkpoints, change):
     state, opened = checkpoints
-    rewritten(tmp_path, change)
+    rewritten(tmp_path / "7", change)
     with pytest.raises(DamagedCheckpoint, match="the record of its content has another digest"):
         opened.restore(state)
     _, _, data = opened.restore(state)
@@ -170,7 +170,7 @@ def test_a_record_that_was_changed_is_found(tmp_path, checkpoints, change):
 
 def test_one_that_another_process_has_moved_already_is_reported_the_same(tmp_path, checkpoints):
     state, opened = checkpoints
-    rewritten(tmp_path, lambda kept: kept.pop("digest"))
+    rewritten(tmp_path / "7", lambda kept: kept.pop("digest"))
     others = Checkpoints(tmp_path, keep=3)
     with pytest.raises(DamagedCheckpoint, match="resumes after step 5"):
         others.restore(state)
@@ -182,7 +182,7 @@ def test_one_that_another_process_has_moved_already_is_reported_the_same(tmp_pat
 
 def test_a_folder_of_another_run_is_left_as_it_is(tmp_path, checkpoints):
     state, _ = checkpoints
-    rewritten(tmp_path, lambda kept: kept.pop("digest"))
+    rewritten(tmp_path / "7", lambda kept: kept.pop("digest"))
     others = Checkpoints(tmp_path, keep=1, read_only=True)
     with pytest.raises(DamagedCheckpoint, match="Choose another checkpoint of the run"):
         others.restore(state)
