@@ -212,7 +212,8 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
 
 def report(cfg: Config, rollbacks: int, error: Diverged) -> str:
     """Why a run that diverges ends, and what can be done."""
-    again = f", after {rollbacks} returns to its newest checkpoint" if rollbacks else ""
+    returns = f"{rollbacks} return{'s' if rollbacks > 1 else ''}"
+    again = f", after {returns} to its newest checkpoint" if rollbacks else ""
     return (
         f"the run has diverged{again}: {error}. The batches are in {cfg.folder / FOLDER}, "
         "and everything up to the newest checkpoint is kept. Lower --optim.learning-rate or "

@@ -80,15 +80,15 @@ def test_a_diverged_run_returns_to_its_checkpoint_with_other_numbers(
 
 
 def test_a_run_that_diverges_again_ends_with_a_report(flags, tmp_path, capsys):
-    """A learning rate that overflows every parameter in the first update."""
+    """A learning rate that makes every activation overflow within two updates."""
     folder = tmp_path / "run"
     more = ["--optim.learning-rate=1e38", "--optim.warmup-steps=0", "--checkpoint.every=1"]
     text = refused(arguments(flags, folder, *more, "--failures.skipped-batches=1"), capsys)
-    assert "the run has diverged, after 1 returns to its newest checkpoint: step 2" in text
+    assert "the run has diverged, after 1 return to its newest checkpoint: step 3 has left" in text
     assert "--optim.learning-rate" in text and str(folder / "failures") in text
-    assert [row["step"] for row in metrics(folder)] == [1]
+    assert [row["step"] for row in metrics(folder)] == [1, 2]
     names = sorted(path.name for path in (folder / "failures").iterdir())
-    assert names == ["step_000002_1.npz", "step_000002_2.npz"]
+    assert names == ["step_000003_1.npz", "step_000003_2.npz"]
 
 
 def test_a_device_without_memory_is_told_what_to_change():

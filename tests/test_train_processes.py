@@ -126,6 +126,7 @@ def test_a_process_that_hangs_ends_the_run_with_its_stacks(arguments, tmp_path):
     try:
         output, _ = pair[0].communicate(timeout=240)
     finally:
+        pair[1].kill()
         ended(pair)
     assert pair[0].returncode == 1
     assert "Timeout (0:00:40)!" in output and "train_step" in output

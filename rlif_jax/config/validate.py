@@ -1,5 +1,6 @@
 """What makes a configuration impossible, found before any device is touched."""
 
+import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import fields, is_dataclass
@@ -213,10 +214,10 @@ def process_problems(processes: Processes, spelling: Spelling = as_field) -> Ite
             f"{spelling('processes.index', index)} and {spelling('processes.coordinator')} need "
             f"{spelling('processes.count')}, the number of processes"
         )
-    if count > 1 and not processes.coordinator:
+    if count > 1 and not re.fullmatch(r"\S+:\d+", processes.coordinator):
         yield (
-            f"{spelling('processes.count', count)} needs {spelling('processes.coordinator')}, the "
-            f"HOST:PORT of process 0; with {spelling('processes.count', 0)} JAX finds them out "
+            f"{spelling('processes.coordinator', processes.coordinator)} must be the HOST:PORT of "
+            f"process 0, for {spelling('processes.count', count)}; with {spelling('processes.count', 0)} JAX finds them out "
             "on TPU pods, on GKE and under Slurm"
         )
 
