@@ -22,6 +22,7 @@ from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
 from rlif_jax.run.clock import Clock
+from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.sample import RowsFinished
 from rlif_jax.scoring import whole
@@ -48,7 +49,8 @@ class Experience:
     """Rows n * G + g of N problems, all on the host.
 
     `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
-    sampler's; `reward` and every term are float32 [B].
+    sampler's; `reward` and every term are float32 [B]. `keys` uint32 [B, 2] are the PRNG keys that
+    the rows were drawn with.
     """
 
     problems: tuple[Problem, ...]
@@ -59,6 +61,7 @@ class Experience:
     reward: np.ndarray
     terms: dict[str, np.ndarray]
     usage: Usage
+    keys: np.ndarray
 
 
 def experience(
@@ -105,7 +108,8 @@ def experience(
             raise
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
-    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage)
+    keys = key_data(row_keys(sample_key, len(reward_B)))
+    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
 
 
 def drawn_arrays(rollout: Rollout, stats: TokenStats, **more: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,6 +169,7 @@ def joined(rounds: Sequence[Experience]) -> Experience:
         reward=whole([r.reward for r in rounds]),
         terms=whole([r.terms for r in rounds]),
         usage=Usage(*map(sum, zip(*counts, strict=True))),
+        keys=whole([r.keys for r in rounds]),
     )
 
 

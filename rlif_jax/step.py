@@ -38,7 +38,10 @@ from rlif_jax.model.lora import with_trained
 from rlif_jax.optimizer import make_optimizer
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
 from rlif_jax.run.clock import Clock
+from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
+from rlif_jax.run.policy import Policy, digest_of_copy
+from rlif_jax.sampler.draw import key_data
 from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
@@ -131,17 +134,18 @@ def packed_form(cfg: Config) -> Form:
 
 @dataclasses.dataclass(frozen=True)
 class StepRecord:
-    """All that metrics.jsonl and rollouts/ show of a step, on the host.
+    """All that metrics.jsonl, rollouts/ and provenance.jsonl show of a step, on the host.
 
     `experience` is all that was drawn, and `advantage` [B] that of its rows. `updates` are the
     metrics of each optimiser update. `packings` say where the completions that were trained on
-    stood in the mini-batches.
+    stood in the mini-batches. `drawn_by` are the parameters that drew it.
     """
 
     experience: Experience
     advantage: Array
     updates: list[dict[str, Any]]
     packings: list[Packing]
+    drawn_by: Policy
 
     def metrics(self, cfg: Config) -> dict[str, float]:
         """The metrics of the step but for its times."""
@@ -192,7 +196,26 @@ class StepRecord:
             outcomes=seen.answers.outcomes,
             length=seen.rollout.length,
             truncated=seen.rollout.truncated,
+            tokens=seen.rollout.tokens,
+            keys=seen.keys,
+            policy=self.drawn_by.record(),
         )
+
+    def provenance(
+        self, key: jax.Array, position: Mapping[str, Any], params: Params
+    ) -> dict[str, Any]:
+        """What the step was computed from, and the digests of the parameters it has given.
+
+        `key` is that of the run, `position` the place in the data after the step. Under several
+        processes every one of them calls this.
+        """
+        return {
+            "key": key_data(key).tolist(),
+            "problems": [problem.id for problem in self.experience.problems],
+            "position": position,
+            "policy": self.drawn_by.record(),
+            "parameters": digests(params),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,17 +234,21 @@ def gather_experience(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
-) -> tuple[Experience, np.ndarray]:
-    """What these parameters draw, and the groups of it to train on; the decode copy is freed."""
+) -> tuple[Experience, np.ndarray, str]:
+    """What these parameters draw, the groups of it to train on, and the decode copy's digest.
+
+    The copy is freed. Raises UserError for one that is not of these parameters.
+    """
     with clock("sync"):
         decode_params = jax.block_until_ready(stages.sync(params))
+        digest = digest_of_copy(decode_params, params)
     certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
 
     def one_round(round_key: jax.Array) -> Experience:
         draw = functools.partial(stages.sample, decode_params)
         return experience(cfg, draw, certainty, ask, round_key, clock, notice)
 
-    return informative_experience(cfg, one_round, key)
+    return *informative_experience(cfg, one_round, key), digest
 
 
 def train_step(
@@ -243,9 +270,10 @@ def train_step(
     """
     G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
     try:
-        seen, groups = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
+        seen, groups, digest = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
     except NotFinite as error:
         return state, Skipped(str(error), error.arrays)
+    drawn_by = Policy(int(state.step), digest)
     with clock("reward"):
         advantage_B = np.asarray(group_advantages(seen.reward, G, loss.advantage, loss.std_floor))
         rollout = rollout_of_groups(seen.rollout, groups, G)
@@ -283,7 +311,7 @@ def train_step(
             return state, skipped
         following = sharding.put_pieces(coefficient.following)
         state = dataclasses.replace(state, step=state.step + 1, entropy_coef=following)
-    return state, StepRecord(seen, advantage_B, updates, packings)
+    return state, StepRecord(seen, advantage_B, updates, packings, drawn_by)
 
 
 def not_finite(

@@ -19,32 +19,34 @@ from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl
 from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.console.screen import Screen
 from rlif_jax.data.training import position_of, restore_position
-from rlif_jax.distributed import by_first, ending_together, is_first, join
+from rlif_jax.distributed import by_first, ending_together, is_first, join, process_count
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.during_training import make_evaluate
-from rlif_jax.optimizer import init_state, state_shapes
+from rlif_jax.optimizer import state_shapes
 from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
 from rlif_jax.rewards import known_rewards
-from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.failures import (
     FOLDER,
     Diverged,
     SkippedBatches,
+    key_of_life,
     key_of_step,
     memory_advice,
 )
 from rlif_jax.run.folder import check_shared, locked
 from rlif_jax.run.log import NoLog, RunLog
+from rlif_jax.run.policy import check_drift
 from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
+from rlif_jax.run.retention import quality
+from rlif_jax.run.start import initial_state, start_point
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import Skipped, StepRecord, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
-
-_ROLLED_BACK = 2**31  # apart from the steps, whose keys are folded with their number
 
 
 def train(cfg: Config) -> None:
@@ -63,12 +65,16 @@ def train(cfg: Config) -> None:
     check_shares(cfg)
     by_first(functools.partial(check_same_config, cfg.folder, cfg))
 
-    # ---- a life of the run, and another from its newest checkpoint when it diverges
+    # ---- a life of the run, and another from its newest whole checkpoint when it diverges
     rollbacks = 0
     while True:
         try:
             with memory_advice():
                 return live(cfg, rollbacks)
+        except DamagedCheckpoint as error:  # it was moved out of the way
+            if process_count() > 1:  # the others do not know: the launcher starts all of them again
+                raise
+            print(f"warning: {error}", file=sys.stderr)
         except Diverged as error:
             if rollbacks == cfg.failures.rollbacks:
                 raise UserError(report(cfg, rollbacks, error)) from error
@@ -82,10 +88,15 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
     numbers. Raises what `train` does, and Diverged.
     """
     checkpoints = Checkpoints(
-        cfg.folder / "checkpoints", cfg.checkpoint.keep, cfg.checkpoint.adapters_only
+        cfg.folder / "checkpoints",
+        cfg.checkpoint.keep,
+        cfg.checkpoint.adapters_only,
+        cfg.checkpoint.keep_every,
+        cfg.checkpoint.keep_best,
     )
     resume = resume_point(cfg, checkpoints)
     start = resume.step
+    origin = None if start else start_point(cfg)
 
     with contextlib.ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(cfg.failures.hang_s))
@@ -99,21 +110,24 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         # ---- judge, model and data, then devices, parameters and the compiled stages
         inputs = open_inputs(cfg, stack, progress)
         data, mixture, opened = inputs.data, inputs.mixture, inputs.model
-        ready = on_devices(cfg, inputs, stack, progress, from_source=not start)
+        from_source = origin is not None and not origin.source
+        ready = on_devices(cfg, inputs, stack, progress, from_source=from_source)
         stages, params, judge = ready.stages, ready.params, inputs.judge
         graphdef, reference = ready.graphdef, ready.reference
 
         # ---- resume: the state of the newest checkpoint, or that of step 0
         unrecorded = {}
-        if start:
+        if origin is None:
             progress.phase(f"resuming after step {start}")
             state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
             position, unrecorded = resume.split(kept)
             restore_position(data, mixture, position)
         else:
-            state = init_state(params, stages.optimizer, cfg.loss.entropy_coef)
+            if origin.source:
+                progress.phase(f"starting from {origin.source}")
+            state = initial_state(cfg, origin, params, stages.optimizer)
             key = jax.random.key(cfg.seed)
-        key = jax.random.fold_in(key, _ROLLED_BACK + rollbacks) if rollbacks else key
+        key = key_of_life(key, rollbacks)
         position, saved = position_of(data, mixture), start
         del ready, params
 
@@ -167,6 +181,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
                     position = position_of(data, mixture)
                     with clock("record"):
                         log.rollouts(step, record.completions())
+                        log.provenance(step, record.provenance(key, position, state.params))
                         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
                         unrecorded = record.metrics(cfg) | speed
                 with clock("evaluate"):
@@ -176,19 +191,22 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
                     log.metrics(step, values)
                     unrecorded = {}
                     progress.step(step, values)
+                check_drift(step, values["drift/sampler_logprob"], cfg.failures.max_drift)
                 last, every = step == cfg.steps, cfg.checkpoint.every
                 if step > saved and (last or (every and step % every == 0)):
                     with clock("save"):
                         progress.phase("saving")
-                        checkpoints.save(step, state, key, position)
+                        checkpoints.save(step, state, key, position, quality(measured))
                     saved = step
         except Interrupted:
             if (done := int(state.step)) > saved:
                 kept = joined(position, unrecorded | clock.lap()) if unrecorded else position
                 checkpoints.save(done, state, key, kept)
+            checkpoints.wait()
             saved_as = "the same command resumes from it" if done else "there is nothing to save"
             progress.note(f"stopped after step {done}; {saved_as}")
             raise
+        checkpoints.wait()
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     {"experience"},
     {"step"},
     {"planning", "prepare"},
-    {"train", "evaluate", "grade", "check", "convert", "plan"},
+    {"train", "evaluate", "grade", "check", "convert", "plan", "replay"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

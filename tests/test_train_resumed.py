@@ -63,6 +63,22 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(flags, tmp_path, uninte
     assert_same_run(killed, uninterrupted)
 
 
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+    flags, tmp_path, uninterrupted, capsys
+):
+    folder = tmp_path / "run"
+    arguments = [*long_run(flags), f"--run-dir={folder}"]
+    first = [argument.replace("--steps=6", "--steps=4") for argument in arguments]
+    main(first)
+    (folder / "checkpoints/4/rest/manifest.ocdbt").unlink()
+    main(arguments)
+    shown = capsys.readouterr()
+    assert "warning: checkpoint 4 in " in shown.err and "resumes after step 2." in shown.err
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["4", "6", "damaged-4"]
+    assert_same_run(folder, uninterrupted)
+
+
 def signal_when(monkeypatch, condition) -> None:
     """Send this process a SIGTERM when a phase is shown for which `condition(text)` holds."""
     shown = Progress.phase

@@ -173,6 +173,12 @@ class Checkpoint:
     0: only those."""
     keep: Annotated[int, at_least(1)] = 2
     """Newest checkpoints kept."""
+    keep_every: Annotated[int, at_least(0)] = 0
+    """Checkpoints of steps that are multiples of this are kept as well;
+    0: none."""
+    keep_best: Annotated[int, at_least(0)] = 0
+    """Checkpoints kept as well for the best avg@K on held-out problems,
+    of the steps that were both evaluated and saved; 0: none."""
     adapters_only: bool = False
     """Save adapters without the frozen weights, which are then
     read from model.source again: it has to stay where it is."""
@@ -232,6 +238,17 @@ class Config:
     compile_cache: bool = True
     """Keep compiled stages in the user's cache folder,
     so that the next start need not compile."""
+    init_from: str = ""
+    """Start a new run with the parameters of another one, RUN or RUN@STEP:
+    its folder, and a step that it has saved (by default the newest).
+    It has to be a run of the same model as model.source,
+    from which the KL anchor and frozen weights come as ever; empty: model.source.
+    A run that resumes uses its own checkpoint."""
+    init_optimizer: Literal["fresh", "kept"] = "fresh"
+    """The optimiser of a run with init_from.
+    fresh: its moments start at zero, and warm-up at its first step;
+    kept: its moments, its count of updates and the entropy bonus's weight
+    are those of the other run."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     sampling: Sampling = field(default_factory=Sampling)

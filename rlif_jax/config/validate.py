@@ -247,9 +247,19 @@ def _rules(c: Config) -> Iterator[str]:
         yield from greedy_problems(
             c.eval.temperature, "samples_per_problem", c.eval.samples_per_problem, prefix="eval."
         )
+    elif c.checkpoint.keep_best:
+        yield (
+            f"checkpoint.keep_best={c.checkpoint.keep_best} needs evaluations, and eval.every=0 "
+            "has none; set eval.every, or leave it at 0"
+        )
     yield from _problem_sets(c.data)
     yield from _profile(c)
     yield from process_problems(c.processes)
+    if c.init_optimizer != "fresh" and not c.init_from:
+        yield (
+            f"init_optimizer={c.init_optimizer} is read only with init_from; name a run there, or "
+            "leave it at fresh"
+        )
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
 

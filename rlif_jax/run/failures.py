@@ -59,6 +59,14 @@ def key_of_step(key: jax.Array, step: int, skipped: int) -> jax.Array:
     return jax.random.fold_in(of_step, _AFTER_SKIPPED + skipped) if skipped else of_step
 
 
+def key_of_life(key: jax.Array, rollbacks: int) -> jax.Array:
+    """The random key of a run that has returned to its newest checkpoint `rollbacks` times.
+
+    `key` is that of the checkpoint.
+    """
+    return jax.random.fold_in(key, _ROLLED_BACK + rollbacks) if rollbacks else key
+
+
 @contextlib.contextmanager
 def memory_advice() -> Iterator[None]:
     """Turn a device's lack of memory into a UserError that says what to change."""
@@ -75,4 +83,5 @@ def memory_advice() -> Iterator[None]:
         ) from error
 
 
+_ROLLED_BACK = 2**31  # apart from the steps, whose keys are folded with their number
 _AFTER_SKIPPED = 2**30  # apart from the rounds of a step, whose keys are folded with their number

@@ -14,9 +14,9 @@ DEVICES = 4
 
 
 def started(
-    arguments: Sequence[str], count: int, folders: Sequence[Path] = ()
+    arguments: Sequence[str], count: int, folders: Sequence[Path] = (), command: str = "train"
 ) -> list[subprocess.Popen]:
-    """`count` processes of one training, with `DEVICES` devices together.
+    """`count` processes of one training, or of another command, with `DEVICES` devices together.
 
     Each works in its folder of `folders`, by default in the checkout.
     """
@@ -30,7 +30,7 @@ def started(
     return [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "rlif_jax.train", *arguments),
+                *(sys.executable, "-m", f"rlif_jax.{command}", *arguments),
                 *([*together, f"--processes.index={index}"] if count > 1 else []),
             ],
             cwd=folders[index] if folders else ROOT,
