@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import jax
 
@@ -42,10 +41,11 @@ from rlif_jax.sampler.draw import key_data
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import Skipped, StepRecord, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
+from rlif_jax.storage.folder import Folder, bucket_errors, folder_at
 
 
 def replay(
-    run: Path,
+    run: Folder,
     first: int,
     last: int | None = None,
     *,
@@ -74,10 +74,11 @@ def replay(
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
-    recorded = recorded_steps(run, first, last)
-    check_recorded(run, recorded, first, last)
+    with bucket_errors(run):
+        recorded = recorded_steps(run, first, last)
+        check_recorded(run, recorded, first, last)
 
-    with memory_advice(), contextlib.ExitStack() as stack:
+    with memory_advice(), bucket_errors(run), contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run / "checkpoints", keep=1, read_only=True)
         stack.callback(checkpoints.close)
         start = begin_at(run, checkpoints, first, start)
@@ -102,7 +103,7 @@ def replay(
     return None
 
 
-def begin_at(run: Path, checkpoints: Checkpoints, first: int, start: int | None) -> int:
+def begin_at(run: Folder, checkpoints: Checkpoints, first: int, start: int | None) -> int:
     """The step to begin after, 0 for the start of the run. Raises UserError where it cannot be."""
     saved = [0, *checkpoints.steps()]
     if start is None:
@@ -187,7 +188,7 @@ def check_skipped(cfg: Config, step: int, skipped: int, record: Skipped) -> None
 # ---- command
 
 
-def configuration_of(run: Path) -> Config:
+def configuration_of(run: Folder) -> Config:
     """The configuration of a run folder, which may have been moved, for one process."""
     return dataclasses.replace(recorded_config(run), run_dir=str(run), processes=Processes())
 
@@ -211,7 +212,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=folder_at, help="run folder")
     parser.add_argument("--step", type=int, required=True, help="step to do again")
     parser.add_argument("--step-to", type=int, help="last of several steps; default: that one")
     parser.add_argument(

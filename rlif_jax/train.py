@@ -47,6 +47,7 @@ from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import Skipped, StepRecord, train_step
 from rlif_jax.storage.compile_cache import keep_compiled
+from rlif_jax.storage.folder import bucket_errors
 
 
 def train(cfg: Config) -> None:
@@ -63,13 +64,14 @@ def train(cfg: Config) -> None:
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
-    by_first(functools.partial(check_same_config, cfg.folder, cfg))
+    with bucket_errors(cfg.folder):
+        by_first(functools.partial(check_same_config, cfg.folder, cfg))
 
     # ---- a life of the run, and another from its newest whole checkpoint when it diverges
     rollbacks = 0
     while True:
         try:
-            with memory_advice():
+            with memory_advice(), bucket_errors(cfg.folder):
                 return live(cfg, rollbacks)
         except DamagedCheckpoint as error:  # it was moved out of the way
             if process_count() > 1:  # the others do not know: the launcher starts all of them again

@@ -28,7 +28,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what their contro
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
-pytest_plugins = ["support.problem_rows", "support.small_runs", "support.own_process"]
+pytest_plugins = [
+    "support.problem_rows",
+    "support.small_runs",
+    "support.own_process",
+    "support.buckets",
+]
 pytest.register_assert_rewrite("support.changed_folders")  # its failures show values, as tests' do
 
 

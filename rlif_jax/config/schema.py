@@ -7,7 +7,6 @@ clause ends.
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from rlif_jax.config.learning import Loss, Optim, Reward
@@ -21,6 +20,7 @@ from rlif_jax.config.shared import (
     Remat,
     SamplingOptions,
 )
+from rlif_jax.storage.folder import Folder, folder_at
 
 LoraTarget = Literal["q", "k", "v", "o", "gate", "up", "down"]
 
@@ -228,7 +228,8 @@ class Config:
     name: str = "run"
     """Name of the run; its folder is runs/NAME unless run_dir is given."""
     run_dir: str = ""
-    """Folder for metrics, rollouts and checkpoints; empty: runs/NAME."""
+    """Folder for metrics, rollouts and checkpoints, local or gs://BUCKET/PATH;
+    empty: runs/NAME."""
     steps: Annotated[int, at_least(1)] = 10
     """Training steps, counted from the start of the run, not from a resume."""
     seed: Annotated[int, at_least(0)] = 0
@@ -274,6 +275,6 @@ class Config:
         return self.loss.tokens_per_micro_batch or max(self.longest_row, 1024)
 
     @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.run_dir or f"runs/{self.name}")
+    def folder(self) -> Folder:
+        """The run folder. Raises UserError where it is in a bucket and gcsfs is not installed."""
+        return folder_at(self.run_dir or f"runs/{self.name}")

@@ -262,6 +262,8 @@ def _rules(c: Config) -> Iterator[str]:
         )
     if c.name != Path(c.name).name or c.name in ("", ".", ".."):
         yield f"name={c.name!r} must be a plain folder name; use run_dir for a path"
+    if "://" in c.run_dir and not re.match(r"gs://[^/]+/.*[^/]", c.run_dir):
+        yield f"run_dir={c.run_dir!r} is neither a local folder nor gs://BUCKET/PATH"
 
 
 def _problem_sets(data: Data) -> Iterator[str]:

@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.storage.folder import Folder, bucket_errors, folder_at, in_bucket
 
 Series = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 """Steps and values of each metric of a run, by its key in metrics.jsonl."""
@@ -41,7 +42,7 @@ Dashes = Literal["-", "--", "-.", ":"]
 DASHES: tuple[Dashes, ...] = ("-", "--", "-.", ":")
 
 
-def read_series(run: Path) -> Series:
+def read_series(run: Folder) -> Series:
     """Steps and values of every key in a run folder's metrics.jsonl.
 
     A half-written last line, as a run in progress may have, is left out.
@@ -50,7 +51,9 @@ def read_series(run: Path) -> Series:
         UserError: the folder has no metrics.
     """
     path = run / "metrics.jsonl"
-    if not path.is_file():
+    with bucket_errors(run):
+        found = path.is_file()
+    if not found:
         raise UserError(f"{path} does not exist. Name the folder of a run that has done a step.")
     series: dict[str, tuple[list[int], list[float]]] = {}
     for line in path.read_text("utf-8").split("\n")[:-1]:
@@ -63,9 +66,9 @@ def read_series(run: Path) -> Series:
     return series
 
 
-def read_runs(folders: Sequence[Path]) -> dict[str, Series]:
+def read_runs(folders: Sequence[Folder]) -> dict[str, Series]:
     """`read_series` of each folder, by its name, or by its path where two have the same name."""
-    names = [folder.resolve().name for folder in folders]
+    names = [f.name if in_bucket(f) else f.resolve().name for f in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     return {name: read_series(run) for name, run in zip(names, folders, strict=True)}
@@ -159,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
+    parser.add_argument("runs", nargs="+", type=folder_at, metavar="RUN_DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     parser.add_argument("--keys", nargs="+", default=(), metavar="KEY", help="metrics.jsonl keys")
     parser.add_argument(

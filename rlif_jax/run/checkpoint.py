@@ -28,6 +28,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.model.lora import divided, with_trained
 from rlif_jax.run import manifest, retention
 from rlif_jax.run.saved_items import REST, handlers, items, rest, restored_as
+from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refusal
 from rlif_jax.weights.orbax_folder import FOLDER, reason_of
 from rlif_jax.weights.parameters import filled, named
 
@@ -62,15 +63,14 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: epath.Path | Path,
+        folder: Folder,
         keep: int,
         adapters_only: bool = False,
         keep_every: int = 0,
         keep_best: int = 0,
         read_only: bool = False,
     ):
-        remote = "://" in str(folder)
-        self._folder = epath.Path(folder if remote else Path(folder).absolute())
+        self._folder = epath.Path(folder if in_bucket(folder) else Path(folder).absolute())
         self._policy = retention.policy(keep, keep_every, keep_best)
         self._adapters_only, self._read_only = adapters_only, read_only
         self._writing = 0
@@ -101,7 +101,7 @@ class Checkpoints:
             UserError: as `wait` does.
         """
         self.wait()
-        return sorted(self._manager.all_steps()) if self._folder.is_dir() else []
+        return sorted(self._manager.all_steps()) if is_folder(self._folder) else []
 
     def save(
         self,
@@ -148,7 +148,9 @@ class Checkpoints:
     def _reported(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if not (isinstance(error, (OSError, ValueError)) or from_bucket(error)):
+                raise
             with contextlib.suppress(OSError, ValueError):
                 self._manager.reload()  # it has already forgotten what it was about to remove
             raise UserError(_cannot_write(self._folder, self._writing, error)) from error
@@ -227,7 +229,7 @@ class Checkpoints:
         except Exception as error:  # see reason_of
             cause, reason = error.__cause__ or error, reason_of(error) or repr(error)
             passing = isinstance(cause, (MemoryError, PermissionError, ImportError))
-            if passing or any(sign in reason for sign in PASSING):
+            if passing or from_bucket(cause) or any(sign in reason for sign in PASSING):
                 raise UserError(
                     f"checkpoint {step} in {self._folder} cannot be read now: {reason}. It was "
                     "left as it is: remove the cause and run the same command again."
@@ -323,7 +325,12 @@ def _few(problems: list[str]) -> str:
     return "; ".join(problems[:4]) + more
 
 
-def _cannot_write(folder: Any, step: int, error: Exception) -> str:
+def _cannot_write(folder: Folder, step: int, error: Exception) -> str:
+    if in_bucket(folder):
+        return (
+            f"checkpoint of step {step} could not be written to {folder}: {refusal(folder, error)} "
+            "Earlier ones are untouched: the same command resumes from the newest."
+        )
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
     return (

@@ -1,8 +1,8 @@
 """Batches whose numbers are not finite: kept to be looked at, and too many of them end a life."""
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -12,6 +12,8 @@ from rlif_jax.console.notice import Notice
 from rlif_jax.distributed import is_first
 from rlif_jax.errors import UserError
 from rlif_jax.run.log import disk_errors
+from rlif_jax.storage.folder import Folder
+from rlif_jax.storage.whole_file import write_whole
 
 FOLDER = "failures"
 
@@ -27,7 +29,7 @@ class SkippedBatches:
     name, where I is 1 for the first that its step leaves out. `note` is told.
     """
 
-    def __init__(self, folder: Path, most: int, note: Notice):
+    def __init__(self, folder: Folder, most: int, note: Notice):
         self._folder, self._most, self._note = folder / FOLDER, most, note
         self.in_a_row = 0
         """Batches that the current step has left out."""
@@ -44,7 +46,8 @@ class SkippedBatches:
         if is_first():
             with disk_errors(path):
                 self._folder.mkdir(exist_ok=True)
-                np.savez(path, **cast(Any, arrays))
+                np.savez(file := io.BytesIO(), **cast(Any, arrays))
+                write_whole(path, file.getvalue())
         self._note(f"step {step} leaves out a batch: {reason}. It is kept in {path}")
         if self.in_a_row > self._most:
             raise Diverged(

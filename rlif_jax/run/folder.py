@@ -6,24 +6,29 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 from rlif_jax.distributed import by_first, gathered, is_first, process_index
 from rlif_jax.errors import UserError
 from rlif_jax.run.log import disk_errors
+from rlif_jax.storage.folder import Folder, in_bucket
 
 _LOCK = "lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Folder) -> Iterator[None]:
     """Make the folder, and keep other runs out of it until the block ends, however it ends.
 
     The first process holds the lock; the operating system takes it back when that process is gone.
+    In a bucket nothing is held, as nobody would take it back: of two runs that record there one is
+    refused at its next record (`storage.appended.BucketObject`).
 
     Raises:
         UserError: another run is in the folder, or it cannot be written.
     """
+    if in_bucket(folder):
+        yield
+        return
     with contextlib.ExitStack() as stack:
 
         def lock() -> None:
@@ -33,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Folder) -> int:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -54,9 +59,12 @@ def _lock(folder: Path) -> int:
     return fd
 
 
-def check_shared(folder: Path) -> None:
-    """Refuse a folder that some process does not share with the first one. Raises UserError."""
-    if len(gathered(None)) == 1:
+def check_shared(folder: Folder) -> None:
+    """Refuse a folder that some process does not share with the first one. Raises UserError.
+
+    A bucket is the same for all of them.
+    """
+    if in_bucket(folder) or len(gathered(None)) == 1:
         return
     probe = by_first(lambda: _probe(folder))
     hosts = gathered((probe.exists(), f"process {process_index()} on {socket.gethostname()}"))
@@ -70,7 +78,7 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def _probe(folder: Path) -> Path:
+def _probe(folder: Folder) -> Folder:
     probe = folder / f".shared-{secrets.token_hex(8)}"
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,11 @@ import contextlib
 import errno
 import json
 import math
-import os
 import re
 import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +26,9 @@ from rlif_jax.errors import UserError
 from rlif_jax.grading.judged_row import judged_row
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.run.provenance import git_revision, resolved, versions
-from rlif_jax.storage.jsonl import JsonlFile, append_whole, json_line, whole_lines
+from rlif_jax.storage.appended import appended
+from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refusal
+from rlif_jax.storage.jsonl import json_line, whole_lines
 from rlif_jax.storage.whole_file import write_whole
 
 PROVENANCE = "provenance.jsonl"
@@ -37,27 +37,33 @@ PROVENANCE = "provenance.jsonl"
 _ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
 
 
-def rollout_file(folder: Path, step: int) -> Path:
+def rollout_file(folder: Folder, step: int) -> Folder:
     """Where the completions of a step are."""
     return folder / "rollouts" / f"step_{step:06d}.jsonl"
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a `UserError` that names the path and what to do."""
+def disk_errors(path: Folder) -> Iterator[None]:
+    """Turn an OSError, or a bucket's refusal, into a `UserError` with the path and what to do."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "Free some space" if full else "Make the folder writable"
+    except Exception as error:
+        if in_bucket(path) and (isinstance(error, OSError) or from_bucket(error)):
+            reason = refusal(path, error)
+        elif isinstance(error, OSError):
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "Free some space" if full else "Make the folder writable"
+            reason = f"{error.strerror or error}. {remedy}, or choose another folder with "
+            reason += "--run-dir."
+        else:
+            raise
         raise UserError(
-            f"{path} could not be written: {error.strerror or error}. {remedy}, or choose another "
-            "folder with --run-dir. What was recorded before is intact: run the same command to "
-            "resume."
+            f"{path} could not be written: {reason} What was recorded before is intact: run the "
+            "same command to resume."
         ) from error
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: Folder, data: bytes) -> None:
     with disk_errors(path):
         write_whole(path, data)
 
@@ -114,7 +120,7 @@ def completion_records(
     ]
 
 
-def recorded_lines(path: Path) -> list[tuple[int, bytes]]:
+def recorded_lines(path: Folder) -> list[tuple[int, bytes]]:
     """The steps and lines of metrics.jsonl, without a half-written last one; none without a file.
 
     Raises `UserError` for a line that is not a record with a step.
@@ -122,24 +128,23 @@ def recorded_lines(path: Path) -> list[tuple[int, bytes]]:
     if not path.is_file():
         return []
     records = []
-    with path.open("rb") as file:
-        for number, line in enumerate(whole_lines(file), 1):
-            try:
-                records.append((int(json.loads(line)["step"]), line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"Line {number} of {path} is not a record of a step. Remove the line, or "
-                    "choose another folder with --run-dir."
-                ) from error
+    for number, line in enumerate(whole_lines(path.read_bytes().splitlines(keepends=True)), 1):
+        try:
+            records.append((int(json.loads(line)["step"]), line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"Line {number} of {path} is not a record of a step. Remove the line, or "
+                "choose another folder with --run-dir."
+            ) from error
     return records
 
 
-def last_step(folder: Path) -> int:
+def last_step(folder: Folder) -> int:
     """The last step in the folder's metrics.jsonl, -1 for none. Raises as `truncate_after`."""
     return max((step for step, _ in recorded_lines(folder / "metrics.jsonl")), default=-1)
 
 
-def truncate_after(folder: Path, step: int) -> None:
+def truncate_after(folder: Folder, step: int) -> None:
     """Drop what is recorded of steps after `step`, and a half-written last line.
 
     For a resume: what a killed run recorded after its checkpoint will be recorded again. -1 drops
@@ -148,10 +153,12 @@ def truncate_after(folder: Path, step: int) -> None:
     """
     for path in (folder / "metrics.jsonl", folder / PROVENANCE):
         kept = b"".join(line for number, line in recorded_lines(path) if number <= step)
-        if path.is_file() and len(kept) != path.stat().st_size:  # whole lines of it, in their order
+        if path.is_file() and len(kept) != len(
+            path.read_bytes()
+        ):  # whole lines of it, in their order
             _write_whole(path, kept)
     rollouts = folder / "rollouts"
-    for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
+    for file in sorted(rollouts.iterdir()) if is_folder(rollouts) else ():
         match = _ROLLOUT_FILE.fullmatch(file.name)
         if file.name.endswith(".tmp") or (match and int(match[1]) > step):
             with disk_errors(file):
@@ -183,13 +190,13 @@ class RunLog:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         config: Any,
         facts: Mapping[str, Any] | None = None,
         *,
         resume_step: int | None = None,
     ):
-        self.folder = Path(folder)
+        self.folder = folder
         self._config = config
         self._facts = dict(facts or {})
         self._last_kept = -1 if resume_step is None else resume_step
@@ -209,15 +216,14 @@ class RunLog:
         }
         _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
         with disk_errors(self._metrics_path):
-            self._metrics_file = JsonlFile(self._metrics_path, sync=True)
+            self._metrics_file = appended(self._metrics_path)
         with disk_errors(self.folder / PROVENANCE):
-            self._provenance_file = JsonlFile(self.folder / PROVENANCE, sync=True)
+            self._provenance_file = appended(self.folder / PROVENANCE)
         with disk_errors(self._tensorboard_path):
             # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
             # restarted within a second off the earlier file.
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            self._events_fd = os.open(self._tensorboard_path / name, flags, 0o644)
+            self._events_file = appended(self._tensorboard_path / name)
             self._event(file_version="brain.Event:2")
             # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
             start = SessionLog(status=SessionLog.START)
@@ -232,7 +238,7 @@ class RunLog:
     ) -> None:
         self._metrics_file.close()
         self._provenance_file.close()
-        os.close(self._events_fd)
+        self._events_file.close()
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line `{"step": step, key: value, ...}` to metrics.jsonl, and to TensorBoard.
@@ -244,7 +250,7 @@ class RunLog:
         values = {key: float(value) for key, value in metrics.items()}
         try:
             with disk_errors(self._metrics_path):
-                self._metrics_file.append({"step": int(step), **values})
+                self._metrics_file.append(json_line({"step": int(step), **values}))
         except ValueError as error:
             wrong = [f"{key} = {v}" for key, v in values.items() if not math.isfinite(v)]
             raise UserError(
@@ -261,8 +267,7 @@ class RunLog:
         data = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
-        record = length + checksums[0] + data + checksums[1]
-        append_whole(self._events_fd, record, sync=True)
+        self._events_file.append(length + checksums[0] + data + checksums[1])
 
     def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.
@@ -290,4 +295,4 @@ class RunLog:
         written.
         """
         with disk_errors(self.folder / PROVENANCE):
-            self._provenance_file.append({"step": int(step), **record})
+            self._provenance_file.append(json_line({"step": int(step), **record}))

@@ -7,6 +7,9 @@ from typing import Self
 
 import jax
 
+from rlif_jax.storage.folder import Folder, in_bucket
+from rlif_jax.storage.user_cache import cache_folder
+
 STEP = "train"
 """The name of a training step in a trace; its argument `step_num` is the step's number."""
 
@@ -14,13 +17,18 @@ STEP = "train"
 class StepTrace:
     """Traces the steps `traced` of a run into `folder`. A context manager.
 
+    JAX's profiler cannot write to a bucket: for such a folder the trace goes to a folder of the
+    user's cache.
+
     Phases appear in the trace by run/clock.py, parts of the stages by `jax.named_scope`. `note` is
     told where the trace is and how to open it, or why it cannot be written: the run continues
     without it. A run that ends within the steps leaves the trace of those it finished.
     """
 
-    def __init__(self, folder: Path, traced: range, note: Callable[[str], None]):
-        self._folder, self._traced, self._note = folder, traced, note
+    def __init__(self, folder: Folder, traced: range, note: Callable[[str], None]):
+        if in_bucket(folder):
+            folder = cache_folder() / "traces" / str(folder).removeprefix("gs://")
+        self._folder, self._traced, self._note = Path(folder), traced, note
         self._running = False
 
     def __enter__(self) -> Self:

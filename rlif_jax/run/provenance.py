@@ -17,6 +17,7 @@ from rlif_jax.config import Config
 from rlif_jax.config.validate import type_problems
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.precision import products_of
+from rlif_jax.storage.folder import Folder, bucket_errors, is_folder
 from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
@@ -43,7 +44,7 @@ def resolved(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def check_same_config(folder: Path, config: Any) -> None:
+def check_same_config(folder: Folder, config: Any) -> None:
     """Refuse to resume in a run folder that another configuration has used.
 
     A folder is used when it has a config.json and metrics or checkpoints. The fields in
@@ -55,8 +56,8 @@ def check_same_config(folder: Path, config: Any) -> None:
     path = folder / "config.json"
     metrics = folder / "metrics.jsonl"
     checkpoints = folder / "checkpoints"
-    used = (metrics.is_file() and metrics.stat().st_size > 0) or (
-        checkpoints.is_dir() and any(checkpoints.iterdir())
+    used = (metrics.is_file() and metrics.read_bytes()) or (
+        is_folder(checkpoints) and any(checkpoints.iterdir())
     )
     if not (used and path.is_file()):
         return
@@ -69,7 +70,7 @@ def check_same_config(folder: Path, config: Any) -> None:
         )
 
 
-def recorded_config(folder: Path) -> Config:
+def recorded_config(folder: Folder) -> Config:
     """The configuration in a run folder's config.json; a field that it lacks has its default.
 
     Raises:
@@ -77,7 +78,9 @@ def recorded_config(folder: Path) -> Config:
             does not have.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    with bucket_errors(folder):
+        found = path.is_file()
+    if not found:
         raise UserError(
             f"{folder} is not a run folder: it has no config.json. Give the folder that "
             "rlif_jax.train has written, runs/NAME by default."
@@ -108,7 +111,7 @@ def differing_fields(before: Mapping[str, Any], config: Any) -> list[str]:
     ]
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(path: Folder) -> dict[str, Any]:
     """What config.json holds. Raises UserError where it cannot be read."""
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -121,7 +124,7 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _check_known(path: Path, record: Mapping[str, Any]) -> None:
+def _check_known(path: Folder, record: Mapping[str, Any]) -> None:
     """Refuse a config.json with settings that this version does not have. Raises UserError."""
     before, now = _flat(record["config"]), _flat(resolved(Config()))
     if unknown := sorted(name for name in before.keys() - now.keys() if not _may_change(name)):

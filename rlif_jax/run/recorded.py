@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rlif_jax.errors import UserError, shown
 from rlif_jax.run.log import PROVENANCE, recorded_lines, rollout_file
+from rlif_jax.storage.folder import Folder
 from rlif_jax.storage.jsonl import json_line, whole_lines
 
 NEEDED = ("tokens", "key", "policy")
@@ -52,7 +52,7 @@ class Difference:
         return f"step {self.step}: {self.sentence}"
 
 
-def recorded_steps(folder: Path, first: int, last: int) -> dict[int, RecordedStep]:
+def recorded_steps(folder: Folder, first: int, last: int) -> dict[int, RecordedStep]:
     """Those of steps `first` to `last`, both included, that a run folder has; by their number.
 
     Raises:
@@ -63,7 +63,9 @@ def recorded_steps(folder: Path, first: int, last: int) -> dict[int, RecordedSte
     return {step: RecordedStep(json.loads(lines[step]), _rows(folder, step)) for step in steps}
 
 
-def check_recorded(folder: Path, steps: Mapping[int, RecordedStep], first: int, last: int) -> None:
+def check_recorded(
+    folder: Folder, steps: Mapping[int, RecordedStep], first: int, last: int
+) -> None:
     """Refuse steps `first` to `last` where one of them was not recorded. Raises UserError."""
     for step in range(first, last + 1):
         if step not in steps or not steps[step].complete:
@@ -77,17 +79,17 @@ def check_recorded(folder: Path, steps: Mapping[int, RecordedStep], first: int, 
             )
 
 
-def _rows(folder: Path, step: int) -> list[dict[str, Any]]:
+def _rows(folder: Folder, step: int) -> list[dict[str, Any]]:
     path = rollout_file(folder, step)
     if not path.is_file():
         return []
-    with path.open("rb") as file:
-        try:
-            return [json.loads(line) for line in whole_lines(file)]
-        except ValueError as error:
-            raise UserError(
-                f"{path} cannot be read: {error}. Restore the file, or choose another step."
-            ) from error
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+        return [json.loads(line) for line in whole_lines(lines)]
+    except ValueError as error:
+        raise UserError(
+            f"{path} cannot be read: {error}. Restore the file, or choose another step."
+        ) from error
 
 
 def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:

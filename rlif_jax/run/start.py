@@ -4,13 +4,13 @@ import dataclasses
 from dataclasses import dataclass
 
 import optax
-from etils import epath
 
 from rlif_jax.batch import Params, TrainState
 from rlif_jax.config import Config
 from rlif_jax.errors import UserError
 from rlif_jax.optimizer import init_state, state_shapes
 from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.storage.folder import Folder, bucket_errors, folder_at, is_folder
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,17 @@ def start_point(cfg: Config) -> StartPoint:
     if not cfg.init_from:
         return StartPoint("", None, 0, kept)
     name, _, step = cfg.init_from.rpartition("@")
-    if not (name and step.isdigit()) or _checkpoints(cfg.init_from).is_dir():
-        name, step = cfg.init_from, ""  # the folder's own name may have an @
-    folder = _checkpoints(name)
-    if not folder.is_dir():
-        raise UserError(
-            f"init_from={cfg.init_from!r} is not a run folder: {folder} is no folder. Give the "
-            "folder of a run that has saved a checkpoint, RUN for its newest one or RUN@STEP."
-        )
-    checkpoints = Checkpoints(folder, keep=1, read_only=True)
-    saved = checkpoints.steps()
+    with bucket_errors(cfg.init_from):
+        if not (name and step.isdigit()) or is_folder(_checkpoints(cfg.init_from)):
+            name, step = cfg.init_from, ""  # the folder's own name may have an @
+        folder = _checkpoints(name)
+        if not is_folder(folder):
+            raise UserError(
+                f"init_from={cfg.init_from!r} is not a run folder: {folder} is no folder. Give the "
+                "folder of a run that has saved a checkpoint, RUN for its newest one or RUN@STEP."
+            )
+        checkpoints = Checkpoints(folder, keep=1, read_only=True)
+        saved = checkpoints.steps()
     if not saved or (step and int(step) not in saved):
         has = f"those of {', '.join(map(str, saved))}" if saved else "none yet"
         raise UserError(
@@ -91,5 +92,5 @@ def initial_state(
         start.checkpoints.close()
 
 
-def _checkpoints(run: str) -> epath.Path:
-    return epath.Path(run).expanduser() / "checkpoints"
+def _checkpoints(run: str) -> Folder:
+    return folder_at(run).expanduser() / "checkpoints"

@@ -26,7 +26,7 @@ Fetch = Callable[[], ts.KvStore.ReadResult]
 class BucketFiles(Files):
     """A folder of a Google Cloud Storage bucket, `gs://BUCKET/PATH`, by tensorstore's gcs driver.
 
-    This is the package's only client of buckets, but for Orbax, which reads its own folders.
+    It reads models and problems; run folders in buckets are written by `storage/folder.py`.
     Credentials are found as tensorstore finds them (GOOGLE_APPLICATION_CREDENTIALS, gcloud's
     application default credentials, the machine's service account); without any, requests are
     anonymous, which is enough for a public bucket. TENSORSTORE_GCS_HTTP_URL names another server.
@@ -50,7 +50,7 @@ class BucketFiles(Files):
             ).result()
         except ValueError as error:
             raise UserError(
-                f"{location!r} is not a place in a bucket ({_first_line(error)}); write "
+                f"{location!r} is not a place in a bucket ({first_line(error)}); write "
                 "gs://BUCKET/PATH"
             ) from error
         self.bytes_fetched = 0
@@ -215,14 +215,14 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """An error of tensorstore without the reply's body, which repeats it."""
     return re.sub(r"\s*\[http_response_body=.*?'\]", "", str(error).splitlines()[0])
 
 
 def _bucket_message(place: str, location: str, error: ValueError) -> str:
     """The message for a request that a bucket refused or that did not reach it."""
-    reason = _first_line(error)
+    reason = first_line(error)
     if reason.startswith(("PERMISSION_DENIED", "UNAUTHENTICATED")):
         remedy = (
             "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_"

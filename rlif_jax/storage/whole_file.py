@@ -4,12 +4,19 @@ import contextlib
 import os
 from pathlib import Path
 
+from rlif_jax.storage.folder import Folder, in_bucket
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by way of NAME.tmp beside it.
 
-    For files with one writer at a time. Raises OSError, which leaves the old content.
+def write_whole(path: Folder, data: bytes) -> None:
+    """Replace a file by way of NAME.tmp beside it, an object of a bucket by one upload.
+
+    For files with one writer at a time. Raises OSError, which leaves the old content; for an object
+    also what the clients of buckets raise (`folder.from_bucket`).
     """
+    if in_bucket(path):
+        path.write_bytes(data)
+        return
+    path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:

@@ -1,34 +1,38 @@
 """What a run folder says of its model: where it started from, its adapters, its checkpoints."""
 
 import json
-from pathlib import Path
 from typing import Any
+
+import orbax.checkpoint as ocp
 
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import Lora
+from rlif_jax.storage.folder import Folder, bucket_errors, in_bucket, is_folder
 from rlif_jax.weights import orbax_folder
 
 DESCRIPTION = "model"
 """The folder inside a run folder that holds the model's config.json and tokenizer."""
 
 
-def checkpoint_of(path: Path) -> Path | None:
+def checkpoint_of(path: Folder) -> Folder | None:
     """The newest checkpoint of a run folder, or the one that is named; None where it is neither.
 
     Raises UserError for a run folder without a checkpoint.
     """
-    path = path.resolve()
+    path = path if in_bucket(path) else path.resolve()
     if path.parent.name == "checkpoints" and path.name.isdigit():
         return path
-    if not (path / "checkpoints").is_dir():
+    if not is_folder(path / "checkpoints"):
         return None
     steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
+    if in_bucket(path):  # where an unfinished one has its final name as well
+        steps = [p for p in steps if ocp.utils.is_checkpoint_finalized(p)]
     if not steps:
         raise UserError(f"run folder {path} has no checkpoint yet; train until it saves one")
     return max(steps, key=lambda p: int(p.name))
 
 
-def recorded_source(folder: Path) -> str | None:
+def recorded_source(folder: Folder) -> str | None:
     """The model source that a run folder's config.json names, None if it names none.
 
     It is more definite than the one that was configured: a model of the Hub at its commit, a run's
@@ -37,12 +41,12 @@ def recorded_source(folder: Path) -> str | None:
     return _recorded(folder, "model", "source")
 
 
-def recorded_lora(step: Path) -> Lora | None:
+def recorded_lora(step: Folder) -> Lora | None:
     """The adapters that a checkpoint has beside or in place of whole weights; None: it has none.
 
     Raises UserError where the run folder's config.json does not say what they are.
     """
-    if not (step / orbax_folder.ADAPTERS).is_dir():
+    if not is_folder(step / orbax_folder.ADAPTERS):
         return None
     run = step.parent.parent
     try:
@@ -59,10 +63,11 @@ def recorded_lora(step: Path) -> Lora | None:
         ) from error
 
 
-def _recorded(folder: Path, *keys: str) -> Any:
+def _recorded(folder: Folder, *keys: str) -> Any:
     """What a run folder's config.json has under these keys, None if it has nothing there."""
     try:
-        value = json.loads((folder / "config.json").read_text("utf-8"))
+        with bucket_errors(folder):
+            value = json.loads((folder / "config.json").read_text("utf-8"))
         for key in keys:
             value = value[key]
         return value

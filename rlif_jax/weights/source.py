@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ from rlif_jax.model.lora import fresh_adapters
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.storage.bucket import open_files
 from rlif_jax.storage.files import Files, LocalFiles
+from rlif_jax.storage.folder import Folder, bucket_errors, folder_at, in_bucket, is_folder
+from rlif_jax.storage.whole_file import write_whole
 from rlif_jax.weights import orbax_folder
 from rlif_jax.weights.gguf import GGUFWeights, read_config
 from rlif_jax.weights.gguf_header import open_gguf
@@ -136,9 +139,12 @@ class OpenModel:
         if self.files is None:
             hf_config(self.cfg, FLOAT32.name)
 
-    def describe_run(self, run: Path) -> None:
+    def describe_run(self, run: Folder) -> None:
         """Keep config.json and tokenizer in a run folder, which makes its checkpoints models."""
-        folder = run / DESCRIPTION
+        if in_bucket(run):
+            with bucket_errors(run):
+                return self._describe_in_bucket(run / DESCRIPTION)
+        folder = Path(run / DESCRIPTION)
         if folder.exists():
             return
         partial = folder.with_name(f".{folder.name}.partial")
@@ -152,6 +158,16 @@ class OpenModel:
                 f"the model's config.json and tokenizer could not be written to {folder}: {error}; "
                 "make room or choose another folder with --run-dir"
             ) from error
+
+    def _describe_in_bucket(self, folder: Folder) -> None:
+        """`describe` into a bucket; config.json is last and says that all is there."""
+        if (folder / "config.json").exists():
+            return
+        with tempfile.TemporaryDirectory() as local:
+            self.describe(Path(local), FLOAT32)
+            files = [path for path in Path(local).rglob("*") if path.is_file()]
+            for path in sorted(files, key=lambda path: path.name == "config.json"):
+                write_whole(folder / path.relative_to(local).as_posix(), path.read_bytes())
 
     def describe(self, folder: Path, dtype: np.dtype) -> None:
         """Write config.json, generation settings and tokenizer files, for weights of this type.
@@ -234,7 +250,7 @@ def open_model(source: str) -> OpenModel:
         definite = f"{source.partition('@')[0]}@{hub.revision}"
         return _open_folder(definite, LocalFiles(hub.path), hub.revision)
     if source.startswith("gs://"):
-        return _open_folder(source, open_files(source))
+        return _open_in_bucket(source)
     try:
         path = Path(source).expanduser()
         is_folder, is_file = bool(source) and path.is_dir(), path.is_file()
@@ -278,15 +294,27 @@ def _open_folder(
     return OpenModel(source, revision, cfg, weights, tokenizer, files)
 
 
-def _open_checkpoint(step: Path) -> OpenModel:
+def _open_in_bucket(source: str) -> OpenModel:
+    """A model folder, a run folder or one of its checkpoints in a bucket."""
+    if not re.search(r"/checkpoints/\d+/?$", source):
+        files = open_files(source)
+        if f"{DESCRIPTION}/config.json" not in files.names():
+            return _open_folder(source, files)
+    with bucket_errors(source):
+        if (step := checkpoint_of(folder_at(source))) is not None:
+            return _open_checkpoint(step)
+    raise UserError(f"run folder {source} has no checkpoint yet; train until it saves one")
+
+
+def _open_checkpoint(step: Folder) -> OpenModel:
     """A checkpoint in a run folder, with its adapters merged into the weights beside them.
 
     Those of the model that the run started from take the place of weights that it lacks.
     """
     run, lora = step.parent.parent, recorded_lora(step)
     params = step / orbax_folder.FOLDER
-    described = open_files(run / DESCRIPTION)
-    if lora is None or params.is_dir():
+    described = open_files(str(run / DESCRIPTION))
+    if lora is None or is_folder(params):
         opened = _open_folder(str(step), described, params=str(params))
     else:
         source = recorded_source(run)

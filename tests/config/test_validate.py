@@ -213,6 +213,7 @@ def test_all_problems_are_reported_at_once():
     config = Config(
         steps=0,
         name="a/b",
+        run_dir="s3://bucket/run",
         data=Data(prompts_per_step=6),
         sampling=Sampling(samples_per_prompt=1, temperature=0.0),
         loss=Loss(mini_batches=4, dual_clip=1.1),
@@ -225,6 +226,7 @@ def test_all_problems_are_reported_at_once():
     for part in (
         "steps=0",
         "name='a/b'",
+        "run_dir='s3://bucket/run' is neither a local folder nor gs://BUCKET/PATH",
         "sampling.samples_per_prompt=1",
         "sampling.temperature=0.0",
         "data.prompts_per_step=6 is not divisible by loss.mini_batches=4",

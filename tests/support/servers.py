@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,13 @@ class _Handler(BaseHTTPRequestHandler):
         return int(first), min(int(last) + 1, size) if last else size
 
 
+class _Threads(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """Say nothing of a client that has gone; gcsfs asks twice and takes the first reply."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Server:
     """A server on a free port of this machine, for as long as its `with` lasts."""
 
@@ -44,7 +52,7 @@ class _Server:
 
     def __enter__(self):
         handler = type("Handler", (self.handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Threads(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -158,23 +166,54 @@ def _sha1(content: bytes) -> str:
 class _BucketHandler(_Handler):
     owner: "BucketServer"
 
-    def do_GET(self):
+    def answer(self):
+        """Reply to a request of any method."""
         bucket = self.owner
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(self.path)
-        root = f"/storage/v1/b/{bucket.name}/o"
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
         bucket.authorization.append(self.headers.get("Authorization"))
-        if bucket.status is not None:
-            self.reply_json({"error": {"code": bucket.status, "message": "denied"}}, bucket.status)
-        elif url.path == root:
-            self.reply_json(bucket.page(parse_qs(url.query)))
-        elif (name := unquote(url.path).removeprefix(f"{root}/")) in bucket.files:
-            self.send_object(name, parse_qs(url.query))
+        root = f"/b/{bucket.name}"
+        path = url.path.removeprefix("/download").removeprefix("/upload")
+        path = path.removeprefix("/storage/v1")
+        status = bucket.answers.pop(0) if self.command == "POST" and bucket.answers else None
+        if (status := status or bucket.status) is not None:
+            self.refuse(status)
+        elif path == root:
+            self.reply_json({"kind": "storage#bucket", "name": bucket.name})
+        elif url.path.startswith("/upload/") and path == f"{root}/o":
+            self.upload(query, body)
+        elif path == f"{root}/o":
+            self.reply_json(bucket.page(query))
+        elif path.startswith(f"{root}/o/"):
+            self.of_object(path.removeprefix(f"{root}/o/"), query)
         else:
-            self.reply_json({"error": {"code": 404, "message": "Not Found"}}, 404)
+            self.refuse(404)
 
-    def send_object(self, name: str, query: dict[str, list[str]]):
+    do_GET = do_POST = do_DELETE = answer
+
+    def refuse(self, status: int):
+        message = {403: "denied", 404: "Not Found"}.get(status, "refused")
+        self.reply_json({"error": {"code": status, "message": message}}, status)
+
+    def of_object(self, path: str, query: dict[str, str]):
+        name, _, target = path.partition("/moveTo/o/")
+        name = unquote(name)
+        with self.owner.changing:
+            if name not in self.owner.files or not self.owner.matches(name, query):
+                self.refuse(404 if name not in self.owner.files else 412)
+            elif self.command == "GET":
+                self.send_object(name, query)
+            elif self.command == "DELETE":
+                del self.owner.files[name]
+                self.reply(204)
+            else:
+                self.owner.files[unquote(target)] = self.owner.files.pop(name)
+                self.reply_json(self.owner.metadata(unquote(target)))
+
+    def send_object(self, name: str, query: dict[str, str]):
         content = self.owner.files[name]
-        if query.get("alt") != ["media"]:
+        if query.get("alt") != "media":
             self.owner.looks.append(name)
             self.reply_json(self.owner.metadata(name))
             return
@@ -189,13 +228,49 @@ class _BucketHandler(_Handler):
         status = 206 if "Range" in self.headers else 200
         self.reply(status, content[start:stop], headers)
 
+    def upload(self, query: dict[str, str], body: bytes):
+        """Of a whole object, or of a part of one after the request that names it."""
+        kind = query["uploadType"]
+        if kind == "media":
+            self.store(query["name"], body, query)
+        elif kind == "multipart":
+            boundary = self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
+            _, described, content, _ = body.split(b"--" + boundary)
+            name = json.loads(described.partition(b"\n\n")[2])["name"]
+            self.store(name, content.partition(b"\n\n")[2].removesuffix(b"\n"), query)
+        elif "upload_id" not in query:
+            self.owner.parts[query["name"]] = b""
+            self.reply(200, headers={"Location": f"{self.owner.url}{self.path}&upload_id=1"})
+        else:
+            parts, name = self.owner.parts, query["name"]
+            parts[name] += body
+            if self.headers["Content-Range"].endswith("/*"):
+                self.reply(308, headers={"Range": f"bytes=0-{len(parts[name]) - 1}"})
+            else:
+                self.store(name, parts.pop(name), query)
+
+    def store(self, name: str, content: bytes, query: dict[str, str]):
+        with self.owner.changing:
+            if not self.owner.matches(name, query):
+                self.refuse(412)
+                return
+            self.owner.files[name] = content
+            self.owner.writes.append(name)
+            if self.owner.lost:
+                self.owner.lost -= 1
+                self.refuse(503)
+            else:
+                self.reply_json(self.owner.metadata(name))
+
 
 class BucketServer(_Server):
-    """The JSON API of one bucket: its listing, a few names a page, metadata and ranged media reads.
+    """The JSON API of one bucket, as far as tensorstore, gcsfs and Google's own client use it.
 
-    `status`: what every request is answered with, if not None. `reads`: (name, start, stop) of each
-    media read. `looks`: the names whose metadata was asked for. `authorization`: the Authorization
-    header of each request, None without one. An object's generation follows from its content.
+    Listings have a few names a page. `status`: what every request is answered with, if not None.
+    `answers`: the same for the next uploads, one each. `lost`: so many uploads are stored and
+    answered with 503. `reads`: (name, start, stop) of each media read. `writes`: the names stored.
+    `looks`: the names whose metadata was asked for. `authorization`: the Authorization header of
+    each request, None without one. An object's generation follows from its content.
     """
 
     handler = _BucketHandler
@@ -203,21 +278,40 @@ class BucketServer(_Server):
     def __init__(self, name: str, files: dict[str, bytes], page_size: int = 3):
         self.name, self.files, self.page_size = name, dict(files), page_size
         self.status: int | None = None
+        self.answers: list[int] = []
+        self.lost = 0
         self.reads: list[tuple[str, int, int]] = []
+        self.writes: list[str] = []
         self.looks: list[str] = []
         self.authorization: list[str | None] = []
+        self.parts: dict[str, bytes] = {}  # of uploads that are not complete
+        self.changing = threading.Lock()
 
     def generation(self, name: str) -> str:
         return str(1 + zlib.crc32(self.files[name]))
 
+    def matches(self, name: str, query: dict[str, str]) -> bool:
+        """Whether an object, or its absence, is what a request is conditional on."""
+        here = self.generation(name) if name in self.files else "0"
+        same = query.get("ifGenerationMatch", here) == here
+        return same and query.get("ifGenerationNotMatch") != here
+
     def metadata(self, name: str) -> dict[str, str]:
         size = str(len(self.files[name]))
-        return {"name": name, "size": size, "generation": self.generation(name)}
+        generation = self.generation(name)
+        return {"name": name, "bucket": self.name, "size": size, "generation": generation}
 
-    def page(self, query: dict[str, list[str]]) -> dict:
-        first, last = query.get("startOffset", [""])[0], query.get("endOffset", ["\x7f"])[0]
-        names = sorted(name for name in self.files if first <= name < last)
-        start = int(query.get("pageToken", ["0"])[0])
-        stop = start + self.page_size
-        items = [self.metadata(name) for name in names[start:stop]]
-        return {"items": items, **({"nextPageToken": str(stop)} if stop < len(names) else {})}
+    def page(self, query: dict[str, str]) -> dict:
+        first, last = query.get("startOffset", ""), query.get("endOffset", "\x7f")
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
+        names = sorted(n for n in self.files.copy() if n.startswith(prefix) and first <= n < last)
+        if delimiter:  # what lies in folders of this one stands for them
+            ends = {n: n.find(delimiter, len(prefix)) + 1 or len(n) for n in names}
+            names = sorted({name[: ends[name]] for name in names})
+        start = int(query.get("pageToken", 0))
+        stop = start + min(self.page_size, int(query.get("maxResults", self.page_size)))
+        shown = names[start:stop]
+        items = [self.metadata(name) for name in shown if name in self.files]
+        found = {"kind": "storage#objects", "items": items}
+        found["prefixes"] = [name for name in shown if name not in self.files]
+        return found | ({"nextPageToken": str(stop)} if stop < len(names) else {})
