@@ -49,6 +49,7 @@ def train(cfg: Config) -> None:
 
     Raises:
         UserError: bad input, found as early as it can be; what was recorded before is kept.
+        DamagedCheckpoint: the newest checkpoint, which is out of the way now: train again.
         Interrupted: Ctrl-C or SIGTERM, after the last whole step was saved.
         KeyboardInterrupt: the same before there is a state, and a second Ctrl-C.
     """
