@@ -1,66 +1,146 @@
 """Several processes that compute together: joining, agreeing, ending. No other file knows of them.
 
-With one process nothing here does anything.
+All of them run the same program and meet in the same order here, as they do in every stage. With
+one process nothing here does anything.
 """
 
 import contextlib
 import os
+import pickle
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from rlif_jax.config import Processes
 from rlif_jax.errors import UserError
 
+T = TypeVar("T")
 
-def join(count: int, index: int, coordinator: str = "") -> bool:
-    """Meet the other processes of `count` as number `index`; whether this is the first of them.
 
-    The first judges, writes and speaks. `coordinator` is its HOST:PORT; empty where JAX finds that
-    out, on TPU pods and under Slurm. Call it before devices are used. Raises UserError when the
-    processes do not meet.
+def join(asked: Processes) -> None:
+    """Meet the other processes, where there are any. Call it before devices are used.
+
+    With `asked.count` 0 JAX finds them out on TPU pods, on GKE and under Slurm; there is one
+    process elsewhere. Raises UserError when the processes do not meet.
     """
-    if count > 1:
-        # What CPUs talk through; other devices have their own.
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if asked.count == 1:
+        return
+    try:
+        if asked.count:
+            jax.distributed.initialize(asked.coordinator, asked.count, asked.index)
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        # JAX has found no cluster, or a run before this one in the same process has found none.
+        alone = ("coordinator_address should be defined", "must be called before any JAX calls")
+        if not asked.count and any(sign in str(error) for sign in alone):
+            return
+        raise UserError(
+            f"the {asked.count or 'other'} processes did not meet: {error}. Give all of them the "
+            "same --processes.coordinator HOST:PORT, the host of process 0, the same "
+            "--processes.count, and each its own --processes.index; or --processes.count 1 for a "
+            "process on its own."
+        ) from error
+    # What CPUs talk through; other devices have their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+
+
+def process_count() -> int:
+    """How many processes compute together."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Which of them this is, from 0."""
+    return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return process_index() == 0
+
+
+def gathered(value: T) -> list[T]:
+    """The values of all processes, on every process, in their order; they may differ in kind."""
+    if process_count() == 1:
+        return [value]
+    data = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes_P = np.asarray(multihost_utils.process_allgather(np.int64(len(data)))).reshape(-1)
+    padded = np.zeros(int(sizes_P.max()), np.uint8)
+    padded[: len(data)] = data
+    rows_P = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes_P), -1)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows_P, sizes_P, strict=True)]
+
+
+def by_first(work: Callable[[], T]) -> T:
+    """What `work()` gives in the first process, on every process.
+
+    Its UserError is raised on every process.
+    """
+    if process_count() == 1:
+        return work()
+    outcome: Any = (None, "")
+    if is_first():
         try:
-            jax.distributed.initialize(coordinator or None, count, index)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"the {count} processes did not meet: {error}. Give all of them the same "
-                "--processes.coordinator HOST:PORT, the host of process 0, and each its own index."
-            ) from error
-    return index == 0
+            outcome = (work(), "")
+        except UserError as error:
+            outcome = (None, str(error))
+    value, refusal = gathered(outcome)[0]
+    if refusal:
+        raise UserError(refusal)
+    return value
+
+
+def in_turns(parts: Sequence[Sequence[T]]) -> list[T]:
+    """Elements of equally long parts as the processes share them out: one of each in turn."""
+    return [one for several in zip(*parts, strict=True) for one in several]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set on some process."""
+    return _flags(flag).any().item()
+
+
+def all_of(flag: bool) -> bool:
+    """Whether the flag is set on every process."""
+    return _flags(flag).all().item()
+
+
+def _flags(flag: bool) -> np.ndarray:
+    if process_count() == 1:
+        return np.array([flag])
+    return np.asarray(multihost_utils.process_allgather(np.array(flag)))
 
 
 def from_first(values: np.ndarray) -> np.ndarray:
     """The values of process 0, on every process that joined; all have one shape and type."""
-    if not jax.distributed.is_initialized():  # which starts no device, unlike to count processes
+    if process_count() == 1:
         return values
     return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
 def whole_on_host(tree: Any) -> Any:
     """Arrays that may be split over the devices of all processes, whole as NumPy arrays on each."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def least(value: float) -> float:
     """The smallest of the values that the processes have, in float32 when there are several."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return value
     return float(np.min(multihost_utils.process_allgather(np.float32(value))))
 
 
 @contextlib.contextmanager
-def ending_together(count: int) -> Iterator[None]:
-    """Of `count` processes, end this one at once when an exception, or an exit, leaves the block.
+def ending_together() -> Iterator[None]:
+    """Of several processes, end this one at once when an exception, or an exit, leaves the block.
 
     The others wait for this process, and it would wait for them at a barrier: they end when it is
     gone.
@@ -68,7 +148,7 @@ def ending_together(count: int) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if count == 1:
+        if not jax.distributed.is_initialized():  # unlike a count, it starts no device
             raise
         if not isinstance(error, SystemExit):
             traceback.print_exc()

@@ -3,7 +3,7 @@
 import contextlib
 import reprlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _SHOWN = 240
@@ -11,6 +11,12 @@ _SHOWN = 240
 
 class UserError(Exception):
     """Bad input. The message is one paragraph that names the value and the remedy."""
+
+
+class NotFinite(UserError):
+    """Numbers of a step that are not finite; `arrays` are what they were made from, by name."""
+
+    arrays: Mapping[str, Any] = {}
 
 
 def shown(value: Any) -> str:

@@ -19,7 +19,7 @@ from rlif_jax.batch import TokenStats
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.meter import Meter
 from rlif_jax.console.screen import Screen, format_duration
-from rlif_jax.distributed import ending_together, from_first, join
+from rlif_jax.distributed import ending_together, from_first, is_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.arguments import Arguments, check
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
@@ -47,8 +47,9 @@ def evaluate(args: Arguments) -> Result | None:
     """
     # ---- arguments and processes: refuse what cannot run before a device is touched
     check(args)
-    first = join(args.processes.count, args.processes.index, args.processes.coordinator)
+    join(args.processes)
     skip_absent_tpu()
+    first = is_first()
     screen = Screen(silent=not first)
     if args.compile_cache:
         keep_compiled(screen.note)
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = "nothing was kept, as there is no --out"
     if args.out:
         kept = f"run the same command to resume from {samples_path(args.out)}"
-    with ending_together(args.processes.count), exit_on_user_error():
+    with ending_together(), exit_on_user_error():
         try:
             if args.compare:
                 print("\n".join(compare_files(args.compare, args.common)))

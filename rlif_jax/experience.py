@@ -16,10 +16,13 @@ from rlif_jax.batch import Evidence, Rollout, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
+from rlif_jax.distributed import gathered
+from rlif_jax.errors import NotFinite
 from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
 from rlif_jax.run.clock import Clock
+from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.sample import RowsFinished
 from rlif_jax.scoring import whole
@@ -46,7 +49,8 @@ class Experience:
     """Rows n * G + g of N problems, all on the host.
 
     `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
-    sampler's; `reward` and every term are float32 [B].
+    sampler's; `reward` and every term are float32 [B]. `keys` uint32 [B, 2] are the PRNG keys that
+    the rows were drawn with.
     """
 
     problems: tuple[Problem, ...]
@@ -57,6 +61,7 @@ class Experience:
     reward: np.ndarray
     terms: dict[str, np.ndarray]
     usage: Usage
+    keys: np.ndarray
 
 
 def experience(
@@ -72,6 +77,7 @@ def experience(
 
     `certainty(rollout)` gives the statistics in the trainer's numerics, if any, and those
     that rewards read. Tests of finished completions run while others are sampled and scored.
+    Raises NotFinite, with what was drawn, for a reward that is not finite.
     """
     sample_key, reward_key = jax.random.split(key)
     questions = ask()
@@ -95,9 +101,27 @@ def experience(
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
         )
-        reward_B, terms = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+        try:
+            rewards = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
+        except NotFinite as error:
+            error.arrays = drawn_arrays(rollout, stats)
+            raise
+        reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
-    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage)
+    keys = key_data(row_keys(sample_key, len(reward_B)))
+    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
+
+
+def drawn_arrays(rollout: Rollout, stats: TokenStats, **more: np.ndarray) -> dict[str, np.ndarray]:
+    """What was drawn, by name, to be looked at after a failure."""
+    return {
+        "prompt_tokens": np.asarray(rollout.prompts.tokens),
+        "prompt_mask": np.asarray(rollout.prompts.mask),
+        "tokens": np.asarray(rollout.tokens),
+        "mask": np.asarray(rollout.mask),
+        **{name: np.asarray(getattr(stats, name)) for name in TokenStats.__dataclass_fields__},
+        **more,
+    }
 
 
 def informative_experience(
@@ -145,6 +169,7 @@ def joined(rounds: Sequence[Experience]) -> Experience:
         reward=whole([r.reward for r in rounds]),
         terms=whole([r.terms for r in rounds]),
         usage=Usage(*map(sum, zip(*counts, strict=True))),
+        keys=whole([r.keys for r in rounds]),
     )
 
 

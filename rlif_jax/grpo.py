@@ -1,6 +1,7 @@
 """From rewards to new parameters: the training batch, the gradient and the update."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -185,7 +186,9 @@ def make_update(
 ):
     """Build `update(state, batch) -> (state, metrics, logprob)`: one optimiser step.
 
-    `state` is donated. `logprob` [M, R, T] are those of the targets before the update.
+    `state` is donated. It comes back as it was where the loss or the gradient is not finite, which
+    `grad/norm` or `loss/policy` shows. `logprob` [M, R, T] are those of the targets before the
+    update.
     """
     gradient = make_gradient(
         graphdef, loss, temperature=temperature, max_new_tokens=max_new_tokens, shared=shared
@@ -195,10 +198,15 @@ def make_update(
         grads, metrics, logprob_MRT = gradient(state.params, batch)
         with jax.named_scope("optimizer"):
             before = trained(state.params)
+            norm = optax.global_norm(grads)
             updates, opt_state = optimizer.update(grads, state.opt_state, before)
             after: Any = optax.apply_updates(before, updates)
+            finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss/policy"])
+            after, opt_state = jax.tree.map(
+                functools.partial(jnp.where, finite), (after, opt_state), (before, state.opt_state)
+            )
             params = with_trained(state.params, after)
-        metrics = {**metrics, "grad/norm": optax.global_norm(grads)}
+        metrics = {**metrics, "grad/norm": norm}
         state = dataclasses.replace(state, params=params, opt_state=opt_state)
         return state, metrics, logprob_MRT
 

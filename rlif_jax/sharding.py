@@ -10,12 +10,13 @@ splits heads: XLA exchanges one for the other, all to all.
 import importlib.util
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rlif_jax.batch import Params
@@ -71,8 +72,13 @@ def skip_absent_tpu() -> None:
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -> Mesh:
     """A (data, fsdp, context, tensor) mesh over the first devices, as many as these multiply to.
 
+    Over all devices it follows their wiring, as far as JAX knows it: neighbours on the mesh are
+    neighbours on the slice, and several slices are told apart by the `data` axis alone, whose
+    traffic is least.
+
     Raises:
-        UserError: there are fewer devices than the mesh asks for.
+        UserError: there are fewer devices than the mesh asks for, or, on several processes or
+            slices, the mesh does not take all of them evenly.
     """
     skip_absent_tpu()
     devices, count = jax.devices(), data * fsdp * context * tensor
@@ -84,7 +90,35 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -
             f"them; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={count} creates "
             "virtual devices."
         )
-    grid = np.asarray(devices[:count]).reshape(data, fsdp, context, tensor)
+    if count < len(devices) and jax.process_count() > 1:
+        raise UserError(
+            f"mesh.data={data} * mesh.fsdp={fsdp} * mesh.context={context} * mesh.tensor={tensor} "
+            f"is {count} devices, and the {jax.process_count()} processes have {len(devices)}: "
+            "each process needs its part of the mesh. Raise mesh.data, or start fewer processes."
+        )
+    return mesh_over(devices[:count], (data, fsdp, context, tensor))
+
+
+def mesh_over(devices: Sequence[Any], shape: tuple[int, ...]) -> Mesh:
+    """The mesh of this shape over these devices, along their wiring.
+
+    Raises:
+        UserError: the devices are in several slices, and the first axis does not split into them.
+    """
+    data, *rest = shape
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    elif data % slices:
+        raise UserError(
+            f"mesh.data={data} is not a multiple of the {slices} slices, whose link is too slow "
+            f"for the other axes of the mesh; use a multiple of {slices}"
+        )
+    else:
+        within, across = (data // slices, *rest), (slices, *(1 for _ in rest))
+        grid = mesh_utils.create_hybrid_device_mesh(
+            within, across, devices, allow_split_physical_axes=True
+        )
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 

@@ -8,7 +8,7 @@ rewards/ turn Evidence into rewards, loss/ has the loss, grpo.py the gradient an
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +20,11 @@ from rlif_jax import sharding
 from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
+from rlif_jax.errors import NotFinite
 from rlif_jax.experience import (
     Ask,
     Experience,
+    drawn_arrays,
     experience,
     informative_experience,
     of_groups,
@@ -36,7 +38,10 @@ from rlif_jax.model.lora import with_trained
 from rlif_jax.optimizer import make_optimizer
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
 from rlif_jax.run.clock import Clock
+from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
+from rlif_jax.run.policy import Policy, digest_of_copy
+from rlif_jax.sampler.draw import key_data
 from rlif_jax.sampler.engine import Engine, Usage
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import RowsFinished, make_sample
@@ -129,17 +134,18 @@ def packed_form(cfg: Config) -> Form:
 
 @dataclasses.dataclass(frozen=True)
 class StepRecord:
-    """All that metrics.jsonl and rollouts/ show of a step, on the host.
+    """All that metrics.jsonl, rollouts/ and provenance.jsonl show of a step, on the host.
 
     `experience` is all that was drawn, and `advantage` [B] that of its rows. `updates` are the
     metrics of each optimiser update. `packings` say where the completions that were trained on
-    stood in the mini-batches.
+    stood in the mini-batches. `drawn_by` are the parameters that drew it.
     """
 
     experience: Experience
     advantage: Array
     updates: list[dict[str, Any]]
     packings: list[Packing]
+    drawn_by: Policy
 
     def metrics(self, cfg: Config) -> dict[str, float]:
         """The metrics of the step but for its times."""
@@ -190,7 +196,34 @@ class StepRecord:
             outcomes=seen.answers.outcomes,
             length=seen.rollout.length,
             truncated=seen.rollout.truncated,
+            tokens=seen.rollout.tokens,
+            keys=seen.keys,
+            policy=self.drawn_by.record(),
         )
+
+    def provenance(
+        self, key: jax.Array, position: Mapping[str, Any], params: Params
+    ) -> dict[str, Any]:
+        """What the step was computed from, and the digests of the parameters it has given.
+
+        `key` is that of the run, `position` the place in the data after the step. Under several
+        processes every one of them calls this.
+        """
+        return {
+            "key": key_data(key).tolist(),
+            "problems": [problem.id for problem in self.experience.problems],
+            "position": position,
+            "policy": self.drawn_by.record(),
+            "parameters": digests(params),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A batch whose reward, loss or gradient is not finite: why, and what was drawn, by name."""
+
+    reason: str
+    arrays: Mapping[str, np.ndarray]
 
 
 def gather_experience(
@@ -201,17 +234,21 @@ def gather_experience(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
-) -> tuple[Experience, np.ndarray]:
-    """What these parameters draw, and the groups of it to train on; the decode copy is freed."""
+) -> tuple[Experience, np.ndarray, str]:
+    """What these parameters draw, the groups of it to train on, and the decode copy's digest.
+
+    The copy is freed. Raises UserError for one that is not of these parameters.
+    """
     with clock("sync"):
         decode_params = jax.block_until_ready(stages.sync(params))
+        digest = digest_of_copy(decode_params, params)
     certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
 
     def one_round(round_key: jax.Array) -> Experience:
         draw = functools.partial(stages.sample, decode_params)
         return experience(cfg, draw, certainty, ask, round_key, clock, notice)
 
-    return informative_experience(cfg, one_round, key)
+    return *informative_experience(cfg, one_round, key), digest
 
 
 def train_step(
@@ -223,15 +260,20 @@ def train_step(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
-) -> tuple[TrainState, StepRecord]:
+) -> tuple[TrainState, StepRecord | Skipped]:
     """Questions in; the next state, and on the host the record of the step, out.
 
     `state` is used up. `reference` are the trained parameters as the run started, or None without a
     KL term. `ask()` gives the questions of a round. `notice(text)` is called with each phase and
-    may raise to stop before the state is used.
+    may raise to stop before the state is used. Where numbers are not finite the batch is skipped
+    and the step not counted, though mini-batches before the one that failed have been learnt from.
     """
     G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
-    seen, groups = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
+    try:
+        seen, groups, digest = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
+    except NotFinite as error:
+        return state, Skipped(str(error), error.arrays)
+    drawn_by = Policy(int(state.step), digest)
     with clock("reward"):
         advantage_B = np.asarray(group_advantages(seen.reward, G, loss.advantage, loss.std_floor))
         rollout = rollout_of_groups(seen.rollout, groups, G)
@@ -264,7 +306,23 @@ def train_step(
                 state, measured, logprob_MRT = stages.update(state, batch)
                 updates.append(measured)
                 batches[i] = later_epoch(batch, logprob_MRT)
+        updates = jax.device_get(updates)
+        if (skipped := not_finite(updates, seen, advantage_B)) is not None:
+            return state, skipped
         following = sharding.put_pieces(coefficient.following)
         state = dataclasses.replace(state, step=state.step + 1, entropy_coef=following)
-        updates = jax.device_get(updates)
-    return state, StepRecord(seen, advantage_B, updates, packings)
+    return state, StepRecord(seen, advantage_B, updates, packings, drawn_by)
+
+
+def not_finite(
+    updates: Sequence[dict[str, Any]], seen: Experience, advantage_B: np.ndarray
+) -> Skipped | None:
+    """The batch whose loss or gradient is not finite in some update, if it is not."""
+    for number, measured in enumerate(updates, 1):
+        values = {name: float(measured[name]) for name in ("loss/policy", "grad/norm")}
+        if not np.isfinite(list(values.values())).all():
+            said = ", ".join(f"{name} is {value}" for name, value in values.items())
+            stats = seen.policy or seen.rollout.stats
+            more = {"reward": seen.reward, "advantage": advantage_B}
+            return Skipped(f"{said} in update {number}", drawn_arrays(seen.rollout, stats, **more))
+    return None

@@ -10,6 +10,7 @@ from rlif_jax.console.notice import Notice, ignore
 from rlif_jax.data.extract import extract_code
 from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.data.tokenizer import Tokenizer
+from rlif_jax.distributed import all_of, gathered
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.weights.tokenizer import continuation, without_end
@@ -40,7 +41,8 @@ class Submissions:
     may raise to stop. Where a prompt ends inside the thinking, a completion that does not end the
     thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
-    end. `eos_ids` are the model's end-of-sequence tokens.
+    end. `eos_ids` are the model's end-of-sequence tokens. Of several processes each decodes and
+    judges its own `share` of the problems, whole groups, and `collect` gives all of them the same.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
@@ -54,14 +56,16 @@ class Submissions:
         judge: Judge | None,
         notice: Notice = ignore,
         eos_ids: Collection[int] = (),
+        share: Collection[int] | None = None,
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
         self._thinking_open = [opens_thinking(prompt.text) for prompt in prompts]
+        self._share = range(len(problems)) if share is None else share
         if judge is not None:
-            for problem in problems:
-                judge.check(problem)
+            for n in self._share:
+                judge.check(problems[n])
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows
@@ -72,6 +76,8 @@ class Submissions:
         """Decode these rows, if any, extract their programs and hand them to the judge."""
         for row, sampled in zip(rows.tolist(), tokens, strict=True):
             n = row // self._group
+            if n not in self._share:
+                continue
             answer = without_end(self._tokenizer, sampled.tolist(), self._eos_ids)
             text = continuation(self._tokenizer, self._prompts[n].tokens, answer)
             self.texts[row] = text
@@ -97,14 +103,27 @@ class Submissions:
 
         Raises what the judge raises when its own machinery fails, and what `notice` raises.
         """
-        return Answers(tuple(self.texts), tuple(self.codes), self._outcomes())
+        self._wait()
+        rows = [n * self._group + g for n in self._share for g in range(self._group)]
+        own = {
+            row: (
+                self.texts[row],
+                self.codes[row],
+                None if self._judge is None else self._futures[row].result(),
+            )
+            for row in rows
+        }
+        everyone = {row: one for part in gathered(own) for row, one in part.items()}
+        texts, codes, outcomes = zip(*(everyone[row] for row in sorted(everyone)), strict=True)
+        return Answers(texts, codes, None if self._judge is None else outcomes)
 
-    def _outcomes(self) -> tuple[Outcome, ...] | None:
-        if self._judge is None:
-            return None
-        futures = [self._futures[row] for row in range(len(self.texts))]
-        while (left := wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)).not_done:
-            self._notice("waiting for tests", len(left.done), len(futures))
-            for future in left.done:
+    def _wait(self) -> None:
+        """Wait for the tests of all processes, which look together so that all stop together."""
+        futures = self._futures.values()
+        while True:
+            looked = wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)
+            for future in looked.done:
                 future.result()
-        return tuple(future.result() for future in futures)
+            if all_of(not looked.not_done):
+                return
+            self._notice("waiting for tests", len(looked.done), len(futures))

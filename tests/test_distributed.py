@@ -5,24 +5,49 @@ import sys
 
 import numpy as np
 import pytest
+from support.two_processes import free_address
 
+from rlif_jax import distributed
+from rlif_jax.config import Processes
 from rlif_jax.distributed import ending_together, from_first, join, least
+from rlif_jax.errors import UserError
 
 
-def test_one_process_is_the_first_and_agrees_with_itself():
-    assert join(1, 0)
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_process_is_the_first_and_agrees_with_itself(count):
+    join(Processes(count=count))
+    assert (distributed.process_index(), distributed.process_count()) == (0, 1)
+    assert distributed.is_first()
     assert from_first(np.array([True, False])).tolist() == [True, False]
     assert least(0.1) == 0.1  # not rounded to float32
-    with pytest.raises(KeyError), ending_together(1):
+    assert distributed.gathered({"any": "value"}) == [{"any": "value"}]
+    assert distributed.by_first(lambda: 3) == 3
+    assert [distributed.any_of(flag) for flag in (True, False)] == [True, False]
+    assert [distributed.all_of(flag) for flag in (True, False)] == [True, False]
+    with pytest.raises(KeyError), ending_together():
         raise KeyError
+
+
+def test_what_processes_share_out_comes_in_turns():
+    assert distributed.in_turns([[0, 3], [1, 4], [2, 5]]) == list(range(6))
+    with pytest.raises(ValueError, match="longer"):
+        distributed.in_turns([[0], [1, 2]])
+
+
+def test_processes_that_do_not_meet_are_told_how():
+    asked = Processes(count=2, index=2, coordinator="localhost:1")
+    with pytest.raises(UserError, match=r"the 2 processes did not meet.*--processes\.coordinator"):
+        join(asked)
 
 
 # The thread stands for the barrier at which JAX would wait for the other processes.
 ENDING = """
 import sys, threading
+import jax
 from rlif_jax.distributed import ending_together
 threading.Thread(target=threading.Event().wait).start()
-with ending_together(2):
+jax.distributed.initialize(sys.argv[1], 1, 0)
+with ending_together():
     print("begun")
     {}
 """
@@ -38,7 +63,10 @@ with ending_together(2):
 )
 def test_a_process_of_several_that_fails_is_gone_at_once(what, status, error):
     done = subprocess.run(
-        [sys.executable, "-c", ENDING.format(what)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", ENDING.format(what), free_address()],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (status, "begun\n")
     assert error in done.stderr

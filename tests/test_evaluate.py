@@ -167,7 +167,15 @@ def test_bad_input_is_refused(arguments, tmp_path, capsys):
         ({"temperature": 0.0}, "--temperature 0 is greedy.* use --n 1 instead of 2"),
         (
             {"processes": Processes(index=1)},
-            "--processes.index 1 must be less than --processes.count, which is 1",
+            "--processes.index 1 and --processes.coordinator need --processes.count",
+        ),
+        (
+            {"processes": Processes(count=2, index=2, coordinator="host:1")},
+            "--processes.index 2 must be less than --processes.count, which is 2",
+        ),
+        (
+            {"processes": Processes(count=2, coordinator="host")},
+            "--processes.coordinator 'host' must be the HOST:PORT of process 0",
         ),
         (
             {"mesh": Mesh(data=4), "slots": 2},

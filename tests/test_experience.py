@@ -42,6 +42,7 @@ def drawn(first: int, reward_NG) -> Experience:
         reward=np.asarray(reward_NG, np.float32).reshape(-1),
         terms={"half": np.asarray(reward_NG, np.float32).reshape(-1) / 2},
         usage=Usage(slot_steps=100, useful=24, steps=4, chunks=1, prefills=N),
+        keys=np.stack([rows, rows + 1], axis=1).astype(np.uint32),
     )
 
 
@@ -94,6 +95,7 @@ def test_rounds_are_joined_row_by_row():
     assert seen.terms["half"].tolist() == [r / 2 for r in seen.reward]
     assert seen.answers.texts == tuple(f"text {t}" for t in tokens)
     assert len(seen.answers.outcomes) == len(tokens)
+    assert seen.keys.tolist() == [[t, t + 1] for t in tokens]
     assert seen.usage == Usage(slot_steps=200, useful=48, steps=8, chunks=2, prefills=4)
 
     chosen = rollout_of_groups(seen.rollout, np.asarray(groups), G)

@@ -18,8 +18,8 @@ LAYERS = (
     {"grpo", "evaluation", "submissions", "reporting"},
     {"experience"},
     {"step"},
-    {"planning"},
-    {"train", "evaluate", "grade", "check", "convert", "plan"},
+    {"planning", "prepare"},
+    {"train", "evaluate", "grade", "check", "convert", "plan", "replay"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

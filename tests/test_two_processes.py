@@ -62,7 +62,9 @@ def test_both_processes_see_the_same(two):
 
 
 def test_processes_agree_on_what_the_first_has_and_on_the_least(two):
-    assert [each["agreed"] for each in two] == 2 * [{"first": [0, 0, 0], "least": 2.5}]
+    expected = {"first": [0, 0, 0], "least": 2.5, "gathered": ["of 0", "of 11"], "by_first": "0"}
+    expected |= {"any": True, "all": False, "refused": "process 0 refuses"}
+    assert [each["agreed"] for each in two] == 2 * [expected]
 
 
 @pytest.mark.parametrize("axis", ["data", "fsdp"])

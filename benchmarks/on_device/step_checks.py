@@ -61,7 +61,7 @@ def check_step(sizes: Sizes, dtype: str, judge: Judge | None) -> Iterator[Check]
         optim=optim,
     )
     questions = made_questions(size, run.model.reachable, judge)
-    seen, _ = gather_experience(
+    seen, *_ = gather_experience(
         run.cfg, run.stages, run.params, lambda: questions, jax.random.key(3), Clock(), ignore
     )
     yield _drift(run, seen, dtype)

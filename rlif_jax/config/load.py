@@ -41,7 +41,12 @@ def load(argv: Sequence[str] | None = None, prog: str = "python -m rlif_jax.trai
         "Every field of a run. --config=FILE.py is read first; flags override what it sets. "
         f"Example: {prog} --config=configs/prob_disparity.py --steps 20 --optim.learning-rate 1e-5"
     )
-    return tyro.cli(Config, default=base, args=overrides, prog=prog, description=description)
+    return with_flags(base, overrides, prog, description)
+
+
+def with_flags(base: Config, flags: Sequence[str], prog: str, description: str) -> Config:
+    """`base` with the fields that flags name, as `load` takes them."""
+    return tyro.cli(Config, default=base, args=flags, prog=prog, description=description)
 
 
 def read_config_file(path: str | Path) -> Config:

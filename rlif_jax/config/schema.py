@@ -17,6 +17,7 @@ from rlif_jax.config.shared import (
     EvalOptions,
     Precision,
     ProblemOptions,
+    Processes,
     Remat,
     SamplingOptions,
 )
@@ -184,6 +185,26 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Failures:
+    """What a run does about its own failures."""
+
+    skipped_batches: Annotated[int, at_least(0)] = 3
+    """Batches in a row that a step may leave out because a reward, the loss or the gradient
+    is not finite; each is kept in the run folder's failures/."""
+    rollbacks: Annotated[int, at_least(0)] = 1
+    """Returns to the newest checkpoint, with other random numbers,
+    when a step has left out more; the run ends after them."""
+    max_drift: Annotated[float, positive(infinite=True)] = 0.5
+    """Largest mean difference, in nats a token, between the sampler's log-probabilities
+    and the trainer's; a larger one ends the run."""
+    grace_s: Annotated[float, at_least(0)] = 25.0
+    """Seconds after SIGTERM in which the run saves and ends, at whatever place; 0: any time."""
+    hang_s: Annotated[float, at_least(0)] = 3600.0
+    """Seconds without any progress after which all stacks are printed and the process ends,
+    for the launcher to restart it; 0: never."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """Traces by JAX's profiler."""
 
@@ -235,9 +256,11 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     mesh: Mesh = field(default_factory=Mesh)
+    processes: Processes = field(default_factory=Processes)
     execution: Execution = field(default_factory=Execution)
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    failures: Failures = field(default_factory=Failures)
     profile: Profile = field(default_factory=Profile)
 
     @property

@@ -116,6 +116,20 @@ class Drawing(Filters):
 
 
 @dataclass(frozen=True)
+class Processes:
+    """Several processes that compute together, each with its part of the mesh."""
+
+    count: Annotated[int, at_least(0)] = 0
+    """Number of processes; 0: found out on TPU pods, on GKE and under Slurm,
+    one elsewhere."""
+    index: Annotated[int, at_least(0)] = 0
+    """With count given: which of them this is, from 0.
+    Process 0 writes the files."""
+    coordinator: str = ""
+    """With count given: HOST:PORT of process 0."""
+
+
+@dataclass(frozen=True)
 class EvalOptions(Drawing):
     """What an evaluation has, while training and by itself."""
 

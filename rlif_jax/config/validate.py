@@ -1,5 +1,6 @@
 """What makes a configuration impossible, found before any device is touched."""
 
+import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import fields, is_dataclass
@@ -11,6 +12,7 @@ from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
 from rlif_jax.config.schema import Config, Data, Mesh
+from rlif_jax.config.shared import Processes
 from rlif_jax.errors import UserError
 
 _UNIONS = (Union, types.UnionType)
@@ -199,6 +201,28 @@ def slot_problems(
         )
 
 
+def process_problems(processes: Processes, spelling: Spelling = as_field) -> Iterator[str]:
+    """Whether this process is one of those that there are."""
+    count, index = processes.count, processes.index
+    if count and index >= count:
+        yield (
+            f"{spelling('processes.index', index)} must be less than "
+            f"{spelling('processes.count')}, which is {count}; the processes count from 0"
+        )
+    if not count and (index or processes.coordinator):
+        yield (
+            f"{spelling('processes.index', index)} and {spelling('processes.coordinator')} need "
+            f"{spelling('processes.count')}, the number of processes"
+        )
+    if count > 1 and not re.fullmatch(r"\S+:\d+", processes.coordinator):
+        yield (
+            f"{spelling('processes.coordinator', processes.coordinator)} must be the HOST:PORT of "
+            f"process 0, for {spelling('processes.count', count)}; with "
+            f"{spelling('processes.count', 0)} JAX finds them out on TPU pods, on GKE and under "
+            "Slurm"
+        )
+
+
 def greedy_problems(
     temperature: float, samples: str, n: int, spelling: Spelling = as_field, prefix: str = ""
 ) -> Iterator[str]:
@@ -230,6 +254,7 @@ def _rules(c: Config) -> Iterator[str]:
         )
     yield from _problem_sets(c.data)
     yield from _profile(c)
+    yield from process_problems(c.processes)
     if c.init_optimizer != "fresh" and not c.init_from:
         yield (
             f"init_optimizer={c.init_optimizer} is read only with init_from; name a run there, or "

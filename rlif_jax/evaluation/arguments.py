@@ -11,24 +11,18 @@ from rlif_jax.config import (
     Mesh,
     Precision,
     ProblemOptions,
+    Processes,
     SamplingOptions,
     own_limits,
 )
 from rlif_jax.config.ranges import at_least
-from rlif_jax.config.validate import as_flag, greedy_problems, slot_problems, validate_arguments
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Several processes that evaluate together, each with its part of the mesh."""
-
-    coordinator: str = ""
-    """HOST:PORT of process 0;
-    empty with count above 1: found out on TPU pods and under Slurm."""
-    count: Annotated[int, at_least(1)] = 1
-    """Number of processes."""
-    index: Annotated[int, at_least(0)] = 0
-    """Which of them this is, from 0; process 0 judges and writes."""
+from rlif_jax.config.validate import (
+    as_flag,
+    greedy_problems,
+    process_problems,
+    slot_problems,
+    validate_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,7 @@ def _rules(args: Arguments) -> Iterator[str]:
     yield from greedy_problems(args.temperature, "n", args.n, as_flag)
     if "" in args.stop:
         yield "--stop has an empty string; leave it out"
-    if args.processes.index >= args.processes.count:
-        yield (
-            f"--processes.index {args.processes.index} must be less than --processes.count, which "
-            f"is {args.processes.count}"
-        )
+    yield from process_problems(args.processes, as_flag)
     yield from slot_problems(args.slots, args.mesh, as_flag)
     yield from _file_problems(args)
 

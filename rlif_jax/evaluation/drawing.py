@@ -22,6 +22,7 @@ from rlif_jax.data.selection import errata_filter, length_filter, listed, select
 from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.data.sets.named import problem_source
 from rlif_jax.data.tokenizer import Tokenizer
+from rlif_jax.distributed import any_of
 from rlif_jax.evaluation.sample_file import Place
 from rlif_jax.execution.pool import Judge
 from rlif_jax.grading.judged_row import judged_row
@@ -109,15 +110,16 @@ def make_evaluation(
     filters: Filters = NO_FILTERS,
     stop: Sequence[str] = (),
 ):
-    """Build `evaluate(params, key, judge, keep, *, done=(), notice=ignore, usage=None)`.
+    """Build `evaluate(params, key, judge, keep, *, done, notice, usage, share)`.
 
     It draws `samples_per_problem` samples of each problem, but for the places in `done`, tests each
     while others are still being drawn, and gives each to `keep` once it is judged: a row as in the
     samples file, but for its rewards, and its TokenStats [tokens]. `params` are laid out for
     sampling (`sampler.sync`). A sample depends on the parameters, its prompt, `key` and its place,
     and not on `done` where `batching.narrow` is off. `notice` is told how many are drawn, and may
-    raise to stop. A process without a judge only helps to sample. Returns the seconds spent waiting
-    for the judge after the last sample was drawn.
+    raise to stop. A process keeps the samples of its `share` of the problems, by default of all;
+    without a judge it only helps to sample. Returns the seconds spent waiting for the judge after
+    the last sample was drawn.
     """
     n, problems = samples_per_problem, held_out.problems
     tokens_of = [prompt.tokens for prompt in held_out.prompts]
@@ -134,6 +136,7 @@ def make_evaluation(
         done: Collection[Place] = (),
         notice: Notice = ignore,
         usage: Usage | None = None,
+        share: Collection[int] | None = None,
     ) -> float:
         nonlocal shape
         cfg = nnx.merge(engine.graphdef, params).cfg
@@ -149,8 +152,9 @@ def make_evaluation(
         keys = key_data(row_keys(key, n * len(problems)))
         rows = [row for row in range(n * len(problems)) if divmod(row, n) not in done]
         requests = [Request(row // n, keys[row], max_new_tokens) for row in rows]
+        share = range(len(problems)) if share is None else share
         submissions = Submissions(
-            problems, held_out.prompts, n, tokenizer, judge, eos_ids=cfg.eos_ids
+            problems, held_out.prompts, n, tokenizer, judge, eos_ids=cfg.eos_ids, share=share
         )
         drawn: dict[int, Finished] = {}
 
@@ -183,14 +187,14 @@ def make_evaluation(
             params, tokens_of, requests, shape=shape, stop=stops, usage=usage
         ):
             ended = [rows[one.request] for one in finished]
-            drawn.update(zip(ended, finished, strict=True))
+            drawn |= {r: one for r, one in zip(ended, finished, strict=True) if r // n in share}
             if finished:
                 submissions.finished(np.asarray(ended), [one.tokens for one in finished])
             count += len(finished)
             keep_judged()
             tell()
         begun = time.monotonic()
-        while judge is not None and drawn:
+        while any_of(judge is not None and bool(drawn)):
             keep_judged(LOOK_EVERY_S)
             tell()
         return time.monotonic() - begun

@@ -10,6 +10,7 @@ from rlif_jax.batch import Params, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.tokenizer import Tokenizer
+from rlif_jax.distributed import gathered, process_count, process_index
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
 from rlif_jax.evaluation.results import metrics_of
 from rlif_jax.evaluation.sample_file import Place
@@ -45,8 +46,8 @@ def make_evaluate(
 ) -> Callable[[int, Any], dict[str, float]]:
     """Build `evaluate(step, params) -> metrics` on the held-out problems; {} where it is not due.
 
-    It draws with `key` each time and leaves the training stream alone. `notice` may raise to
-    stop.
+    It draws with `key` each time and leaves the training stream alone. Each process judges its
+    share of the problems. `notice` may raise to stop.
     """
     if unseen is None:
         return lambda step, params: {}
@@ -64,12 +65,14 @@ def make_evaluate(
     def evaluate(step: int, params: Params) -> dict[str, float]:
         if step % cfg.eval.every and step != cfg.steps:
             return {}
-        rows: dict[Place, dict[str, Any]] = {}
+        own: dict[Place, dict[str, Any]] = {}
 
         def keep(row: dict[str, Any], stats: TokenStats) -> None:
-            rows[row["problem"], row["sample"]] = row
+            own[row["problem"], row["sample"]] = row
 
-        sample(sync(params), key, judge, keep, notice=notice)
+        share = range(process_index(), len(unseen.problems), process_count())
+        sample(sync(params), key, judge, keep, notice=notice, share=share)
+        rows = {place: row for part in gathered(own) for place, row in part.items()}
         return metrics_of(unseen, rows, cfg.eval.samples_per_problem, cfg.eval.pass_at)
 
     return evaluate

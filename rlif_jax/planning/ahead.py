@@ -15,12 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
 from rlif_jax.batch import Packed, TrainBatch
 from rlif_jax.packing import Form
-from rlif_jax.sharding import MESH_AXES, piece_sharding, replicated
+from rlif_jax.sharding import mesh_over, piece_sharding, replicated
 
 
 def settle_libtpu() -> None:
@@ -43,9 +43,7 @@ def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, contex
     # Both cores of a v4 are one device, as on a real slice; libtpu's default here is two.
     chip = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **chip)
-    devices = described.devices
-    grid = np.asarray(devices).reshape(data, fsdp, context, tensor)
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    return mesh_over(described.devices, (data, fsdp, context, tensor))
 
 
 def with_sharding(tree: Any, shardings: Any) -> Any:

@@ -104,17 +104,16 @@ def show(
 def show_found(
     console: Console, found: Sequence[Tried], tried: int, slice_: Slice, price: float | None
 ) -> None:
-    """Print the candidates that fit, the fastest first, and the flags of each."""
+    """Print the candidates that fit, the fastest first, and below them the flags of each."""
     table = Table(title=f"{len(found)} of {tried} candidates fit {slice_.name}")
-    columns = ("GiB a chip", "slots", "step s", "decode s", "update s", "chip-hours")
+    columns = ("", "GiB a chip", "slots", "step s", "decode s", "update s", "chip-hours")
     for column in (*columns, *(["cost"] if price is not None else [])):
         table.add_column(column, justify="right")
-    table.add_column("flags", overflow="fold")
-    for one in found:
+    for number, one in enumerate(found, 1):
         step = cast(StepPlan, one.step)
         figures = run_figures(one.ahead, step, slice_, price)
         held = max(stage.held for stage in step.stages) / _GIB
-        cells = [f"{held:.2f}", f"{one.ahead.pool.slots}"]
+        cells = [f"{number}", f"{held:.2f}", f"{one.ahead.pool.slots}"]
         if figures:
             cells += [f"{figures['step_s']:.1f}", f"{step.seconds['decode']:.1f}"]
             cells += [f"{step.seconds['update']:.1f}", f"{figures['chip_hours']:,.0f}"]
@@ -122,8 +121,10 @@ def show_found(
             cells += [""] * 4
         if price is not None:
             cells.append(f"{figures['cost']:,.0f}" if figures else "")
-        table.add_row(*cells, one.flags)
+        table.add_row(*cells)
     console.print(table)
+    for number, one in enumerate(found, 1):
+        console.print(f"{number}: {one.flags}", highlight=False, markup=False, soft_wrap=True)
 
 
 def found_json(one: Tried, slice_: Slice, price: float | None) -> dict[str, Any]:

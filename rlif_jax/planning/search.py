@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from threading import Lock
@@ -32,12 +32,11 @@ from rlif_jax.planning.step_work import decode_hops, train_flops
 from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY
 from rlif_jax.sharding import make_mesh
 
-MOST = 20
-"""Candidates that are compiled."""
-
 NO_MESH = "no mesh of {} can split this model and hold its parameters: take a larger slice"
 
-_MESHES, _LARGEST_TENSOR, _LARGEST_CONTEXT = 6, 8, 4
+_MESHES, _REFINED = 6, 3
+_VARIANTS: tuple[tuple[int, Remat], ...] = ((1, "attention"), (2, "layer"), (2, "attention"))
+_LARGEST_TENSOR, _LARGEST_CONTEXT = 8, 4
 _GIB = 2**30
 
 
@@ -68,15 +67,29 @@ class Tried:
 def search(
     cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths, workers: int, notice: Notice
 ) -> list[Tried]:
-    """Compile the candidates, `workers` at a time; those that fit first, the fastest in front."""
-    tried, asked = [], candidates(cfg, model, slice_, lengths)
+    """Compile candidates, `workers` at a time; those that fit first, the fastest in front.
+
+    First the meshes that a closed form finds fastest, with as many slots as it finds best,
+    micro-batches of one longest row, and layers recomputed whole. Then, on the fastest of these
+    that fit, micro-batches of two rows and layers recomputed but for attention.
+    """
     compiling: dict[str, Lock] = defaultdict(Lock)  # two candidates may have a stage in common
-    with ThreadPoolExecutor(workers) as pool:
+    tried: list[Tried] = []
+
+    def compile_all(asked: Sequence[Config], still_to_come: int) -> None:
+        total = len(tried) + len(asked) + still_to_come
         running = [pool.submit(_try, one, model, slice_, lengths, compiling) for one in asked]
         for done in as_completed(running):
             tried.append(done.result())
-            notice(f"compiling candidates for {slice_.name}", len(tried), len(asked))
-    return sorted(tried, key=lambda one: math.inf if one.step is None else one.step.step_s)
+            notice(f"compiling candidates for {slice_.name}", len(tried), total)
+        tried.sort(key=lambda one: math.inf if one.step is None else one.step.step_s)
+
+    with ThreadPoolExecutor(workers) as pool:
+        meshes = candidates(cfg, model, slice_, lengths)
+        compile_all(meshes, min(_REFINED, len(meshes)) * len(_VARIANTS))
+        best = [one.cfg for one in tried if one.step][:_REFINED]
+        compile_all([_varied(one, *how) for one in best for how in _VARIANTS], 0)
+    return tried
 
 
 def _try(
@@ -108,32 +121,27 @@ def mesh_over(slice_: Slice, mesh: Mesh) -> DeviceMesh:
 
 
 def candidates(cfg: Config, model: ModelConfig, slice_: Slice, lengths: Lengths) -> list[Config]:
-    """At most `MOST` configurations, the most promising first.
-
-    The meshes that a closed form finds fastest, with as many slots as it finds best; micro-batches
-    of one and of two longest rows; layers recomputed whole or but for attention.
-    """
-    ranked = sorted(
-        (
-            found
-            for mesh in _meshes(model, slice_.chips)
-            if (found := _rough(model, mesh, slice_, lengths))
-        ),
-        key=lambda found: found.seconds,
-    )
-    settings = itertools.product((1, 2), ("layer", "attention"), ranked[:_MESHES])
-    return [_configured(cfg, rough, rows, remat) for rows, remat, rough in settings][:MOST]
+    """The configuration on the meshes that a closed form finds fastest, with the slots it asks."""
+    found = (_rough(model, mesh, slice_, lengths) for mesh in _meshes(model, slice_.chips))
+    ranked = sorted((one for one in found if one), key=lambda one: one.seconds)
+    return [
+        dataclasses.replace(
+            cfg,
+            mesh=rough.mesh,
+            model=dataclasses.replace(cfg.model, remat="layer"),
+            loss=dataclasses.replace(cfg.loss, tokens_per_micro_batch=0),
+            sampling=dataclasses.replace(cfg.sampling, slots=rough.slots, cache_gib=0.0),
+        )
+        for rough in ranked[:_MESHES]
+    ]
 
 
-def _configured(cfg: Config, rough: "_Rough", rows: int, remat: Remat) -> Config:
+def _varied(cfg: Config, rows: int, remat: Remat) -> Config:
+    tokens = 0 if rows == 1 else rows * cfg.longest_row
     return dataclasses.replace(
         cfg,
-        mesh=rough.mesh,
         model=dataclasses.replace(cfg.model, remat=remat),
-        loss=dataclasses.replace(
-            cfg.loss, tokens_per_micro_batch=0 if rows == 1 else rows * cfg.longest_row
-        ),
-        sampling=dataclasses.replace(cfg.sampling, slots=rough.slots, cache_gib=0.0),
+        loss=dataclasses.replace(cfg.loss, tokens_per_micro_batch=tokens),
     )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from rlif_jax.batch import Array, Evidence
 from rlif_jax.config import Config, Loss, Reward
-from rlif_jax.errors import UserError
+from rlif_jax.errors import NotFinite, UserError
 from rlif_jax.groups import group_normalised
 from rlif_jax.rewards.registry import find_reward
 
@@ -49,8 +49,9 @@ def combine(
     overlong rows see `overlong_penalty`; it is the term of that name.
 
     Raises:
-        UserError: a term is unknown, is not one number per row, or is not finite; overlong rows are
-            penalised and `ev` has no `max_new_tokens`.
+        UserError: a term is unknown or is not one number per row; overlong rows are penalised and
+            `ev` has no `max_new_tokens`.
+        NotFinite: a term is not finite.
     """
     rows = ev.mask.shape[0]
     terms: dict[str, Array] = {}
@@ -98,7 +99,8 @@ def _checked(name: str, value_B: Array, rows: int) -> Array:
     """`value_B` as float32 if it is [B] and finite.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not [B].
+        NotFinite: it is not finite.
     """
     value_B = jnp.asarray(value_B)
     if value_B.shape != (rows,):
@@ -110,7 +112,7 @@ def _checked(name: str, value_B: Array, rows: int) -> Array:
     bad = np.flatnonzero(~np.isfinite(np.asarray(value_B)))
     if bad.size:
         row = int(bad[0])
-        raise UserError(
+        raise NotFinite(
             f"Reward term {name!r} is {float(value_B[row])} in row {row} ({bad.size} of {rows} "
             "rows are not finite): the model's outputs have overflowed, or the term divides by "
             "zero. Lower optim.learning_rate, or correct the term."

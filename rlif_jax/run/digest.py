@@ -33,11 +33,12 @@ LANES = ((0x9E3779B1, 0x85EBCA77, 0x27220A95), (0xC2B2AE3D, 0x165667B1, 0x6C6227
 """For each of the two sums: odd multipliers of the place and of its high word, and an offset."""
 
 
-def digests(tree: Any) -> dict[str, str]:
+def digests(tree: Any, types: Mapping[str, Any] = {}) -> dict[str, str]:
     """16 hexadecimal digits for each array of a pytree, by its path with dots: `layers.q`.
 
     Parameters have the names that `weights.parameters.named` gives them. Arrays of 8, 16 or 32 bits
-    and PRNG keys, on devices or in NumPy. Under several processes every one of them calls this and
+    and PRNG keys, on devices or in NumPy. `types` names arrays whose digest is wanted as if they
+    were cast to a type; no copy is made. Under several processes every one of them calls this and
     gets the same digests.
 
     Raises:
@@ -46,10 +47,11 @@ def digests(tree: Any) -> dict[str, str]:
     arrays = {name: _plain(x) for name, x in by_path(tree).items()}
     if not arrays:
         return {}
-    for name, x in arrays.items():
-        if x.dtype.itemsize not in (1, 2, 4) or x.dtype.kind == "c":
-            raise TypeError(f"{name} is {x.dtype}; digests are of numbers of 8, 16 or 32 bits")
-    sums = np.asarray(make_sums(_everywhere(arrays))(list(arrays.values())))
+    wanted = [jnp.dtype(types.get(name, x.dtype)) for name, x in arrays.items()]
+    for name, dtype in zip(arrays, wanted, strict=True):
+        if dtype.itemsize not in (1, 2, 4) or dtype.kind == "c":
+            raise TypeError(f"{name} is {dtype}; digests are of numbers of 8, 16 or 32 bits")
+    sums = np.asarray(make_sums(_everywhere(arrays), tuple(wanted))(list(arrays.values())))
     return {name: f"{a:08x}{b:08x}" for name, (a, b) in zip(arrays, sums.tolist(), strict=True)}
 
 
@@ -74,11 +76,15 @@ def digest_of(digests: Mapping[str, str]) -> str:
 
 
 @functools.cache
-def make_sums(place: Sharding | None) -> Callable[[list[Any]], jax.Array]:
-    """Build `sums(arrays) -> uint32 [arrays, 2]`, compiled as one, whose result is at `place`."""
+def make_sums(place: Sharding | None, types: tuple[Any, ...]) -> Callable[[list[Any]], jax.Array]:
+    """Build `sums(arrays) -> uint32 [arrays, 2]` of arrays as these types, compiled as one.
+
+    The result is at `place`.
+    """
 
     def sums(arrays: list[Any]) -> jax.Array:
-        return jnp.stack([mixed_sums(x) for x in arrays])
+        cast = [jnp.asarray(x).astype(t) for x, t in zip(arrays, types, strict=True)]
+        return jnp.stack([mixed_sums(x) for x in cast])
 
     return jax.jit(sums, out_shardings=place)
 

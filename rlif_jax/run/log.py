@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl, rollouts/ and tensorboard/.
+"""The run folder: config.json, metrics.jsonl, rollouts/, provenance.jsonl and tensorboard/.
 
 Every record is written whole or not at all, so a run that is killed or fills the disk leaves files
 from which it can resume. Checkpoints are written elsewhere (`checkpoint.py`).
@@ -31,11 +31,19 @@ from rlif_jax.run.provenance import git_revision, resolved, versions
 from rlif_jax.storage.jsonl import JsonlFile, append_whole, json_line, whole_lines
 from rlif_jax.storage.whole_file import write_whole
 
+PROVENANCE = "provenance.jsonl"
+"""One line a step: what it was computed from, and the digests of what it gave."""
+
 _ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
 
 
+def rollout_file(folder: Path, step: int) -> Path:
+    """Where the completions of a step are."""
+    return folder / "rollouts" / f"step_{step:06d}.jsonl"
+
+
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn an OSError into a `UserError` that names the path and what to do."""
     try:
         yield
@@ -50,7 +58,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    with _disk_errors(path):
+    with disk_errors(path):
         write_whole(path, data)
 
 
@@ -66,12 +74,17 @@ def completion_records(
     outcomes: Sequence[Outcome] | None,
     length: ArrayLike,
     truncated: ArrayLike,
+    tokens: ArrayLike,
+    keys: ArrayLike,
+    policy: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """One record per completion for rollouts/, in row order n * G + g.
 
     `problems` and `prompts` have N entries, all else B = N * G. `codes` holds the extracted program
     or None; `outcomes` is None when no program was run. `length` is in tokens with the
-    end-of-sequence token. `problem` is what older versions call the `id`: scripts read it.
+    end-of-sequence token; `tokens` [B, C] is cut to it. `keys` [B, 2] are the PRNG keys of the rows
+    and `policy` says which parameters drew them all. `problem` is what older versions call the
+    `id`: scripts read it.
     """
     group = len(completions) // max(len(problems), 1)
     known = [None] * len(completions) if outcomes is None else outcomes
@@ -79,6 +92,7 @@ def completion_records(
     rewards, advantages, lengths = (np.asarray(x).tolist() for x in (reward, advantage, length))
     values = {name: np.asarray(term).tolist() for name, term in terms.items()}
     cut_off = np.asarray(truncated, bool).tolist()
+    rows_of_tokens, rows_of_keys = np.asarray(tokens).tolist(), np.asarray(keys).tolist()
     return [
         {
             "problem": problems[row // group].id,
@@ -92,12 +106,15 @@ def completion_records(
             "advantage": advantages[row],
             "length": lengths[row],
             "truncated": cut_off[row],
+            "tokens": rows_of_tokens[row][: lengths[row]],
+            "key": rows_of_keys[row],
+            "policy": dict(policy),
         }
         for row, completion in enumerate(completions)
     ]
 
 
-def _recorded(path: Path) -> list[tuple[int, bytes]]:
+def recorded_lines(path: Path) -> list[tuple[int, bytes]]:
     """The steps and lines of metrics.jsonl, without a half-written last one; none without a file.
 
     Raises `UserError` for a line that is not a record with a step.
@@ -119,26 +136,39 @@ def _recorded(path: Path) -> list[tuple[int, bytes]]:
 
 def last_step(folder: Path) -> int:
     """The last step in the folder's metrics.jsonl, -1 for none. Raises as `truncate_after`."""
-    return max((step for step, _ in _recorded(folder / "metrics.jsonl")), default=-1)
+    return max((step for step, _ in recorded_lines(folder / "metrics.jsonl")), default=-1)
 
 
 def truncate_after(folder: Path, step: int) -> None:
-    """Drop metric lines and rollout files of steps after `step`, and a half-written last line.
+    """Drop what is recorded of steps after `step`, and a half-written last line.
 
     For a resume: what a killed run recorded after its checkpoint will be recorded again. -1 drops
-    all steps. metrics.jsonl is replaced atomically. Raises `UserError` for a line in its middle
-    that is not a record with a step, and for a folder that cannot be written.
+    all steps. metrics.jsonl and provenance.jsonl are replaced atomically. Raises `UserError` for a
+    line in their middle that is not a record with a step, and for a folder that cannot be written.
     """
-    path = folder / "metrics.jsonl"
-    kept = b"".join(line for number, line in _recorded(path) if number <= step)
-    if path.is_file() and len(kept) != path.stat().st_size:  # whole lines of it, in their order
-        _write_whole(path, kept)
+    for path in (folder / "metrics.jsonl", folder / PROVENANCE):
+        kept = b"".join(line for number, line in recorded_lines(path) if number <= step)
+        if path.is_file() and len(kept) != path.stat().st_size:  # whole lines of it, in their order
+            _write_whole(path, kept)
     rollouts = folder / "rollouts"
     for file in sorted(rollouts.iterdir()) if rollouts.is_dir() else ():
         match = _ROLLOUT_FILE.fullmatch(file.name)
         if file.name.endswith(".tmp") or (match and int(match[1]) > step):
-            with _disk_errors(file):
+            with disk_errors(file):
                 file.unlink()
+
+
+class NoLog:
+    """The log of the processes beside the first: they have the same numbers and write nothing."""
+
+    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `RunLog`."""
+
+    def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+        """See `RunLog`."""
+
+    def provenance(self, step: int, record: Mapping[str, Any]) -> None:
+        """See `RunLog`."""
 
 
 class RunLog:
@@ -167,7 +197,7 @@ class RunLog:
         self._tensorboard_path = self.folder / "tensorboard"
 
     def __enter__(self) -> Self:
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             (self.folder / "rollouts").mkdir(parents=True, exist_ok=True)
             self._tensorboard_path.mkdir(exist_ok=True)
         truncate_after(self.folder, self._last_kept)
@@ -178,9 +208,11 @@ class RunLog:
             **self._facts,
         }
         _write_whole(self.folder / "config.json", (json.dumps(record, indent=2) + "\n").encode())
-        with _disk_errors(self._metrics_path):
+        with disk_errors(self._metrics_path):
             self._metrics_file = JsonlFile(self._metrics_path, sync=True)
-        with _disk_errors(self._tensorboard_path):
+        with disk_errors(self.folder / PROVENANCE):
+            self._provenance_file = JsonlFile(self.folder / PROVENANCE, sync=True)
+        with disk_errors(self._tensorboard_path):
             # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
             # restarted within a second off the earlier file.
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
@@ -199,6 +231,7 @@ class RunLog:
         traceback: TracebackType | None,
     ) -> None:
         self._metrics_file.close()
+        self._provenance_file.close()
         os.close(self._events_fd)
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -210,7 +243,7 @@ class RunLog:
         """
         values = {key: float(value) for key, value in metrics.items()}
         try:
-            with _disk_errors(self._metrics_path):
+            with disk_errors(self._metrics_path):
                 self._metrics_file.append({"step": int(step), **values})
         except ValueError as error:
             wrong = [f"{key} = {v}" for key, v in values.items() if not math.isfinite(v)]
@@ -218,7 +251,7 @@ class RunLog:
                 f"Step {step} gave metrics that are not finite: {', '.join(wrong)}. The run has "
                 "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
             ) from error
-        with _disk_errors(self._tensorboard_path):
+        with disk_errors(self._tensorboard_path):
             scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
             self._event(step=int(step), summary=Summary(value=scalars))
 
@@ -248,4 +281,13 @@ class RunLog:
                     f"{record.get('terms')}, "
                     f"advantage {record.get('advantage')}. Check the reward terms of this run."
                 ) from error
-        _write_whole(self.folder / "rollouts" / f"step_{step:06d}.jsonl", b"".join(lines))
+        _write_whole(rollout_file(self.folder, step), b"".join(lines))
+
+    def provenance(self, step: int, record: Mapping[str, Any]) -> None:
+        """Append one line `{"step": step, ...}` to provenance.jsonl.
+
+        The line is on disk when this returns. Raises `UserError` naming the path that cannot be
+        written.
+        """
+        with disk_errors(self.folder / PROVENANCE):
+            self._provenance_file.append({"step": int(step), **record})

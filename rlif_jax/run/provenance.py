@@ -13,16 +13,19 @@ import jax
 from jax.sharding import Mesh
 
 import rlif_jax
+from rlif_jax.config import Config
+from rlif_jax.config.validate import type_problems
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.precision import products_of
 from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
     *("steps", "resume", "run_dir", "name", "compile_cache"),
-    *("checkpoint", "profile", "execution.workers", "model.remat"),
+    *("checkpoint", "failures", "profile", "execution.workers"),
+    *("mesh", "processes", "model.remat"),
 )
 """Config fields and sections that a resumed run may change: none alters the numbers of a step, but
-for the rounding of what `model.remat` has the backward pass compute again."""
+for the rounding of sums that `mesh` splits and of what `model.remat` computes again."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -57,33 +60,92 @@ def check_same_config(folder: Path, config: Any) -> None:
     )
     if not (used and path.is_file()):
         return
+    record = _record(path)
+    _check_known(path, record)
+    if differing := differing_fields(record["config"], config):
+        raise UserError(
+            f"{folder} holds a run with another configuration: {'; '.join(differing)}. Choose "
+            "another folder with --run-dir, go back to the earlier values, or remove the folder."
+        )
+
+
+def recorded_config(folder: Path) -> Config:
+    """The configuration in a run folder's config.json; a field that it lacks has its default.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it has settings that this version
+            does not have.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a run folder: it has no config.json. Give the folder that "
+            "rlif_jax.train has written, runs/NAME by default."
+        )
+    record = _record(path)
+    _check_known(path, record)
+    config = _filled(Config(), record["config"])
+    if problems := type_problems(config):
+        raise UserError(
+            f"{path} holds values that this version of rlif_jax cannot take: "
+            f"{'; '.join(problems)}. Use the version that made the run (revision "
+            f"{record.get('revision')})."
+        )
+    return config
+
+
+def differing_fields(before: Mapping[str, Any], config: Any) -> list[str]:
+    """Fields outside `MAY_CHANGE` whose values in a config.json and in a config differ.
+
+    Each as a phrase with its dotted name and both values.
+    """
+    now, defaults = _flat(resolved(config)), _flat(resolved(type(config)()))
+    was = defaults | _flat(before)
+    return [
+        f"{name} was {was[name]!r} and is now {now[name]!r}"
+        for name in sorted(now)
+        if was[name] != now[name] and not _may_change(name)
+    ]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What config.json holds. Raises UserError where it cannot be read."""
     try:
         record = json.loads(path.read_text("utf-8"))
-        before = _flat(record["config"])
+        record["config"].items()
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), so nobody can tell which configuration this folder "
             "belongs to. Choose another folder with --run-dir, or remove this one."
         ) from error
-    now, defaults = _flat(resolved(config)), _flat(resolved(type(config)()))
+    return record
+
+
+def _check_known(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a config.json with settings that this version does not have. Raises UserError."""
+    before, now = _flat(record["config"]), _flat(resolved(Config()))
     if unknown := sorted(name for name in before.keys() - now.keys() if not _may_change(name)):
         values = ", ".join(f"{name}={before[name]!r}" for name in unknown)
         raise UserError(
-            f"{folder} holds a run with settings that this version of rlif_jax does not have: "
+            f"{path.parent} holds a run with settings that this version of rlif_jax does not have: "
             f"{values}. Resume it with the version that made it (revision "
             f"{record.get('revision')}), or choose another folder with --run-dir."
         )
-    before = defaults | before
-    differing = [
-        f"{name} was {before[name]!r} and is now {now[name]!r}"
-        for name in sorted(now)
-        if before[name] != now[name] and not _may_change(name)
-    ]
-    if differing:
-        raise UserError(
-            f"{folder} holds a run with another configuration: {'; '.join(differing)}. Choose "
-            "another folder with --run-dir, go back to the earlier values, or remove the folder."
-        )
+
+
+def _filled(section: Any, values: Mapping[str, Any]) -> Any:
+    """A section of a config with these values of JSON; names it does not have are left out."""
+    changes = {}
+    for field in dataclasses.fields(section):
+        if field.name in values:
+            default, value = getattr(section, field.name), values[field.name]
+            inner = dataclasses.is_dataclass(default) and isinstance(value, Mapping)
+            changes[field.name] = _filled(default, value) if inner else _as_tuples(value)
+    return dataclasses.replace(section, **changes)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _may_change(name: str) -> bool:

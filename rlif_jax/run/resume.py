@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlif_jax.config import Config
+from rlif_jax.distributed import by_first
 from rlif_jax.errors import UserError
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.log import last_step
@@ -40,12 +41,16 @@ def joined(position: Mapping[str, Any], unrecorded: Mapping[str, float]) -> dict
 
 
 def resume_point(cfg: Config, checkpoints: Checkpoints) -> ResumePoint:
-    """Where the run of a configuration's folder resumes.
+    """Where the run of a configuration's folder resumes, the same on every process.
 
     Raises:
         UserError: the folder is in use and may not be resumed, or the run is already complete.
     """
-    saved = checkpoints.latest() or 0
+    saved = checkpoints.latest() or 0  # all processes open the folder together
+    return by_first(lambda: _decided(cfg, saved))
+
+
+def _decided(cfg: Config, saved: int) -> ResumePoint:
     if saved and not cfg.resume:
         raise UserError(
             f"{cfg.folder} already holds a run saved at step {saved}, which --no-resume would "

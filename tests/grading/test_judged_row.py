@@ -35,10 +35,11 @@ COMMON = {
 
 
 def rollout_row(outcome=OUTCOME, code=CODE):
-    numbers = {name: [0.0] for name in ("reward", "advantage", "length", "truncated")}
+    numbers = {name: [0.0] for name in ("reward", "advantage")}
+    numbers |= {"length": [1], "truncated": [0], "tokens": [[7]], "keys": [[0, 1]]}
     outcomes = None if outcome is None else [outcome]
     (row,) = completion_records(
-        [PROBLEM], ["?"], ["text"], [code], outcomes=outcomes, terms={}, **numbers
+        [PROBLEM], ["?"], ["text"], [code], outcomes=outcomes, terms={}, policy={}, **numbers
     )
     return row
 

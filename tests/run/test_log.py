@@ -98,6 +98,9 @@ def test_completion_records_follow_the_row_order(tmp_path):
         outcomes=[Outcome(passed, (passed,), 1, 0.1)] + [Outcome(wrong, (wrong,), 1, 0.1)] * 3,
         length=np.array([3, 4, 5, 6], np.int32),
         truncated=np.array([False, False, False, True]),
+        tokens=np.arange(24, dtype=np.int32).reshape(4, 6),
+        keys=np.arange(8, dtype=np.uint32).reshape(4, 2),
+        policy={"step": 11, "digest": "abc"},
     )
     with RunLog(tmp_path, Config()) as log:
         log.rollouts(12, records)
@@ -129,6 +132,9 @@ def test_completion_records_follow_the_row_order(tmp_path):
         "advantage": 1.0,
         "length": 3,
         "truncated": False,
+        "tokens": [0, 1, 2],
+        "key": [0, 1],
+        "policy": {"step": 11, "digest": "abc"},
     }
     assert records[3]["truncated"] is True
     assert "\u00e9" in written[2].decode()
@@ -137,6 +143,7 @@ def test_completion_records_follow_the_row_order(tmp_path):
 def test_without_outcomes_there_is_no_verdict():
     problem = Problem("p", "?", (Test("", "", "stdin"),))
     kwargs = {"reward": [0.0], "terms": {}, "advantage": [0.0], "length": [1], "truncated": [0]}
+    kwargs |= {"tokens": [[7]], "keys": [[0, 1]], "policy": {}}
     (only,) = completion_records([problem], ["?"], ["a"], [None], outcomes=None, **kwargs)
     assert only["verdict"] is None and only["tests"] is None and only["code"] is None
     assert only["passed"] is None and only["id"] == "p"
@@ -156,10 +163,11 @@ class Whole:
 def test_records_read_each_array_once():
     """Reading JAX arrays number by number asks the devices for each: 3.4 s for 256 rows."""
     problem = Problem("p", "?", (Test("", "", "stdin"),))
-    numbers = {name: Whole([0.5, 1.5]) for name in ("reward", "advantage", "length", "truncated")}
+    numbers = {name: Whole([0.5, 1.5]) for name in ("reward", "advantage", "truncated")}
+    numbers |= {"length": Whole([1, 2]), "tokens": Whole([[3, 4]] * 2), "keys": Whole([[5, 6]] * 2)}
     terms = {name: Whole([0.25, 0.75]) for name in ("a", "b")}
     first, second = completion_records(
-        [problem], ["?"], ["x", "y"], [None, None], outcomes=None, terms=terms, **numbers
+        [problem], ["?"], ["x", "y"], [None, None], outcomes=None, terms=terms, policy={}, **numbers
     )
     assert {array.reads for array in (*numbers.values(), *terms.values())} == {1}
     assert (first["reward"], second["terms"]) == (0.5, {"a": 0.75, "b": 0.75})

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import math
+import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
+from support import ROOT
 from support.run_folders import write_steps
 
-from rlif_jax.config import Checkpoint, Config, Execution, Loss, Mesh, Model, Optim, Reward
+from rlif_jax.config import Checkpoint, Config, Data, Execution, Loss, Mesh, Model, Optim, Reward
 from rlif_jax.errors import UserError
-from rlif_jax.run.provenance import check_same_config, git_revision
+from rlif_jax.run.log import RunLog
+from rlif_jax.run.provenance import check_same_config, git_revision, recorded_config
 
 # --- another configuration
 
@@ -117,6 +121,46 @@ def test_an_unreadable_config_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config.json cannot be read"):
         check_same_config(tmp_path, Config())
+
+
+# --- the configuration of a run folder
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_a_recorded_configuration_is_read_back(tmp_path, path):
+    config = runpy.run_path(str(path)).get("config")
+    if config is None:
+        pytest.skip("a base of others")
+    with RunLog(tmp_path, config):
+        assert recorded_config(tmp_path) == config
+
+
+def test_pairs_and_absent_fields_of_a_recorded_configuration(tmp_path):
+    config = Config(
+        seed=4,
+        data=Data(mix=(("starter", 1.0), ("humaneval", 0.5))),
+        execution=Execution(time_limit_s=math.inf),
+    )
+    with RunLog(tmp_path, config):
+        pass
+
+    def older(saved):
+        del saved["failures"], saved["loss"]["kl_coef"]
+        saved["checkpoint"]["gone"] = 1  # of another version, and without effect on a step
+
+    change_config(tmp_path, older)
+    assert recorded_config(tmp_path) == config
+    change_config(tmp_path, lambda saved: saved.update(seed="four"))
+    with pytest.raises(UserError, match=r"seed='four' must be of type int. Use the version"):
+        recorded_config(tmp_path)
+    change_config(tmp_path, lambda saved: saved["loss"].update(removed=0.25))
+    with pytest.raises(UserError, match=r"does not have: loss.removed=0.25"):
+        recorded_config(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"is not a run folder: it has no config.json"):
+        recorded_config(tmp_path)
 
 
 # --- revision

@@ -13,7 +13,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from rlif_jax import distributed
+from rlif_jax.config import Processes
 from rlif_jax.distributed import from_first, join, least
+from rlif_jax.errors import UserError
 from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sample import make_sample
@@ -94,10 +97,32 @@ def free_address() -> str:
         return f"localhost:{probe.getsockname()[1]}"
 
 
+def refusal_of_first() -> str:
+    """What every process is told when the first one refuses."""
+
+    def refuse():
+        raise UserError(f"process {distributed.process_index()} refuses")
+
+    try:
+        distributed.by_first(refuse)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def main(address: str, rank: str, model: str, out: str) -> None:
-    assert join(2, int(rank), address) == (rank == "0")
+    join(Processes(count=2, index=int(rank), coordinator=address))
+    assert distributed.is_first() == (rank == "0")
     assert [d.process_index for d in jax.devices()] == [0, 0, 1, 1]
-    agreed = {"first": from_first(np.full(3, int(rank))).tolist(), "least": least(int(rank) + 2.5)}
+    agreed = {
+        "first": from_first(np.full(3, int(rank))).tolist(),
+        "least": least(int(rank) + 2.5),
+        "gathered": distributed.gathered("of " + rank * (1 + int(rank))),
+        "by_first": distributed.by_first(lambda: rank),
+        "any": distributed.any_of(rank == "1"),
+        "all": distributed.all_of(rank == "1"),
+        "refused": refusal_of_first(),
+    }
     with open(out, "w") as file:
         json.dump(results(open_model(model), make_mesh) | {"agreed": agreed}, file)
 

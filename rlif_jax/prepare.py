@@ -1,0 +1,182 @@
+"""What a run needs before its first step, in the order in which it can fail.
+
+Judge, model and problems are found and checked before memory is filled (`open_inputs`); then come
+devices, parameters and compiled stages (`on_devices`). Training and replay start alike.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from rlif_jax import distributed
+from rlif_jax.batch import Params
+from rlif_jax.config import Config
+from rlif_jax.console.notice import Notice
+from rlif_jax.console.progress import Progress
+from rlif_jax.data.pipeline import Mixture, problem_batches
+from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
+from rlif_jax.data.training import Batches, training_problems
+from rlif_jax.errors import UserError
+from rlif_jax.evaluation.drawing import HeldOut
+from rlif_jax.evaluation.during_training import held_out_problems
+from rlif_jax.execution.pool import Judge, described
+from rlif_jax.experience import Ask, Questions
+from rlif_jax.loss.reference import kept_reference
+from rlif_jax.model.lora import lora_of, trained
+from rlif_jax.rewards import needs_execution, runs_all_tests
+from rlif_jax.run.clock import Clock
+from rlif_jax.sharding import make_mesh
+from rlif_jax.step import Stages, make_stages
+from rlif_jax.submissions import Submissions
+from rlif_jax.weights.run_folder import recorded_source
+from rlif_jax.weights.source import OpenModel, open_model
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads. `judge` runs the programs of training only where they are `tested`.
+
+    `unseen` are the problems of the evaluation. `data` gives this process's share of each batch of
+    `mixture`.
+    """
+
+    judge: Judge | None
+    tested: bool
+    model: OpenModel
+    unseen: HeldOut | None
+    mixture: Mixture
+    data: Batches
+
+
+def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) -> Inputs:
+    """Find and check what a configuration names; `stack` closes it.
+
+    Raises UserError for what is missing or does not fit.
+    """
+    # ---- judge: whether programs can be run safely is known before memory is filled
+    tested, judge = needs_execution(cfg.reward) or cfg.execution.monitor, None
+    if tested or cfg.eval.every:
+        judge = stack.enter_context(Judge(cfg.execution, runs_all_tests(cfg)))
+        progress.note(f"programs are sandboxed: {described(judge.isolation)}")
+
+    # ---- model
+    progress.phase(f"opening {cfg.model.source}")
+    opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
+    opened.check_describable()
+    for line in opened.check_mesh(cfg.mesh):
+        progress.note(line)
+    opened.check_length(cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens)
+    progress.note(f"model: {opened.summary()}")
+
+    # ---- problems
+    sets = ", ".join(name for name, _ in cfg.data.mix) or cfg.data.name
+    progress.phase(f"preparing the {sets} problems")
+    tokenizer, options = opened.tokenizer, PromptOptions.of(cfg.data)
+    unseen = held_out_problems(cfg, tokenizer, progress.note)
+    mixture = training_problems(
+        cfg.data,
+        functools.partial(encode_prompt, tokenizer, options=options),
+        [] if unseen is None else unseen.statements,
+        progress.note,
+    )
+    index, count = distributed.process_index(), distributed.process_count()
+    data = problem_batches(mixture, cfg.data.prompts_per_step // count, cfg.seed, index, count)
+    return Inputs(judge, tested, opened, unseen, mixture, data)
+
+
+def check_shares(cfg: Config) -> None:
+    """Refuse a batch that the processes cannot share out evenly. Raises UserError."""
+    N, count = cfg.data.prompts_per_step, distributed.process_count()
+    if N % count:
+        raise UserError(
+            f"data.prompts_per_step={N} cannot be shared out evenly by {count} processes, each of "
+            f"which judges whole groups; use a multiple of {count}"
+        )
+
+
+def make_ask(
+    cfg: Config, inputs: Inputs, clock: Clock, check: Callable[[], None], notice: Notice
+) -> Ask:
+    """Build `ask()`, which gives the next N problems, posed; this process judges its share.
+
+    `check()` is called first and may raise to stop.
+    """
+    tokenizer, options = inputs.model.tokenizer, PromptOptions.of(cfg.data)
+    index, count = distributed.process_index(), distributed.process_count()
+
+    def ask() -> Questions:
+        with clock("data"):
+            check()
+            own = next(inputs.data)
+            posed = [pose(tokenizer, problem, options) for problem in own]
+            statements = [dataclasses.replace(problem, tests=()) for problem in own]
+            shares = distributed.gathered((statements, posed))
+            problems = distributed.in_turns([share[0] for share in shares])
+            problems[index::count] = own
+            prompts = distributed.in_turns([share[1] for share in shares])
+            submissions = Submissions(
+                problems,
+                prompts,
+                cfg.sampling.samples_per_prompt,
+                tokenizer,
+                inputs.judge if inputs.tested else None,
+                notice,
+                inputs.model.cfg.eos_ids,
+                share=range(index, len(problems), count),
+            )
+            return Questions(problems, prompts, submissions)
+
+    return ask
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run computes with, on the devices of `mesh`.
+
+    `params` are those of the model that it starts from, or their shapes where none were asked for;
+    `reference` is the anchor of a KL term.
+    """
+
+    mesh: Mesh
+    graphdef: nnx.GraphDef
+    params: Params
+    stages: Stages
+    reference: Params | None
+
+
+def on_devices(
+    cfg: Config,
+    inputs: Inputs,
+    stack: contextlib.ExitStack,
+    progress: Progress,
+    *,
+    from_source: bool,
+) -> Ready:
+    """Mesh, parameters and stages; the mesh is that of `jax.set_mesh` until `stack` closes.
+
+    Parameters are loaded where the run starts from them (`from_source`), where a KL term is
+    anchored in them, and where they stay frozen beside adapters.
+    """
+    mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor, cfg.mesh.context)
+    stack.enter_context(jax.set_mesh(mesh))
+    opened, numerics, lora = inputs.model, cfg.model, lora_of(cfg.model)
+    if from_source or cfg.loss.kl_coef or lora:
+        model = opened.load(numerics.dtype, numerics.remat, mesh, progress.phase, lora, cfg.seed)
+    else:
+        model = opened.shapes(numerics.dtype, numerics.remat, mesh)
+    graphdef, params = nnx.split(model)
+    if lora:
+        moving = sum(x.size for x in jax.tree.leaves(trained(params)))
+        progress.note(f"adapters of {moving:,} parameters are trained, all else is frozen")
+    stages = make_stages(cfg, graphdef, opened.tokenizer.pad_token_id)
+    reference = None
+    if cfg.loss.kl_coef:
+        anchor, on_host = trained(params), cfg.loss.reference_on_host
+        reference = kept_reference(anchor, numerics.dtype, on_host)
+    return Ready(mesh, graphdef, params, stages, reference)

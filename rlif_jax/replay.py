@@ -1,0 +1,243 @@
+"""Do recorded steps of a run again, and say "identical" or name the first difference.
+
+python -m rlif_jax.replay runs/prob_disparity --step 7 [--step-to 9]
+
+The newest checkpoint before the step is restored, and the steps from there on are drawn, judged,
+rewarded and learnt from as train does it. Nothing is written into the run folder.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from rlif_jax.config import Config, Processes
+from rlif_jax.config.load import read_config_file, with_flags
+from rlif_jax.config.validate import validate
+from rlif_jax.console.progress import Progress
+from rlif_jax.console.screen import Screen
+from rlif_jax.data.training import position_of, restore_position
+from rlif_jax.distributed import ending_together, is_first, join
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.optimizer import state_shapes
+from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
+from rlif_jax.rewards import known_rewards
+from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.clock import Clock
+from rlif_jax.run.failures import key_of_life, key_of_step, memory_advice
+from rlif_jax.run.provenance import differing_fields, recorded_config, resolved
+from rlif_jax.run.recorded import (
+    Difference,
+    RecordedStep,
+    check_recorded,
+    first_difference,
+    recorded_steps,
+)
+from rlif_jax.run.start import initial_state, start_point
+from rlif_jax.sampler.draw import key_data
+from rlif_jax.sharding import skip_absent_tpu
+from rlif_jax.step import Skipped, StepRecord, train_step
+from rlif_jax.storage.compile_cache import keep_compiled
+
+
+def replay(
+    run: Path,
+    first: int,
+    last: int | None = None,
+    *,
+    start: int | None = None,
+    config: Config | None = None,
+) -> Difference | None:
+    """The first difference between steps `first` to `last` as recorded and as done again.
+
+    None: there is no difference. `last` is `first` by default. `start` is the step whose checkpoint
+    is restored, 0 for the start of the run; by default the newest before `first`. The steps after
+    it are compared as well where they were recorded. `config` is the run's own by default.
+
+    Raises:
+        UserError: the run, one of the steps or the checkpoint is not there, or something that the
+            run has read is no longer what it was.
+    """
+    # ---- what is asked for, and what there is of it
+    cfg, last = config or configuration_of(run), first if last is None else last
+    if not 1 <= first <= last:
+        raise UserError(
+            f"steps {first} to {last} cannot be replayed: steps count from 1, and --step-to comes "
+            "after --step"
+        )
+    validate(cfg, known_rewards())
+    cfg = dataclasses.replace(cfg, eval=dataclasses.replace(cfg.eval, every=0))
+    join(cfg.processes)
+    skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
+    check_shares(cfg)
+    recorded = recorded_steps(run, first, last)
+    check_recorded(run, recorded, first, last)
+
+    with memory_advice(), contextlib.ExitStack() as stack:
+        checkpoints = Checkpoints(run / "checkpoints", keep=1, read_only=True)
+        stack.callback(checkpoints.close)
+        start = begin_at(run, checkpoints, first, start)
+        recorded |= recorded_steps(run, start + 1, first - 1)
+        screen = Screen(silent=not is_first())
+        progress = stack.enter_context(Progress(last, start, screen))
+        origin = f"checkpoint {start}" if start else "the start of the run"
+        progress.note(f"{run}: steps {start + 1} to {last} are done again from {origin}")
+        if cfg.compile_cache:
+            keep_compiled(progress.note)
+
+        # ---- step by step
+        steps = range(start + 1, last + 1)
+        for step, now in done_again(cfg, checkpoints, recorded, steps, stack, progress):
+            was = recorded.get(step)
+            if was is None or not was.complete:
+                continue
+            difference = first_difference(step, was, now)
+            progress.note(str(difference or f"step {step}: identical"))
+            if difference is not None:
+                return difference
+    return None
+
+
+def begin_at(run: Path, checkpoints: Checkpoints, first: int, start: int | None) -> int:
+    """The step to begin after, 0 for the start of the run. Raises UserError where it cannot be."""
+    saved = [0, *checkpoints.steps()]
+    if start is None:
+        return max(step for step in saved if step < first)
+    if start not in saved or start >= first:
+        raise UserError(
+            f"--from {start} is no place to begin: step {first} can be replayed from "
+            f"{', '.join(str(step) for step in saved if step < first)} (0: the start of the run), "
+            f"of which {run / 'checkpoints'} has checkpoints"
+        )
+    return start
+
+
+def done_again(
+    cfg: Config,
+    checkpoints: Checkpoints,
+    recorded: Mapping[int, RecordedStep],
+    steps: range,
+    stack: contextlib.ExitStack,
+    progress: Progress,
+) -> Iterator[tuple[int, RecordedStep]]:
+    """Each of `steps`, and what is recorded of it: by the functions that train uses.
+
+    They begin after a checkpoint, or with step 1.
+    """
+    start = steps.start - 1
+    origin = None if start else start_point(cfg)
+    inputs = open_inputs(cfg, stack, progress)
+    from_source = origin is not None and not origin.source
+    ready = on_devices(cfg, inputs, stack, progress, from_source=from_source)
+    stages, reference, optimizer = ready.stages, ready.reference, ready.stages.optimizer
+    if origin is None:
+        shapes = state_shapes(ready.params, optimizer)
+        state, key, kept = checkpoints.restore(shapes, step=start)
+        restore_position(inputs.data, inputs.mixture, kept)
+    else:
+        state = initial_state(cfg, origin, ready.params, optimizer)
+        key = jax.random.key(cfg.seed)
+    del ready
+    clock = Clock()
+    ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
+    for step in steps:
+        key = key_as_recorded(cfg, key, recorded.get(step))
+        record, skipped = None, 0
+        while not isinstance(record, StepRecord):
+            step_key = key_of_step(key, step, skipped)
+            state, record = train_step(
+                cfg, stages, state, reference, ask, step_key, clock, progress.phase
+            )
+            if isinstance(record, Skipped):
+                check_skipped(cfg, step, skipped, record)
+                skipped += 1
+        position = position_of(inputs.data, inputs.mixture)
+        provenance = record.provenance(key, position, state.params)
+        speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
+        progress.step(step, record.metrics(cfg) | speed | clock.lap())
+        yield step, RecordedStep.of(provenance, record.completions())
+
+
+def key_as_recorded(cfg: Config, key: jax.Array, was: RecordedStep | None) -> jax.Array:
+    """The key of the run in a step, which is another one after each return to a checkpoint.
+
+    Where none of these is the recorded one the key comes back as it is.
+    """
+    for rollbacks in range(cfg.failures.rollbacks + 1):
+        one = key_of_life(key, rollbacks)
+        if was is not None and key_data(one).tolist() == was.provenance["key"]:
+            return one
+    return key
+
+
+def check_skipped(cfg: Config, step: int, skipped: int, record: Skipped) -> None:
+    """Refuse more batches in a row than a run leaves out. Raises UserError."""
+    if skipped == cfg.failures.skipped_batches:
+        raise UserError(
+            f"step {step} cannot be done again: {skipped + 1} batches in a row are not finite, the "
+            f"last because {record.reason}. The run itself has done the step: replay it on the "
+            "devices and with the versions that its config.json names."
+        )
+
+
+# ---- command
+
+
+def configuration_of(run: Path) -> Config:
+    """The configuration of a run folder, which may have been moved, for one process."""
+    return dataclasses.replace(recorded_config(run), run_dir=str(run), processes=Processes())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 1 where a step differs, 2 for bad input."""
+    with ending_together(), exit_on_user_error():
+        asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
+        difference = replay(asked.run, asked.step, asked.step_to, start=asked.start, config=cfg)
+    sys.exit(0 if difference is None else 1)
+
+
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+    """The flags of this command, and the configuration of the run with all others on top."""
+    parser = argparse.ArgumentParser(
+        prog=_PROG,
+        description=__doc__,
+        epilog="All other flags are fields of the configuration that say where it is computed, as "
+        "in rlif_jax.train: --mesh.fsdp 4, --execution.workers 8, --processes.count 2. On another "
+        "mesh or device sums are rounded differently, and steps differ.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--step", type=int, required=True, help="step to do again")
+    parser.add_argument("--step-to", type=int, help="last of several steps; default: that one")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=int,
+        metavar="STEP",
+        help="checkpoint to restore, 0: the start of the run; default: the newest before the step",
+    )
+    parser.add_argument(
+        "--config", help="the run's configuration file, where it defines rewards of its own"
+    )
+    asked, flags = parser.parse_known_args(argv)
+    if asked.config:
+        read_config_file(asked.config)
+    before = configuration_of(asked.run)
+    cfg = with_flags(before, flags, _PROG, f"Where to compute: fields of {asked.run}/config.json")
+    if changed := differing_fields(resolved(before), cfg):
+        raise UserError(
+            f"a replay computes what the run has computed, and {'; '.join(changed)}. Leave out "
+            "the flag; those of mesh, processes, execution.workers and model.remat may be given."
+        )
+    return asked, cfg
+
+
+_PROG = "python -m rlif_jax.replay"
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Whose a run folder is: one run's at a time, and one folder for all processes of it."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlif_jax.distributed import by_first, gathered, is_first, process_index
+from rlif_jax.errors import UserError
+from rlif_jax.run.log import disk_errors
+
+_LOCK = "lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs out of it until the block ends, however it ends.
+
+    The first process holds the lock; the operating system takes it back when that process is gone.
+
+    Raises:
+        UserError: another run is in the folder, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def lock() -> None:
+            stack.callback(os.close, _lock(folder))
+
+        by_first(lock)
+        yield
+
+
+def _lock(folder: Path) -> int:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(fd, 200).decode("utf-8", "replace").strip() or "another process"
+        os.close(fd)
+        raise UserError(
+            f"{folder} is in use: {holder} trains in it. Wait for that run, stop it, or choose "
+            "another folder with --run-dir."
+        ) from error
+    except OSError:  # a file system without locks
+        return fd
+    with disk_errors(folder):
+        os.ftruncate(fd, 0)
+        os.write(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return fd
+
+
+def check_shared(folder: Path) -> None:
+    """Refuse a folder that some process does not share with the first one. Raises UserError."""
+    if len(gathered(None)) == 1:
+        return
+    probe = by_first(lambda: _probe(folder))
+    hosts = gathered((probe.exists(), f"process {process_index()} on {socket.gethostname()}"))
+    if is_first():
+        probe.unlink(missing_ok=True)
+    if lacking := [host for seen, host in hosts if not seen]:
+        raise UserError(
+            f"{folder} is another folder for {', '.join(lacking)} than for process 0: all "
+            "processes of a run need one folder. Give --run-dir=gs://BUCKET/PATH or a folder on a "
+            "shared file system."
+        )
+
+
+def _probe(folder: Path) -> Path:
+    probe = folder / f".shared-{secrets.token_hex(8)}"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    return probe
