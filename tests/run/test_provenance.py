@@ -74,9 +74,9 @@ def test_a_field_that_an_older_run_lacks_counts_as_its_default(tmp_path):
     check_same_config(tmp_path, Config())
     check_same_config(tmp_path, Config(checkpoint=Checkpoint(every=1)))
     with pytest.raises(UserError) as refusal:
-        check_same_config(tmp_path, Config(loss=Loss(kl_coef=0.1), mesh=Mesh(fsdp=2)))
+        check_same_config(tmp_path, Config(loss=Loss(kl_coef=0.1), seed=3, mesh=Mesh(fsdp=2)))
     message = str(refusal.value)
-    assert "loss.kl_coef was 0.0 and is now 0.1; mesh.fsdp was 1 and is now 2" in message
+    assert "loss.kl_coef was 0.0 and is now 0.1; seed was 0 and is now 3" in message
     assert message.count(" was ") == 2
 
 
