@@ -30,8 +30,7 @@ worker=$home/bundle/worker.sh
 
 check_driver() {
   local query=(nvidia-smi "--query-gpu=name,driver_version" "--format=csv,noheader") found line driver
-  call "${query[@]}"
-  [ -z "$dry_run" ] || return 0
+  if [ -n "$dry_run" ]; then quoted "${query[@]}" && return; fi
   found=$("${query[@]}") || refuse "nvidia-smi fails; install NVIDIA's driver $oldest_driver or newer"
   while read -r line; do
     driver=${line##*, }

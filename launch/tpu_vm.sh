@@ -156,25 +156,26 @@ check_train() {
     esac
   done
   [ -n "$config" ] || refuse "--config=FILE is missing"
-  [[ $run_dir == gs://* ]] || refuse "--run-dir='$run_dir': give a folder in a bucket, gs://BUCKET/FOLDER, after --config"
+  [[ $run_dir == gs://* ]] ||
+    refuse "--run-dir='$run_dir': give a folder in a bucket, gs://BUCKET/FOLDER, after --config"
   [ ! -d "$bundle" ] || [ -e "$bundle/$config" ] ||
-    refuse "--config=$config is not in the bundle of setup; run setup again, with --file=$config if it is not in configs/"
+    refuse "--config=$config is not in the bundle of setup; run setup again, with --file=$config unless in configs/"
+}
+
+listed() { # the state of a tpu-vm or queued-resources of that name, by its field; empty when there is none
+  tpus "$1" list --filter="name ~ /$name\$" --format="value($2)"
 }
 
 slice_state() { # ready, pending, lost (to be deleted), absent or unknown
-  local queue=ACTIVE node list=(gcloud compute tpus)
-  local flags=(--zone="$zone" --format='value(state)' "${project[@]}")
-  if [ -n "$queued" ]; then
-    queue=$("${list[@]}" queued-resources list --filter="name ~ /$name\$" "${flags[@]/value(state)/value(state.state)}") ||
-      { echo unknown && return; }
-  fi
+  local queue=ACTIVE node
+  if [ -n "$queued" ]; then queue=$(listed queued-resources state.state) || { echo unknown && return; }; fi
   case $queue in
     '') echo absent && return ;;
     FAILED | SUSPENDED) echo lost && return ;;
     ACTIVE) ;;
     *) echo pending && return ;;
   esac
-  node=$("${list[@]}" tpu-vm list --filter="name ~ /$name\$" "${flags[@]}") || { echo unknown && return; }
+  node=$(listed tpu-vm state) || { echo unknown && return; }
   case $node in
     READY) echo ready ;;
     PREEMPTED | TERMINATED | STOPPED) echo lost ;;

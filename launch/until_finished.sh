@@ -110,7 +110,8 @@ while :; do
   if [ "$fruitless" -gt "$restarts" ]; then
     say "exit status $status; gave up after $restarts restarts without progress" && finish "$status"
   fi
-  say "exit status $status, progress ${furthest:-unknown}; restarts in ${pause} s ($fruitless of $restarts without progress)"
+  bound="$fruitless of $restarts without progress"
+  say "exit status $status, progress ${furthest:-unknown}; restarts in ${pause} s ($bound)"
   sleep "$pause" 9>&- &
   child=$!
   await "$child"

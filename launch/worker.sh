@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What is done on each machine of a run: install the bundle, run the trainer, say how it is. tpu_vm.sh calls this file on
-# every worker over ssh, gpu_node.sh on this machine. All of it lives in $RLIF_HOME (default ~/rlif_jax).
+# What is done on each machine of a run: install the bundle, run the trainer, say how it is. tpu_vm.sh calls this file
+# on every worker over ssh, gpu_node.sh on this machine. All of it lives in $RLIF_HOME (default ~/rlif_jax).
 set -euo pipefail
 
 usage() {
