@@ -2,8 +2,8 @@
 
 python launch/newest_checkpoint.py RUN_DIR
 
-RUN_DIR is a folder or a bucket (gs://...). Exit status 1 when it cannot be listed. until_finished.sh
-measures progress by it.
+RUN_DIR is a folder or a bucket (gs://...). Exit status 1 when it cannot be listed. This is how
+until_finished.sh measures progress.
 """
 
 import sys

@@ -60,7 +60,7 @@ parse() {
       --version=*) version=${1#*=} ;;
       --spot) spot=yes ;;
       --queued) queued=yes ;;
-      --service-account=*) extra+=("$1") ;;
+      --service-account=*) extra+=("$1" --scopes=https://www.googleapis.com/auth/cloud-platform) ;;
       --gcloud-flag=*) extra+=("${1#*=}") ;;
       --file=*) add_file "${1#*=}" ;;
       --worker=*) worker=${1#*=} ;;

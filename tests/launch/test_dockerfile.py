@@ -7,6 +7,7 @@ import tomllib
 import pytest
 from support import ROOT
 from support.dockerfile import Build, stages
+from support.tiny import write_problems
 
 DOCKERFILE = ROOT / "launch" / "Dockerfile"
 STAGES = stages(DOCKERFILE.read_text())
@@ -45,12 +46,13 @@ def test_the_cpu_target(tmp_path, tiny_path):
     image.run("python -m rlif_jax.evaluate --help")
 
     image.path("tiny.gguf").write_bytes(tiny_path.read_bytes())
+    write_problems(image.path("adding.jsonl"))
     train = (
         "bash launch/until_finished.sh --restarts=0 "
         '--progress="python launch/newest_checkpoint.py runs/tiny" -- '
         "python -m rlif_jax.train --config=configs/tests_passed.py --run-dir=runs/tiny "
-        "--model.source=tiny.gguf --eval.every=0 --sampling.samples-per-prompt=2 "
-        "--data.prompts-per-step=2 --data.max-prompt-tokens=2048 --sampling.max-new-tokens=8"
+        "--model.source=tiny.gguf --data.name=jsonl:adding.jsonl --eval.every=0 "
+        "--data.prompts-per-step=2 --sampling.samples-per-prompt=2 --sampling.max-new-tokens=8"
     )
     for steps in (1, 2):
         said = image.run(f"{train} --steps={steps} --checkpoint.every=1").stderr

@@ -55,7 +55,9 @@ def test_from_setup_to_the_end(node, tmp_path):
     printed = [line for line in TRANSCRIPTS[setup] if line.split()[0] in ("nvidia-smi", "uv")]
     assert called[: len(printed)] == printed
     assert called[-1].endswith("rlif_jax-0-py3-none-any.whl[cuda,gcs]'")
-    (tmp_path / "trainer").write_text(f'echo "$XLA_CLIENT_MEM_FRACTION" > "$RLIF_HOME/share"\n{TRAINS}')
+    (tmp_path / "trainer").write_text(
+        f'echo "$XLA_CLIENT_MEM_FRACTION" > "$RLIF_HOME/share"\n{TRAINS}'
+    )
     assert node.call(*shlex.split(run)).returncode == 0
     wait_until(lambda: node.starts, "a start")
     assert node.starts == ["-m rlif_jax.train " + run.partition(" run ")[2]]

@@ -1,4 +1,4 @@
-"""The YAML files: they parse, and their values agree with each other, with the scripts and with kubectl."""
+"""The YAML files: they parse, and their values agree with each other and with the scripts."""
 
 import re
 import shlex

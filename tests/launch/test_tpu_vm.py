@@ -1,4 +1,4 @@
-"""Commands for a TPU slice: stored transcripts against dry runs and against what is really called."""
+"""Commands for a TPU slice: stored transcripts against dry runs and against real calls."""
 
 import shlex
 import subprocess
@@ -56,7 +56,7 @@ def test_a_transcript_can_be_pasted(line, stand_ins, project):
 
 
 def test_the_bundle(stand_ins, project):
-    """All that a worker gets: the configurations, the scripts and the user's file, and nothing old."""
+    """All that a worker gets: configurations, scripts and the user's file, and nothing old."""
     (project / "mine.jsonl").write_text("{}")
     old = project / "dist/launch/paper/bundle/old-0-py3-none-any.whl"
     old.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`tpu_vm.sh run --keep` against a small cloud: two workers, on which launch/worker.sh runs for real."""
+"""`tpu_vm.sh run --keep` against a small cloud of two workers, where worker.sh runs for real."""
 
 import signal
 import subprocess

@@ -150,7 +150,9 @@ def test_a_signal_ends_the_pause(loop):
 def test_the_state_folder(loop):
     """It has the process while the loop runs, the status afterwards; a second loop is refused."""
     state = loop.folder / "state"
-    process = loop.start("touch ready; until [ -e go ]; do sleep 0.05; done; exit 2", "--state=state")
+    process = loop.start(
+        "touch ready; until [ -e go ]; do sleep 0.05; done; exit 2", "--state=state"
+    )
     loop.wait_for("ready")
     assert int((state / "pid").read_text()) == process.pid
     assert not (state / "ended").exists()

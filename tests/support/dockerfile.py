@@ -1,8 +1,8 @@
 """A Dockerfile read and built in a folder, for machines without a docker daemon.
 
-A base image is a fresh virtual environment; a path in the image is a path below the build's folder;
-COPY copies; RUN runs in the image's working folder. That takes RUN lines that name no absolute path.
-Users are not changed, and useradd is a stand-in.
+A base image is a fresh virtual environment. A path in the image is a path below the build's folder.
+COPY copies, and RUN runs in the image's working folder, so no RUN line may name an absolute path.
+The user stays the same, and useradd is a stand-in.
 """
 
 import fnmatch
@@ -89,7 +89,9 @@ class Build:
                 path = self._others[other].path(source)
             else:
                 top = source.split("/")[0]
-                assert any(fnmatch.fnmatch(top, sent) for sent in self._sent), f"{source} is not sent"
+                assert any(fnmatch.fnmatch(top, sent) for sent in self._sent), (
+                    f"{source} is not sent"
+                )
                 path = self._context / source
             if path.is_dir():
                 shutil.copytree(path, into, ignore=shutil.ignore_patterns("__pycache__"))
@@ -108,7 +110,7 @@ class Image:
 
     @classmethod
     def fresh(cls, folder: Path) -> "Image":
-        folder.mkdir(parents=True)
+        (folder / "root").mkdir(parents=True)
         base = Path(sys.base_prefix) / "bin" / Path(sys.executable).resolve().name
         subprocess.run([base, "-m", "venv", folder / "venv"], check=True)
         stand_ins = StandIns(folder)

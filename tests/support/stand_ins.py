@@ -22,7 +22,10 @@ class StandIns:
         self.folder = folder
         self._bin, self._calls = folder / "stand_ins", folder / "calls"
         self._bin.mkdir()
-        self.environment: dict[str, str] = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"}
+        self.environment: dict[str, str] = {
+            **os.environ,
+            "PATH": f"{self._bin}:{os.environ['PATH']}",
+        }
 
     def add(self, name: str, answer: str = "") -> None:
         """Put a command on PATH; `answer` is what it does, in bash, with its arguments in "$@"."""

@@ -1,4 +1,4 @@
-"""Machines of a run: folders in which launch/worker.sh runs for real, with small stand-ins for uv and the trainer."""
+"""Machines of a run: worker.sh runs for real, with small stand-ins for uv and the trainer."""
 
 import os
 import signal
@@ -24,14 +24,14 @@ PYTHON
     chmod +x "$5/bin/python" ;;
 esac
 """
-"""What uv does: an empty wheel, and a `python` that does as the bash file $TRAINER says when it is asked to train."""
+"""What uv does: an empty wheel, and a `python` that trains as the bash file $TRAINER says."""
 
 TRAINS = """
 trap 'sleep 0.2; exit 130' TERM
 until [ -e "$RLIF_HOME/exit" ]; do sleep 0.05; done
 exit "$(cat "$RLIF_HOME/exit")"
 """
-"""A trainer that goes on until a status is put into a file, and saves for a moment when it is told to stop."""
+"""A trainer that runs until a status is put into a file, and takes a moment to stop."""
 
 
 def wait_until(true, what: str) -> None:
