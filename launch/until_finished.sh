@@ -92,7 +92,7 @@ measure() {
 
 furthest=$(measure) fruitless=0
 while :; do
-  "$@" 9>&- &
+  "$@" & # it keeps the lock, too: should this loop be killed, no second one starts beside it
   child=$!
   if [ -n "$signalled" ]; then kill -TERM "$child" 2>/dev/null || true; fi
   await "$child"

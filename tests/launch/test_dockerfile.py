@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 
 import pytest
@@ -35,8 +36,9 @@ def test_the_head_of_the_file_says_how():
 
 
 @pytest.mark.slow
-def test_the_cpu_target(tmp_path, tiny_path):
+def test_the_cpu_target(tmp_path, tiny_path, request):
     """Built in a clean folder, the image trains a very small model for two steps, and resumes."""
+    request.addfinalizer(lambda: shutil.rmtree(tmp_path))  # it is large
     image = Build(DOCKERFILE, ROOT, tmp_path).build("cpu")
     assert image.user == "rlif"
     where = image.run('python -c "import rlif_jax; print(rlif_jax.__file__)"').stdout

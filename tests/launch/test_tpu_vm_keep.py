@@ -18,7 +18,9 @@ case "$3 $4" in
   "queued-resources create") echo ACTIVE > queue; made ;;
   "tpu-vm create") made ;;
   *delete) rm -rf queue node workers ;;
-  "tpu-vm scp") for worker in workers/*; do cp -r "$PROJECT/$6" "$worker/rlif_jax/"; done ;;
+  "tpu-vm scp")
+    if [ -e broken ]; then rm broken; exit 1; fi
+    for worker in workers/*; do cp -r "$PROJECT/$6" "$worker/rlif_jax/"; done ;;
   "tpu-vm ssh")
     status=0
     for word in "$@"; do case $word in --command=*) command=${word#*=} ;; esac; done
@@ -28,7 +30,7 @@ case "$3 $4" in
     exit $status ;;
 esac
 """
-"""What gcloud does; `offline` lets it fail to answer, `full` fail to create, once."""
+"""What gcloud does; while there is `offline` it fails, and once each for `full` and `broken`."""
 
 SPOT = ("--name=paper", "--zone=us-west4-a", "--topology=v5e:2x4", "--spot")
 RUN = ("--config=configs/tests_passed.py", "--run-dir=gs://bucket/run")
@@ -87,6 +89,10 @@ class Cloud:
         return sum(f"gcloud compute tpus {words} " in call for call in self.stand_ins.calls)
 
     @property
+    def builds(self):
+        return sum(call.startswith("uv build") for call in self.stand_ins.calls)
+
+    @property
     def said(self):
         return (self.folder / "said").read_text()
 
@@ -113,8 +119,7 @@ def test_a_slice_that_is_taken_away_is_made_anew(cloud, kind):
     cloud.exit_with(0)
     assert cloud.over == 0
     assert cloud.called(f"{kind} delete") == 1, "what is finished is left for its owner"
-    builds = [call for call in cloud.stand_ins.calls if call.startswith("uv build")]
-    assert len(builds) == 1, "the second slice gets the wheel of the first"
+    assert cloud.builds == 1, "the second slice gets the wheel of the first"
     assert cloud.workers[0].starts == [f"-m rlif_jax.train {' '.join(RUN)}"]
 
 
@@ -163,6 +168,7 @@ def test_one_worker_that_went_down_is_revived(cloud):
     cloud.exit_with(0)
     assert cloud.over == 0
     assert [len(one.starts) for one in cloud.workers] == [1, 2]
+    assert "that failed" not in cloud.said, "the other worker is left alone"
 
 
 def test_a_cloud_without_an_answer_changes_nothing(cloud):
@@ -184,6 +190,17 @@ def test_a_full_zone_is_asked_again(cloud):
     assert cloud.over == 0
 
 
+def test_a_copy_that_fails_is_made_again(cloud):
+    (cloud.folder / "broken").touch()
+    cloud.keep()
+    assert "that failed; trying again" in cloud.said
+    copies = [n for n, call in enumerate(cloud.stand_ins.calls) if " scp " in call]
+    assert len(copies) == 2
+    assert "install" not in cloud.stand_ins.calls[copies[0] + 1], "nothing goes on after it"
+    cloud.exit_with(0)
+    assert cloud.over == 0
+
+
 def test_a_launcher_that_is_started_again_finds_the_run(cloud):
     cloud.keep()
     cloud.keeper.kill()
@@ -193,4 +210,5 @@ def test_a_launcher_that_is_started_again_finds_the_run(cloud):
     cloud.exit_with(0)
     assert cloud.over == 0
     assert cloud.called("tpu-vm create") == before == 1
+    assert cloud.builds == 1, "the wheel of the first is the wheel of the run"
     assert [len(one.starts) for one in cloud.workers] == [1, 1]

@@ -165,6 +165,19 @@ def test_the_state_folder(loop):
     assert (state / "ended").read_text() == "0\n"
 
 
+def test_a_loop_that_is_killed_leaves_no_room_for_a_second(loop):
+    """Its command may still have the chips; the folder is free when the command has ended."""
+    process = loop.start("touch ready; until [ -e go ]; do sleep 0.05; done", "--state=state")
+    loop.wait_for("ready")
+    process.kill()
+    process.wait(WITHIN_S)
+    assert "another loop is running" in loop.run("true", "--state=state")[1]
+    (loop.folder / "go").touch()
+    end = time.monotonic() + WITHIN_S
+    while loop.run("true", "--state=state")[0] != 0:
+        assert time.monotonic() < end
+
+
 def test_a_dry_run_prints_the_command(loop):
     process = loop.start("true", "--dry-run")
     printed = process.communicate(timeout=WITHIN_S)[0]
