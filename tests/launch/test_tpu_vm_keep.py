@@ -10,17 +10,15 @@ from support.workers import TRAINS, UV, WITHIN_S, Machine, wait_until
 CLOUD = """
 cd "$CLOUD"
 made() { echo READY > node; mkdir -p workers/0 workers/1; }
+if [ -e fails ] && [[ "$*" == *$(cat fails)* ]]; then rm fails; exit 1; fi
 case "$3 $4" in
   *list) [ ! -e offline ] || exit 1 ;;&
-  *create) if [ -e full ]; then rm full; exit 1; fi ;;&
   "queued-resources list") cat queue 2>/dev/null || true ;;
   "tpu-vm list") cat node 2>/dev/null || true ;;
   "queued-resources create") echo ACTIVE > queue; made ;;
   "tpu-vm create") made ;;
   *delete) rm -rf queue node workers ;;
-  "tpu-vm scp")
-    if [ -e broken ]; then rm broken; exit 1; fi
-    for worker in workers/*; do cp -r "$PROJECT/$6" "$worker/rlif_jax/"; done ;;
+  "tpu-vm scp") for worker in workers/*; do cp -r "$PROJECT/$6" "$worker/rlif_jax/"; done ;;
   "tpu-vm ssh")
     status=0
     for word in "$@"; do case $word in --command=*) command=${word#*=} ;; esac; done
@@ -30,7 +28,7 @@ case "$3 $4" in
     exit $status ;;
 esac
 """
-"""What gcloud does; while there is `offline` it fails, and once each for `full` and `broken`."""
+"""What gcloud does; listing fails while there is `offline`, and once what `fails` says."""
 
 SPOT = ("--name=paper", "--zone=us-west4-a", "--topology=v5e:2x4", "--spot")
 RUN = ("--config=configs/tests_passed.py", "--run-dir=gs://bucket/run")
@@ -182,7 +180,7 @@ def test_a_cloud_without_an_answer_changes_nothing(cloud):
 
 
 def test_a_full_zone_is_asked_again(cloud):
-    (cloud.folder / "full").touch()
+    (cloud.folder / "fails").write_text("tpu-vm create")
     cloud.keep()
     assert "it could not be made; trying again" in cloud.said
     assert cloud.called("tpu-vm create") == 2
@@ -190,13 +188,14 @@ def test_a_full_zone_is_asked_again(cloud):
     assert cloud.over == 0
 
 
-def test_a_copy_that_fails_is_made_again(cloud):
-    (cloud.folder / "broken").touch()
+@pytest.mark.parametrize("part", ["mkdir", "tpu-vm scp", "worker.sh install", "worker.sh revive"])
+def test_a_part_of_the_setup_that_fails_is_done_again(cloud, part):
+    (cloud.folder / "fails").write_text(part)
     cloud.keep()
     assert "that failed; trying again" in cloud.said
-    copies = [n for n, call in enumerate(cloud.stand_ins.calls) if " scp " in call]
-    assert len(copies) == 2
-    assert "install" not in cloud.stand_ins.calls[copies[0] + 1], "nothing goes on after it"
+    done = [n for n, call in enumerate(cloud.stand_ins.calls) if part in call]
+    assert len(done) == 2
+    assert " list " in cloud.stand_ins.calls[done[0] + 1], "no further part comes after it"
     cloud.exit_with(0)
     assert cloud.over == 0
 
