@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -24,6 +25,8 @@ EXPORTS = re.findall(r"^#   (export .*)$", JOBSET.read_text(), re.M)
 @pytest.fixture(scope="module")
 def applied(tmp_path_factory):
     """What the commands in the file's head give to kubectl, and how they call it."""
+    if not shutil.which("envsubst"):
+        pytest.skip("envsubst is not installed: apt-get install gettext-base")
     folder = tmp_path_factory.mktemp("kubectl")
     stand_ins = StandIns(folder)
     stand_ins.add("kubectl", f"cat > {folder}/applied")
