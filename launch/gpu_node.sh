@@ -47,6 +47,8 @@ for argument in "$@"; do
   case $argument in
     --dry-run) dry_run=yes ;;
     --file=*) add_file "${argument#*=}" ;;
+    --run-dir=gs://*) arguments+=("$argument") ;;
+    --run-dir=?*) arguments+=("--run-dir=$(realpath --canonicalize-missing "${argument#*=}")") ;;
     *) arguments+=("$argument") ;;
   esac
 done

@@ -48,7 +48,8 @@ run() {
     esac
   done
   [ -n "$config" ] || refuse "--config=FILE is missing"
-  [ -n "$run_dir" ] || refuse "--run-dir=DIR is missing"
+  [[ $run_dir == /* || $run_dir == gs://* ]] ||
+    refuse "--run-dir='$run_dir': give a folder from / on, or in a bucket; the bundle's own is replaced at every setup"
   [ -e "$home/installed" ] || refuse "nothing is installed in $home; run setup first"
   if alive; then refuse "a run is alive on $(hostname) already"; fi
   cd "$bundle"

@@ -60,7 +60,8 @@ def test_from_setup_to_the_end(node, tmp_path):
     )
     assert node.call(*shlex.split(run)).returncode == 0
     wait_until(lambda: node.starts, "a start")
-    assert node.starts == ["-m rlif_jax.train " + run.partition(" run ")[2]]
+    called = TRANSCRIPTS[run][-1].partition(" run ")[2].replace("HOME", str(tmp_path))
+    assert node.starts == [f"-m rlif_jax.train {called}"]
     assert node.call("launch/gpu_node.sh", "status").stdout == "alive\n"
     node.exit_with(0)
     assert node.wait_for_end() == "0"

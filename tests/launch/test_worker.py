@@ -7,8 +7,6 @@ from support import ROOT
 from support.stand_ins import StandIns
 from support.workers import TRAINS, UV, Machine, wait_until
 
-RUN = ("--config=configs/tests_passed.py", "--run-dir=runs/x y")
-
 
 class Worker(Machine):
     def __init__(self, folder):
@@ -18,6 +16,8 @@ class Worker(Machine):
         self.trainer = folder / "trainer"
         self.trainer.write_text(TRAINS)
         self.environment = {"RLIF_HOME": str(self.home), "TRAINER": str(self.trainer)}
+        self.runs = folder / "runs of mine"
+        self.flags = ("--config=configs/tests_passed.py", f"--run-dir={self.runs / 'x'}")
         self.bundle = self.home / "bundle"
         self.bundle.mkdir(parents=True)
         for name in ("worker.sh", "until_finished.sh", "newest_checkpoint.py"):
@@ -68,15 +68,15 @@ def test_an_installation_that_fails_leaves_a_bare_machine(installed):
     installed.stand_ins.add("uv", "exit 1")
     assert installed.call("install", "tpu,gcs", "3.13").returncode == 1
     assert installed.status == "bare"
-    ran = installed.call("run", *RUN)
+    ran = installed.call("run", *installed.flags)
     assert ran.returncode == 2 and "nothing is installed" in ran.stderr
 
 
 def test_a_run_to_its_end(installed):
-    assert "started" in installed.ok("run", *RUN)
+    assert "started" in installed.ok("run", *installed.flags)
     wait_until(lambda: installed.starts, "a start")
     assert installed.status == "alive"
-    assert installed.starts == [f"-m rlif_jax.train {' '.join(RUN)}"]
+    assert installed.starts == [f"-m rlif_jax.train {' '.join(installed.flags)}"]
     installed.exit_with(0)
     assert installed.wait_for_end() == "0"
     assert installed.status == "ended 0"
@@ -84,11 +84,11 @@ def test_a_run_to_its_end(installed):
 
 
 def test_a_living_run_is_left_alone(installed):
-    installed.ok("run", *RUN)
-    for words in (("run", *RUN), ("install", "tpu,gcs", "3.13")):
+    installed.ok("run", *installed.flags)
+    for words in (("run", *installed.flags), ("install", "tpu,gcs", "3.13")):
         ran = installed.call(*words)
         assert ran.returncode == 2 and "a run is alive" in ran.stderr
-    installed.ok("revive", *RUN)
+    installed.ok("revive", *installed.flags)
     assert installed.status == "alive"
     wait_until(lambda: installed.starts, "a start")
     assert len(installed.starts) == 1
@@ -96,41 +96,43 @@ def test_a_living_run_is_left_alone(installed):
 
 def test_stopping(installed):
     assert installed.call("stop").returncode == 2
-    installed.ok("run", *RUN)
+    installed.ok("run", *installed.flags)
     wait_until(lambda: installed.starts, "a start")
     installed.ok("stop")
     assert installed.status == "stopped"
     assert installed.wait_for_end() == "130"
-    installed.ok("run", *RUN)
+    installed.ok("run", *installed.flags)
     assert installed.status == "alive", "a stopped run can be started again"
 
 
 def test_a_machine_that_went_down(installed):
-    installed.ok("run", *RUN)
+    installed.ok("run", *installed.flags)
     wait_until(lambda: installed.starts, "a start")
     installed.kill()
     assert installed.status == "interrupted"
-    installed.ok("revive", *RUN)
+    installed.ok("revive", *installed.flags)
     assert installed.status == "alive"
 
 
 def test_new_checkpoints_are_progress(installed):
     """Each start saves a further one; with a bound of 1, six starts need progress."""
     installed.trainer.write_text(
-        'n=$(wc -l < "$RLIF_HOME/starts"); mkdir -p "runs/x y/checkpoints/${n}0.tmp"'
-        ' "runs/x y/checkpoints/$n"; [ "$n" = 6 ]'
+        f"cd '{installed.runs}'; "
+        'n=$(wc -l < "$RLIF_HOME/starts"); mkdir -p "x/checkpoints/${n}0.tmp" "x/checkpoints/$n"; '
+        '[ "$n" = 6 ]'
     )
+    installed.runs.mkdir()
     bundle = installed.bundle
     loop = (bundle / "until_finished.sh").read_text()
     (bundle / "until_finished.sh").write_text(loop.replace("pause=15", "pause=0"))
-    installed.ok("run", "--restarts=1", *RUN)
+    installed.ok("run", "--restarts=1", *installed.flags)
     assert installed.wait_for_end() == "0"
     assert len(installed.starts) == 6
     assert "--restarts" not in installed.starts[0]
 
 
 def test_the_log(installed):
-    installed.ok("run", *RUN)
+    installed.ok("run", *installed.flags)
     script = installed.bundle / "worker.sh"
     ran = installed.stand_ins.run(
         "timeout", "2", "bash", script, "log", "5", cwd=installed.home, more=installed.environment
@@ -148,7 +150,8 @@ def test_the_log(installed):
         (["nonsense"], "nonsense is not one of"),
         (["install", "tpu"], "install takes extras and a version of Python"),
         (["run", "--run-dir=x"], "--config=FILE is missing"),
-        (["run", "--config=x"], "--run-dir=DIR is missing"),
+        (["run", "--config=x"], "--run-dir='': give a folder from / on"),
+        (["run", "--config=x", "--run-dir=runs/x"], "--run-dir='runs/x': give a folder from / on"),
     ],
 )
 def test_wrong_words(installed, words, message):
