@@ -140,12 +140,17 @@ build() { build_bundle "$bundle" tpu,gcs x86_64-manylinux_2_35; }
 install() {
   on_workers "rm -rf $remote/bundle && mkdir -p $remote" &&
     tpus tpu-vm scp --recurse "$bundle" "$name:$remote/" --worker=all &&
-    on_workers "bash $remote/bundle/worker.sh install tpu,gcs $python_version"
+    on_workers "$(on_worker_sh install tpu,gcs "$python_version")"
 }
 
-start() { # run OR revive
-  on_workers "$(quoted bash "$remote/bundle/worker.sh" "$1" "${train[@]}")"
+on_worker_sh() { # what worker.sh is to do, its words
+  quoted bash "$remote/bundle/worker.sh" "$@"
 }
+
+start() { on_workers "$(on_worker_sh "$1" "${train[@]}")"; } # run OR revive
+
+# In shell: how the run is, also where nothing is installed.
+ask() { echo "if [ -e $remote/bundle/worker.sh ]; then $(on_worker_sh status "$@"); else echo bare; fi"; }
 
 check_train() {
   local argument run_dir='' config=''
@@ -162,7 +167,7 @@ check_train() {
     refuse "--config=$config is not in the bundle of setup; run setup again, with --file=$config unless in configs/"
 }
 
-listed() { # the state of a tpu-vm or queued-resources of that name, by its field; empty when there is none
+listed() { # tpu-vm OR queued-resources, FIELD: its state; empty when there is none of that name
   tpus "$1" list --filter="name ~ /$name\$" --format="value($2)"
 }
 
@@ -184,11 +189,11 @@ slice_state() { # ready, pending, lost (to be deleted), absent or unknown
   esac
 }
 
-run_state() { # alive, start, bare, unknown, or: ended STATUS
-  local answers worker_sh=$remote/bundle/worker.sh
-  answers=$(on_workers "if [ -e $worker_sh ]; then bash $worker_sh status; else echo bare; fi" 2>/dev/null) ||
-    { echo unknown && return; }
+run_state() { # alive, alive-other, start, bare, unknown, or: ended STATUS
+  local answers
+  answers=$(on_workers "$(ask "${train[@]}")" 2>/dev/null) || { echo unknown && return; }
   case $'\n'$answers$'\n' in
+    *$'\nalive-other\n'*) echo alive-other ;;
     *$'\ninterrupted\n'* | *$'\nidle\n'*) echo start ;;
     *$'\nalive\n'*) echo alive ;;
     *$'\nbare\n'*) echo bare ;;
@@ -215,8 +220,16 @@ tend() {
       case $run in
         bare) { install && start revive; } || say "that failed; trying again" ;;
         start) start revive || say "that failed; trying again" ;;
-        ended*) over=${run#ended } ;;
+        alive-other) refuse "a run with other flags is alive on $name; stop it first" ;;
+        ended*) # an end from before this launcher started is no end, unless the run was finished
+          if [ -n "$seen" ] || [ "$run" = "ended 0" ]; then
+            over=${run#ended }
+          else
+            start revive || say "that failed; trying again"
+          fi
+          ;;
       esac
+      [ "$run" = unknown ] || seen=yes
       ;;
   esac
 }
@@ -230,7 +243,7 @@ keep_running() {
   fi
   export CLOUDSDK_CORE_DISABLE_PROMPTS=1
   [ -d "$bundle" ] || build # the wheel of setup, if it was called, and the same one for every slice
-  over=''
+  over='' seen=''
   while tend && [ -z "$over" ]; do sleep "$poll"; done
   say "the run is over, with exit status $over"
   if [ "$over" = 0 ] && [ -n "$delete_after" ]; then delete; fi
@@ -257,10 +270,10 @@ case $verb in
   status)
     if [ -n "$queued" ]; then tpus queued-resources describe "$name" --format='value(state.state)'; fi
     tpus tpu-vm describe "$name" --format='value(state)'
-    on_workers "echo \$(hostname): \$(bash $remote/bundle/worker.sh status)"
+    on_workers "echo \$(hostname): \$($(ask))"
     ;;
-  logs) on_workers "bash $remote/bundle/worker.sh log" "$worker" ;;
+  logs) on_workers "$(on_worker_sh log)" "$worker" ;;
   ssh) tpus tpu-vm ssh "$name" --worker="$worker" ;;
-  stop) on_workers "bash $remote/bundle/worker.sh stop" ;;
+  stop) on_workers "$(on_worker_sh stop)" ;;
   delete) delete ;;
 esac

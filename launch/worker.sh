@@ -8,7 +8,8 @@ usage() {
 usage: worker.sh install EXTRA[,EXTRA ...] PYTHON      a virtual environment with the bundle's wheel, at locked versions
        worker.sh run [--restarts=N] --config=FILE --run-dir=DIR [FLAG of rlif_jax.train ...]
        worker.sh revive ...                            the same, unless a run is alive
-       worker.sh status                                bare, idle, alive, stopped, interrupted or ended STATUS
+       worker.sh status [FLAG of that run ...]         bare, idle, alive, stopped, interrupted or ended STATUS;
+                                                       with flags: alive-other or idle when the run had others
        worker.sh stop                                  SIGTERM: the trainer saves and ends
        worker.sh log [LINES]                           the log, as it grows
 USAGE
@@ -53,7 +54,9 @@ run() {
   [ -e "$home/installed" ] || refuse "nothing is installed in $home; run setup first"
   if alive; then refuse "a run is alive on $(hostname) already"; fi
   cd "$bundle"
+  mkdir -p "$state"
   rm -f "$state/ended" "$state/pid" "$state/stopped"
+  printf '%q ' "$@" >"$state/flags"
   setsid nohup bash until_finished.sh --state="$state" "${restarts[@]}" \
     --progress="$(printf '%q ' "$venv/bin/python" newest_checkpoint.py "$run_dir")" \
     -- "$venv/bin/python" -m rlif_jax.train "$@" >>"$log" 2>&1 </dev/null &
@@ -67,8 +70,12 @@ run() {
 }
 
 status() {
+  local same=yes
+  if [ $# -gt 0 ] && [ -e "$state/flags" ] && [ "$(printf '%q ' "$@")" != "$(cat "$state/flags")" ]; then same=''; fi
   if alive; then
-    echo alive
+    if [ -n "$same" ]; then echo alive; else echo alive-other; fi
+  elif [ -z "$same" ]; then
+    if [ -e "$home/installed" ]; then echo idle; else echo bare; fi
   elif [ -e "$state/stopped" ]; then
     echo stopped
   elif [ -e "$state/ended" ]; then
@@ -99,7 +106,7 @@ case $verb in
     ;;
   run) run "$@" ;;
   revive) alive || run "$@" ;;
-  status) status ;;
+  status) status "$@" ;;
   stop) stop ;;
   log) tail -n "${1:-100}" -F "$log" ;;
   -h | --help) usage ;;

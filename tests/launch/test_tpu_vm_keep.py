@@ -52,14 +52,14 @@ class Cloud:
         self.workers = [Machine(self.folder / "workers" / n / "rlif_jax") for n in ("0", "1")]
         self.keeper: subprocess.Popen[str] | None = None
 
-    def keep(self, *flags):
+    def keep(self, *flags, run=RUN, starts=1):
         """Start the launcher, and wait until the trainer runs on both workers."""
-        words = ["launch/tpu_vm.sh", "run", "--keep", "--poll=0", *SPOT, *flags, *RUN]
+        words = ["launch/tpu_vm.sh", "run", "--keep", "--poll=0", *SPOT, *flags, *run]
         with (self.folder / "said").open("w") as said:
             self.keeper = subprocess.Popen(
                 words, cwd=self.project, env=self.stand_ins.environment, stdout=said, stderr=said
             )
-        self.wait_for_starts(1)
+        self.wait_for_starts(starts)
 
     def wait_for_starts(self, count):
         wait_until(lambda: all(len(one.starts) == count for one in self.workers), f"start {count}")
@@ -147,6 +147,40 @@ def test_stopping_ends_it(cloud):
     stop = ("launch/tpu_vm.sh", "stop", *SPOT[:2])
     assert cloud.stand_ins.run(*stop, cwd=cloud.project).returncode == 0
     assert cloud.over == 130
+    assert [len(one.starts) for one in cloud.workers] == [1, 1]
+
+
+def test_after_a_stop_the_same_command_resumes(cloud):
+    cloud.keep()
+    cloud.stand_ins.run("launch/tpu_vm.sh", "stop", *SPOT[:2], cwd=cloud.project)
+    assert cloud.over == 130
+    cloud.keep(starts=2)
+    cloud.exit_with(0)
+    assert cloud.over == 0
+    assert cloud.called("tpu-vm create") == 1
+
+
+def test_another_run_on_a_slice_is_not_finished_by_the_first(cloud):
+    cloud.keep()
+    cloud.exit_with(0)
+    assert cloud.over == 0
+    for worker in cloud.workers:
+        (worker.home / "exit").unlink()
+    cloud.keep(run=(*RUN, "--seed=2"), starts=2)
+    assert cloud.workers[0].starts[-1].endswith("--seed=2")
+    cloud.exit_with(0)
+    assert cloud.over == 0
+    cloud.keep(run=(*RUN, "--seed=2"), starts=2)
+    assert cloud.over == 0, "the same run is finished already"
+
+
+def test_another_run_that_is_alive_is_left_alone(cloud):
+    cloud.keep()
+    cloud.keeper.kill()
+    cloud.keeper.wait()
+    cloud.keep(run=(*RUN, "--seed=2"))
+    assert cloud.over == 2
+    assert "a run with other flags is alive on paper; stop it first" in cloud.said
     assert [len(one.starts) for one in cloud.workers] == [1, 1]
 
 

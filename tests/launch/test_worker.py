@@ -94,6 +94,17 @@ def test_a_living_run_is_left_alone(installed):
     assert len(installed.starts) == 1
 
 
+def test_the_status_of_a_run_with_these_flags(installed):
+    other = ("status", *installed.flags, "--seed=2")
+    installed.ok("run", *installed.flags)
+    assert installed.ok("status", *installed.flags) == "alive\n"
+    assert installed.ok(*other) == "alive-other\n"
+    installed.exit_with(0)
+    installed.wait_for_end()
+    assert installed.ok("status", *installed.flags) == "ended 0\n"
+    assert installed.ok(*other) == "idle\n"
+
+
 def test_stopping(installed):
     assert installed.call("stop").returncode == 2
     installed.ok("run", *installed.flags)
