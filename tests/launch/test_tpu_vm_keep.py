@@ -171,7 +171,8 @@ def test_another_run_on_a_slice_is_not_finished_by_the_first(cloud):
     cloud.exit_with(0)
     assert cloud.over == 0
     cloud.keep(run=(*RUN, "--seed=2"), starts=2)
-    assert cloud.over == 0, "the same run is finished already"
+    assert cloud.over == 0
+    assert [len(one.starts) for one in cloud.workers] == [2, 2], "it is finished already"
 
 
 def test_another_run_that_is_alive_is_left_alone(cloud):
