@@ -72,7 +72,7 @@ def test_a_field_that_an_older_run_lacks_counts_as_its_default(tmp_path):
     write_steps(tmp_path, 1)
     change_config(tmp_path, older)
     check_same_config(tmp_path, Config())
-    check_same_config(tmp_path, Config(checkpoint=Checkpoint(every=1)))
+    check_same_config(tmp_path, Config(checkpoint=Checkpoint(every=1), mesh=Mesh(fsdp=2)))
     with pytest.raises(UserError) as refusal:
         check_same_config(tmp_path, Config(loss=Loss(kl_coef=0.1), seed=3, mesh=Mesh(fsdp=2)))
     message = str(refusal.value)
