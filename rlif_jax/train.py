@@ -222,11 +222,14 @@ def report(cfg: Config, rollbacks: int, error: Diverged) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for bad input, 130 when stopped by a signal."""
+    """Entry point: exit status 2 for bad input, 130 when stopped by a signal, 1 to start again."""
     with ending_together(), exit_on_user_error():
         try:
             with sigterm_as_ctrl_c():
                 train(load(argv))
+        except DamagedCheckpoint as error:  # of several processes: the next start does without it
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
         except (Interrupted, KeyboardInterrupt):
             sys.exit(130)
 

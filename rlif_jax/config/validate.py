@@ -217,8 +217,9 @@ def process_problems(processes: Processes, spelling: Spelling = as_field) -> Ite
     if count > 1 and not re.fullmatch(r"\S+:\d+", processes.coordinator):
         yield (
             f"{spelling('processes.coordinator', processes.coordinator)} must be the HOST:PORT of "
-            f"process 0, for {spelling('processes.count', count)}; with {spelling('processes.count', 0)} JAX finds them out "
-            "on TPU pods, on GKE and under Slurm"
+            f"process 0, for {spelling('processes.count', count)}; with "
+            f"{spelling('processes.count', 0)} JAX finds them out on TPU pods, on GKE and under "
+            "Slurm"
         )
 
 
