@@ -7,6 +7,7 @@ one process nothing here does anything.
 import contextlib
 import os
 import pickle
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,10 +32,11 @@ def join(asked: Processes) -> None:
     if asked.count == 1:
         return
     try:
-        if asked.count:
-            jax.distributed.initialize(asked.coordinator, asked.count, asked.index)
-        else:
-            jax.distributed.initialize()
+        with _ended_by_signals():  # it may wait for minutes, and Python sees no signal meanwhile
+            if asked.count:
+                jax.distributed.initialize(asked.coordinator, asked.count, asked.index)
+            else:
+                jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         # JAX has found no cluster, or a run before this one in the same process has found none.
         alone = ("coordinator_address should be defined", "must be called before any JAX calls")
@@ -48,6 +50,18 @@ def join(asked: Processes) -> None:
         ) from error
     # What CPUs talk through; other devices have their own.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end the process at once, without Python. Enter it in the main thread."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def process_count() -> int:

@@ -1,9 +1,10 @@
-"""Do recorded steps of a run again, and say "identical" or name the first difference.
+"""Repeat recorded steps of a run: each is identical, or the first difference is named.
 
 python -m rlif_jax.replay runs/prob_disparity --step 7 [--step-to 9]
 
-The newest checkpoint before the step is restored, and the steps from there on are drawn, judged,
-rewarded and learnt from as train does it. Nothing is written into the run folder.
+The newest checkpoint before the step is restored. From there on each step is sampled, tested,
+rewarded and trained on by the functions that train uses, and compared with what the run has
+recorded. Nothing is written into the run folder.
 """
 
 import argparse
@@ -52,11 +53,12 @@ def replay(
     start: int | None = None,
     config: Config | None = None,
 ) -> Difference | None:
-    """The first difference between steps `first` to `last` as recorded and as done again.
+    """The first difference between steps `first` to `last` as recorded and as repeated.
 
     None: there is no difference. `last` is `first` by default. `start` is the step whose checkpoint
     is restored, 0 for the start of the run; by default the newest before `first`. The steps after
     it are compared as well where they were recorded. `config` is the run's own by default.
+    Under several processes every one of them calls this.
 
     Raises:
         UserError: the run, one of the steps or the checkpoint is not there, or something that the
@@ -86,13 +88,14 @@ def replay(
         screen = Screen(silent=not is_first())
         progress = stack.enter_context(Progress(last, start, screen))
         origin = f"checkpoint {start}" if start else "the start of the run"
-        progress.note(f"{run}: steps {start + 1} to {last} are done again from {origin}")
+        steps = range(start + 1, last + 1)
+        which = f"step {last}" if len(steps) == 1 else f"{len(steps)} steps, {start + 1} to {last}"
+        progress.note(f"{run}: repeating {which}, from {origin}")
         if cfg.compile_cache:
             keep_compiled(progress.note)
 
         # ---- step by step
-        steps = range(start + 1, last + 1)
-        for step, now in done_again(cfg, checkpoints, recorded, steps, stack, progress):
+        for step, now in repeated(cfg, checkpoints, recorded, steps, stack, progress):
             was = recorded.get(step)
             if was is None or not was.complete:
                 continue
@@ -117,7 +120,7 @@ def begin_at(run: Folder, checkpoints: Checkpoints, first: int, start: int | Non
     return start
 
 
-def done_again(
+def repeated(
     cfg: Config,
     checkpoints: Checkpoints,
     recorded: Mapping[int, RecordedStep],
@@ -125,10 +128,7 @@ def done_again(
     stack: contextlib.ExitStack,
     progress: Progress,
 ) -> Iterator[tuple[int, RecordedStep]]:
-    """Each of `steps`, and what is recorded of it: by the functions that train uses.
-
-    They begin after a checkpoint, or with step 1.
-    """
+    """Each of `steps` as training records it. The first is 1 or comes after a checkpoint."""
     start = steps.start - 1
     origin = None if start else start_point(cfg)
     inputs = open_inputs(cfg, stack, progress)
@@ -179,8 +179,8 @@ def check_skipped(cfg: Config, step: int, skipped: int, record: Skipped) -> None
     """Refuse more batches in a row than a run leaves out. Raises UserError."""
     if skipped == cfg.failures.skipped_batches:
         raise UserError(
-            f"step {step} cannot be done again: {skipped + 1} batches in a row are not finite, the "
-            f"last because {record.reason}. The run itself has done the step: replay it on the "
+            f"step {step} cannot be repeated: {skipped + 1} batches in a row are not finite, the "
+            f"last because {record.reason}. The run itself got past this step: replay it on the "
             "devices and with the versions that its config.json names."
         )
 
@@ -194,11 +194,14 @@ def configuration_of(run: Folder) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 1 where a step differs, 2 for bad input."""
+    """Entry point: exit status 1 where a step differs, 2 for bad input, 130 on Ctrl-C."""
     with ending_together(), exit_on_user_error():
-        asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
-        difference = replay(asked.run, asked.step, asked.step_to, start=asked.start, config=cfg)
-    sys.exit(0 if difference is None else 1)
+        try:
+            asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
+            found = replay(asked.run, asked.step, asked.step_to, start=asked.start, config=cfg)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    sys.exit(0 if found is None else 1)
 
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
@@ -206,14 +209,14 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
     parser = argparse.ArgumentParser(
         prog=_PROG,
         description=__doc__,
-        epilog="All other flags are fields of the configuration that say where it is computed, as "
-        "in rlif_jax.train: --mesh.fsdp 4, --execution.workers 8, --processes.count 2. On another "
-        "mesh or device sums are rounded differently, and steps differ.",
+        epilog="Other flags are those of rlif_jax.train that say where to compute: --mesh.fsdp 4, "
+        "--execution.workers 8, --processes.count 2. Another mesh or another kind of device rounds "
+        "sums differently, so that steps differ by that.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("run", type=folder_at, help="run folder")
-    parser.add_argument("--step", type=int, required=True, help="step to do again")
+    parser.add_argument("--step", type=int, required=True, help="step to repeat")
     parser.add_argument("--step-to", type=int, help="last of several steps; default: that one")
     parser.add_argument(
         "--from",

@@ -22,7 +22,7 @@ from rlif_jax.weights.hf_config import read_hf_config
 TIMES = "\u00d7"
 PACKAGE = ROOT / "rlif_jax"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-for folder in ("rlif_jax", "benchmarks", "configs"):
+for folder in ("rlif_jax", "benchmarks", "configs", "launch"):
     PAGES += sorted((ROOT / folder).rglob("*.md"))
 README = (ROOT / "README.md").read_text()
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

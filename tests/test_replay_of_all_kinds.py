@@ -35,12 +35,12 @@ def test_a_skipped_batch_is_skipped_again(flags, tmp_path, monkeypatch, capsys):
     # Without the fault the second step has the batch that was skipped.
     found = replay.replay(folder, 2)
     assert (found.what, found.step) == ("key", 2)
-    # And with one more that is skipped than a run allows, it cannot be done.
+    # And with one more that is skipped than a run allows, it cannot be repeated.
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
         patch.setattr(experience, "combine", lambda *args: not_finite_on_call(1)(*args))
         replay.main([str(folder), "--step", "2"])
     assert end.value.code == 2
-    assert "step 2 cannot be done again: 4 batches in a row" in capsys.readouterr().err
+    assert "step 2 cannot be repeated: 4 batches in a row" in capsys.readouterr().err
 
 
 def test_steps_after_a_return_to_a_checkpoint(flags, tmp_path, monkeypatch):

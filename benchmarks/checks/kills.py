@@ -36,7 +36,8 @@ from tests.support.two_processes import free_address
 
 ROOT = Path(__file__).parents[2]
 DEVICES, CHECKPOINT_EVERY = 4, 3
-LONGEST_LIFE_S, PATIENCE_S = 40.0, 150.0
+LONGEST_LIFE_S, FULL_DISK_S = 40.0, 150.0
+ALONE_S, GRACE_S = 60.0, 30.0
 FULL_AT = 48 << 10
 KINDS = (*("SIGKILL",) * 3, *("SIGTERM",) * 3, "SIGSTOP", "disk", "damage")
 TIMES = ("time/", "throughput/")
@@ -127,7 +128,13 @@ def _rows(path: Path) -> Iterator[dict]:
 
 
 def end(processes: Sequence[subprocess.Popen], kind: str, rng: random.Random) -> float:
-    """End a life in this way; the seconds until all of its processes were gone."""
+    """End a life in this way; the seconds until all of its processes were gone.
+
+    A process that still waits for the one that is gone is told to end, as launchers do.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end.
+    """
     victim, begun = rng.choice(processes), time.monotonic()
     if kind in ("SIGKILL", "damage"):
         victim.kill()
@@ -138,7 +145,11 @@ def end(processes: Sequence[subprocess.Popen], kind: str, rng: random.Random) ->
         time.sleep(rng.uniform(1, 8))
         victim.kill()
     for process in processes:
-        process.wait(timeout=PATIENCE_S)
+        try:
+            process.wait(timeout=max(0.0, begun + ALONE_S - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait(timeout=GRACE_S)
     return time.monotonic() - begun
 
 
@@ -164,7 +175,9 @@ def one_life(
     """
     before, recorded = run.checkpoints(), run.steps()
     processes = run.start(count, full=kind == "disk")
-    deadline = time.monotonic() + (PATIENCE_S if kind == "disk" else rng.uniform(1, LONGEST_LIFE_S))
+    deadline = time.monotonic() + (
+        FULL_DISK_S if kind == "disk" else rng.uniform(1, LONGEST_LIFE_S)
+    )
     while time.monotonic() < deadline and all(p.poll() is None for p in processes):
         time.sleep(0.05)
     ended_early = [p.returncode for p in processes if p.poll() is not None]

@@ -284,7 +284,8 @@ def _refuse_weak(isolation: Mapping[str, str]) -> None:
         raise UserError(
             f"This machine cannot sandbox candidate programs: {'; '.join(lacking)} "
             f"({described(isolation)}). Allow user namespaces (for a container: --security-opt "
-            "seccomp=unconfined, or a pod with seccompProfile Unconfined), or run as root, so that "
-            "programs run as a user of their own. If nothing on this machine needs protection, "
+            "seccomp=unconfined, apparmor=unconfined and systempaths=unconfined, or a privileged "
+            "pod; launch/README.md has more), or run as root, so that programs run as a user of "
+            "their own. If nothing on this machine needs protection, "
             "pass --execution.allow-weak-isolation."
         )

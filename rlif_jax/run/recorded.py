@@ -37,7 +37,7 @@ class RecordedStep:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first difference between a step as it was recorded and as it was done again.
+    """The first difference between a step as it was recorded and as it was repeated.
 
     `what` is one of "key", "problem", "prompt", "policy", "token", "completion", "program",
     "verdict", "term", "reward", "count", "advantage" and "parameter": the order in which they are
@@ -97,7 +97,7 @@ def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_difference(step: int, was: RecordedStep, now: RecordedStep) -> Difference | None:
-    """The first difference between a step as recorded and as done again; None: they are the same.
+    """The first difference between a step as recorded and as repeated; None: there is none.
 
     Numbers are compared bit by bit. What a program printed or raised is not compared, its verdicts
     are.

@@ -67,16 +67,16 @@ def change_config(folder: Path, change) -> None:
 
 def test_a_field_that_an_older_run_lacks_counts_as_its_default(tmp_path):
     def older(config):
-        del config["loss"]["kl_coef"], config["seed"], config["mesh"], config["checkpoint"]
+        del config["loss"]["kl_coef"], config["seed"], config["optim"], config["checkpoint"]
 
     write_steps(tmp_path, 1)
     change_config(tmp_path, older)
     check_same_config(tmp_path, Config())
-    check_same_config(tmp_path, Config(checkpoint=Checkpoint(every=1)))
+    check_same_config(tmp_path, Config(checkpoint=Checkpoint(every=1), mesh=Mesh(fsdp=2)))
     with pytest.raises(UserError) as refusal:
-        check_same_config(tmp_path, Config(loss=Loss(kl_coef=0.1), mesh=Mesh(fsdp=2)))
+        check_same_config(tmp_path, Config(loss=Loss(kl_coef=0.1), optim=Optim(learning_rate=1e-5)))
     message = str(refusal.value)
-    assert "loss.kl_coef was 0.0 and is now 0.1; mesh.fsdp was 1 and is now 2" in message
+    assert "loss.kl_coef was 0.0 and is now 0.1; optim.learning_rate was 1e-06 and is" in message
     assert message.count(" was ") == 2
 
 

@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 
-from rlif_jax.config import Optim
+from rlif_jax.config import Optim, Processes
 from rlif_jax.distributed import join
 from rlif_jax.optimizer import init_state, make_optimizer, state_shapes
 from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
@@ -21,7 +21,7 @@ from rlif_jax.weights.source import load_model
 
 
 def main(address: str, rank: str, model: str, folder: str) -> None:
-    join(2, int(rank), address)
+    join(Processes(count=2, index=int(rank), coordinator=address))
     mesh, optimizer, home = make_mesh(data=2, fsdp=2), make_optimizer(Optim()), Path(folder)
     with jax.set_mesh(mesh):
         params = nnx.split(load_model(model, mesh=mesh)[0])[1]
