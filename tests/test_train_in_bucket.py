@@ -118,7 +118,7 @@ def test_another_configuration_is_refused(files, flags, capsys):
 
 def test_a_checkpoint_that_is_damaged_is_set_aside(files, flags, bucket, local, capsys):
     bucket.files.pop("some/run/checkpoints/6/rest/manifest.ocdbt")
-    main([*long_run(flags), f"--run-dir={RUN}"])
+    main([*long_run(flags), f"--run-dir={RUN}", "--steps=7"])
     shown = capsys.readouterr()
     assert f"checkpoint 6 in {RUN}/checkpoints is damaged" in shown.err
     assert "resumes after step 4." in shown.err

@@ -31,6 +31,7 @@ from rlif_jax.run.saved_items import REST, handlers, items, rest, restored_as
 from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refusal
 from rlif_jax.weights.orbax_folder import FOLDER, reason_of
 from rlif_jax.weights.parameters import filled, named
+from rlif_jax.weights.run_folder import saved_steps
 
 PASSING = (
     *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
@@ -87,7 +88,14 @@ class Checkpoints:
         )
         logging.getLogger("absl").addFilter(_not_from_orbax)
         self._check_metrics()
-        return ocp.CheckpointManager(self._folder, options=options, handler_registry=handlers())
+        manager = ocp.CheckpointManager(self._folder, options=options, handler_registry=handlers())
+        # Orbax takes what it cannot read in a bucket at the moment for something that is not there.
+        if in_bucket(self._folder) and set(saved_steps(self._folder)) - set(manager.all_steps()):
+            raise UserError(
+                f"the checkpoints in {self._folder} could not all be read. They were left as they "
+                "are: run the same command again."
+            )
+        return manager
 
     def latest(self) -> int | None:
         """The newest step saved, or None. Raises as `steps` does."""
@@ -225,7 +233,13 @@ class Checkpoints:
     def _stored(self, step: int, **wanted: Any) -> Any:
         """Items of a checkpoint. Raises Damage, or UserError where it may be whole."""
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**wanted))
+            try:
+                return self._manager.restore(step, args=ocp.args.Composite(**wanted))
+            except Exception:
+                if not in_bucket(self._folder):
+                    raise
+                # See `_manager`: what is damaged is so the next time as well.
+                return self._manager.restore(step, args=ocp.args.Composite(**wanted))
         except Exception as error:  # see reason_of
             cause, reason = error.__cause__ or error, reason_of(error) or repr(error)
             passing = isinstance(cause, (MemoryError, PermissionError, ImportError))
@@ -300,8 +314,8 @@ class Checkpoints:
             ) from error
         if "_manager" in self.__dict__:
             self._manager.reload()
-        left = [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
-        begins = f"resumes after step {max(left)}" if left else "starts at step 0: no other is left"
+        left = saved_steps(self._folder)
+        begins = f"resumes after step {left[-1]}" if left else "starts at step 0: no other is left"
         return f"It was moved to {target}. The same command {begins}."
 
     def _check_metrics(self) -> None:

@@ -37,7 +37,8 @@ def folder_at(location: str) -> Folder:
 
     # Listings that gcsfs has kept lack what tensorstore and other processes have written since.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
+    for client in ("gcsfs", "fsspec"):  # they log what they raise
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     return epath.Path(location)
 
 

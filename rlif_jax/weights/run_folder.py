@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import orbax.checkpoint as ocp
-
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import Lora
 from rlif_jax.storage.folder import Folder, bucket_errors, in_bucket, is_folder
@@ -24,12 +22,22 @@ def checkpoint_of(path: Folder) -> Folder | None:
         return path
     if not is_folder(path / "checkpoints"):
         return None
-    steps = [p for p in (path / "checkpoints").iterdir() if p.name.isdigit()]
-    if in_bucket(path):  # where an unfinished one has its final name as well
-        steps = [p for p in steps if ocp.utils.is_checkpoint_finalized(p)]
-    if not steps:
+    if not (steps := saved_steps(path / "checkpoints")):
         raise UserError(f"run folder {path} has no checkpoint yet; train until it saves one")
-    return max(steps, key=lambda p: int(p.name))
+    return path / "checkpoints" / str(steps[-1])
+
+
+def saved_steps(folder: Folder) -> list[int]:
+    """The steps of the whole checkpoints in a checkpoints folder, in order.
+
+    In a bucket an unfinished one has its final name as well, and Orbax finishes it with an object.
+    """
+    if not is_folder(folder):
+        return []
+    found = [path for path in folder.iterdir() if path.name.isdigit()]
+    if in_bucket(folder):
+        found = [path for path in found if (path / "commit_success.txt").exists()]
+    return sorted(int(path.name) for path in found)
 
 
 def recorded_source(folder: Folder) -> str | None:
