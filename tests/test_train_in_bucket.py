@@ -9,11 +9,14 @@ from dataclasses import replace
 import pytest
 from support.buckets import pointed_at
 from support.servers import BucketServer
+from support.several import ended, started
 from support.small_evaluations import flags as evaluation_flags
 from support.small_evaluations import small_arguments
 from support.small_runs import TIMES, config, long_run, numbers, process, refused
 
 from rlif_jax import convert, evaluate, replay
+from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.storage.folder import folder_at
 from rlif_jax.train import main
 
 pytestmark = pytest.mark.slow
@@ -125,6 +128,24 @@ def test_a_checkpoint_that_is_damaged_is_set_aside(files, flags, bucket, local, 
     rollouts = (local / "rollouts/step_000006.jsonl").read_bytes()
     assert bucket.files["some/run/rollouts/step_000006.jsonl"] == rollouts
     assert any(name.startswith("some/run/checkpoints/damaged-6/") for name in bucket.files)
+
+
+def test_two_processes_share_it_and_one_resumes(flags, bucket):
+    arguments = [config("hybrid"), *flags, "--run-dir=gs://runs/two", "--mesh.data=2"]
+    arguments += ["--mesh.fsdp=2", "--eval.every=0", "--checkpoint.every=1", "--checkpoint.keep=3"]
+    processes = started([*arguments, "--steps=2"], 2)
+    outputs = ended(processes)
+    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(outputs)
+    ended(resumed := started([*arguments, "--steps=3"], 1))
+    assert resumed[0].returncode == 0
+    rows = [json.loads(line) for line in bucket.files["two/metrics.jsonl"].splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    rows = bucket.files["two/rollouts/step_000002.jsonl"].splitlines()
+    assert len(rows) == 16
+    for step in (1, 2, 3):
+        assert f"two/checkpoints/{step}/commit_success.txt" in bucket.files
+    opened = Checkpoints(folder_at("gs://runs/two/checkpoints"), keep=3, read_only=True)
+    assert opened.steps() == [1, 2, 3]
 
 
 def test_a_bucket_that_refuses_gives_one_sentence(flags, bucket, monkeypatch, capsys):

@@ -52,10 +52,11 @@ def test_a_refused_append_leaves_the_object_and_the_next_does_not_repeat_it(buck
     assert bucket.files["a/metrics.jsonl"] == b"1\n3\n"
 
 
-def test_a_server_that_is_busy_is_asked_again(bucket):
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_busy_is_asked_again(bucket, status):
     file = appended(folder_at(OBJECT))
     file.append(b"1\n")
-    bucket.answers = [503]
+    bucket.answers = [status]
     file.append(b"2\n")
     assert bucket.files["a/metrics.jsonl"] == b"1\n2\n"
 

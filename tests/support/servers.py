@@ -177,8 +177,10 @@ class _BucketHandler(_Handler):
         path = url.path.removeprefix("/download").removeprefix("/upload")
         path = path.removeprefix("/storage/v1")
         status = bucket.answers.pop(0) if self.command == "POST" and bucket.answers else None
-        bucket.left -= 1
-        if (status := status or bucket.status or (403 if bucket.left < 0 else None)) is not None:
+        bucket.asked += 1
+        if bucket.asked - 1 in bucket.refused:
+            status = 403
+        if (status := status or bucket.status) is not None:
             self.refuse(status)
         elif path == root:
             self.reply_json({"kind": "storage#bucket", "name": bucket.name})
@@ -268,8 +270,8 @@ class BucketServer(_Server):
     """The JSON API of one bucket, as far as tensorstore, gcsfs and Google's own client use it.
 
     Listings have a few names a page. `status`: what every request is answered with, if not None.
-    `left`: how many requests are answered before 403 follows. `answers`: as `status` for the next
-    uploads, one each. `lost`: so many uploads are stored and
+    `refused`: which requests are answered with 403, where `asked` counts them. `answers`: as
+    `status` for the next uploads, one each. `lost`: so many uploads are stored and
     answered with 503. `reads`: (name, start, stop) of each media read. `writes`: the names stored.
     `looks`: the names whose metadata was asked for. `authorization`: the Authorization header of
     each request, None without one. An object's generation follows from its content.
@@ -281,7 +283,7 @@ class BucketServer(_Server):
         self.name, self.files, self.page_size = name, dict(files), page_size
         self.status: int | None = None
         self.answers: list[int] = []
-        self.left = 10**9
+        self.asked, self.refused = 0, range(0)
         self.lost = 0
         self.reads: list[tuple[str, int, int]] = []
         self.writes: list[str] = []
