@@ -182,8 +182,9 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
                     skipped.in_a_row = 0
                     position = position_of(data, mixture)
                     with clock("record"):
-                        log.rollouts(step, record.completions())
+                        # First: in a bucket it refuses a run that another one has replaced.
                         log.provenance(step, record.provenance(key, position, state.params))
+                        log.rollouts(step, record.completions())
                         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
                         unrecorded = record.metrics(cfg) | speed
                 with clock("evaluate"):

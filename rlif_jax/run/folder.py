@@ -20,8 +20,8 @@ def locked(folder: Folder) -> Iterator[None]:
     """Make the folder, and keep other runs out of it until the block ends, however it ends.
 
     The first process holds the lock; the operating system takes it back when that process is gone.
-    In a bucket nothing is held, as nobody would take it back: of two runs that record there one is
-    refused at its next record (`storage.appended.BucketObject`).
+    A bucket has no locks: of two runs that record there one is refused at its next record (see
+    `storage.appended.BucketObject`).
 
     Raises:
         UserError: another run is in the folder, or it cannot be written.

@@ -153,9 +153,7 @@ def truncate_after(folder: Folder, step: int) -> None:
     """
     for path in (folder / "metrics.jsonl", folder / PROVENANCE):
         kept = b"".join(line for number, line in recorded_lines(path) if number <= step)
-        if path.is_file() and len(kept) != len(
-            path.read_bytes()
-        ):  # whole lines of it, in their order
+        if path.is_file() and kept != path.read_bytes():
             _write_whole(path, kept)
     rollouts = folder / "rollouts"
     for file in sorted(rollouts.iterdir()) if is_folder(rollouts) else ():

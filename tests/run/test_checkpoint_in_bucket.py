@@ -108,6 +108,7 @@ def test_a_refused_look_is_not_an_empty_folder(bucket, state):
         opened().latest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [0, 10**9], ids=["alone", "with all that follow"])
 def test_whichever_request_is_refused_nothing_is_lost(bucket, state, more):
     """Orbax takes some that are refused for a checkpoint that is not there."""
