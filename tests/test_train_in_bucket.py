@@ -80,7 +80,7 @@ def test_it_is_replayed_as_identical(files, bucket, capsys):
         replay.main([RUN, "--step", "6"])
     said = capsys.readouterr().out
     assert end.value.code == 0, said
-    assert "done again from checkpoint 4" in said and "step 6: identical" in said
+    assert ", from checkpoint 4" in said and "step 6: identical" in said
     assert bucket.files == before
 
 

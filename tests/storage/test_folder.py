@@ -61,7 +61,7 @@ def test_what_others_write_or_remove_is_seen_at_once(bucket):
     [
         (
             401,
-            r"the bucket refuses access \(refused, 401\)\. Log in with `gcloud",
+            r"the bucket refuses access \(denied, 401\)\. Log in with `gcloud",
         ),
         (
             403,

@@ -196,7 +196,7 @@ class _BucketHandler(_Handler):
     do_GET = do_POST = do_DELETE = answer
 
     def refuse(self, status: int):
-        message = {403: "denied", 404: "Not Found"}.get(status, "refused")
+        message = {401: "denied", 403: "denied", 404: "Not Found"}.get(status, "refused")
         self.reply_json({"error": {"code": status, "message": message}}, status)
 
     def of_object(self, path: str, query: dict[str, str]):
