@@ -173,7 +173,8 @@ def test_stages_are_taken_from_make_stages(name):
     """What is compiled ahead of time and what train runs are wired in one place, step.py."""
     names = imported(ROOT / name)
     assert names & {"make_stages", "StagesAhead"}  # StagesAhead lowers the stages of make_stages
-    assert not names & FACTORIES
+    # Sync has a stage for each array: a test compiles them by giving it the planner's jit.
+    assert names & FACTORIES <= ({"make_sync"} if "StagesAhead" in names else set())
 
 
 @pytest.mark.slow
