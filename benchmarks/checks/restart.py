@@ -28,15 +28,13 @@ ROOT = Path(__file__).parents[2]
 
 def start_up(command: Sequence[str], cache: Path) -> float:
     """Seconds before and beside the work of the first step of this start, which does two steps."""
-    begun, lines = time.monotonic(), []
+    begun = time.monotonic()
     environment = os.environ | {"RLIF_CACHE": str(cache), "CI": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, cwd=ROOT, text=True
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step "):
-                lines.append(time.monotonic())
+        lines = [time.monotonic() for line in process.stdout if line.startswith("step ")]
     if process.returncode or len(lines) != 2:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     first, second = lines
