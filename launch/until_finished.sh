@@ -86,11 +86,11 @@ await() {
 measure() {
   local number
   [ -n "$progress" ] || return 0
-  number=$(timeout 120 bash -c "$progress" 2>/dev/null 9>&-) || true
+  number=$(timeout 60 bash -c "$progress" 2>/dev/null 9>&-) || true
   if [[ $number =~ ^[0-9]+$ ]]; then echo "$number"; fi
 }
 
-furthest=$(measure) fruitless=0
+furthest='' fruitless=0 # the first measurement is made after the first failure: a start waits for no bucket
 while :; do
   "$@" & # it keeps the lock, too: should this loop be killed, no second one starts beside it
   child=$!
@@ -106,7 +106,8 @@ while :; do
 
   reached=$(measure)
   fruitless=$((fruitless + 1))
-  if [ -n "$reached" ] && [ "$reached" -gt "${furthest:-0}" ]; then furthest=$reached fruitless=0; fi
+  if [ -n "$furthest" ] && [ "${reached:-0}" -gt "$furthest" ]; then fruitless=0; fi
+  if [ -n "$reached" ] && [ "$reached" -gt "${furthest:--1}" ]; then furthest=$reached; fi
   if [ "$fruitless" -gt "$restarts" ]; then
     say "exit status $status; gave up after $restarts restarts without progress" && finish "$status"
   fi

@@ -209,9 +209,9 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
     parser = argparse.ArgumentParser(
         prog=_PROG,
         description=__doc__,
-        epilog="Other flags are those of rlif_jax.train that say where to compute: --mesh.fsdp 4, "
-        "--execution.workers 8, --processes.count 2. Another mesh or another kind of device rounds "
-        "sums differently, so that steps differ by that.",
+        epilog="Other flags are those of rlif_jax.train that say where to compute: --mesh.fsdp 4,\n"
+        "--execution.workers 8, --processes.count 2. Another mesh or another kind of\n"
+        "device rounds sums differently, so that steps differ by that.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -82,6 +82,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=not self._read_only,
             read_only=self._read_only,
+            save_interval_steps=int(not self._read_only),
             cleanup_tmp_directories=not self._read_only,  # of a run that was killed while saving
             preservation_policy=self._policy,
             best_fn=retention.measured,  # without it the metrics would not be written

@@ -17,6 +17,7 @@ case "$1 $2" in
     mkdir -p "$5/bin"
     cat > "$5/bin/python" <<'PYTHON'
 #!/usr/bin/env bash
+case $2 in gs://*) echo 0; exit ;; esac
 [ "$1" = -m ] || exec {sys.executable} "$@"
 echo "$*" >> "$RLIF_HOME/starts"
 eval "$(cat "$TRAINER")"
