@@ -97,8 +97,8 @@ def test_a_used_folder_is_for_the_same_run_only(flags, tmp_path, capsys):
     for section, name in (("loss", "dual_clip"), ("data", "mix"), ("execution", "monitor")):
         del older["config"][section][name]
     path.write_text(json.dumps(older))
-    text = refused([*arguments, "--steps=2", "--mesh.data=2"], capsys)
-    assert "mesh.data was 1 and is now 2" in text
+    text = refused([*arguments, "--steps=2", "--loss.dual-clip=4"], capsys)
+    assert "loss.dual_clip was 3.0 and is now 4.0" in text
     main([*arguments, "--steps=2"])
     assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
     assert json.loads(path.read_text())["config"]["mesh"]["data"] == 1
