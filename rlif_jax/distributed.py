@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rlif_jax.config import Processes
-from rlif_jax.errors import UserError
+from rlif_jax.errors import Outage, UserError
 
 T = TypeVar("T")
 
@@ -98,15 +98,15 @@ def by_first(work: Callable[[], T]) -> T:
     """
     if process_count() == 1:
         return work()
-    outcome: Any = (None, "")
+    outcome: Any = (None, None)
     if is_first():
         try:
-            outcome = (work(), "")
-        except UserError as error:
-            outcome = (None, str(error))
+            outcome = (work(), None)
+        except UserError as error:  # its text alone: it may hold what cannot be sent
+            outcome = (None, (Outage if isinstance(error, Outage) else UserError)(str(error)))
     value, refusal = gathered(outcome)[0]
-    if refusal:
-        raise UserError(refusal)
+    if refusal is not None:
+        raise refusal
     return value
 
 

@@ -13,6 +13,10 @@ class UserError(Exception):
     """Bad input. The message is one paragraph that names the value and the remedy."""
 
 
+class Outage(UserError):
+    """A service that does not answer: the same command may succeed later."""
+
+
 class NotFinite(UserError):
     """Numbers of a step that are not finite; `arrays` are what they were made from, by name."""
 
@@ -29,9 +33,12 @@ def shown(value: Any) -> str:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Print a `UserError` on standard error and exit with status 2; let everything else through."""
+    """Print a `UserError` on standard error and exit with status 2; let everything else through.
+
+    The status is 1 for an `Outage`, after which a launcher may start the command again.
+    """
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(error, Outage) else 2) from None

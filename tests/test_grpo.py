@@ -255,3 +255,30 @@ def test_learning_moves_probability_towards_the_rewarded(tiny):
     np.testing.assert_allclose(seen_BC, before, rtol=1e-5, atol=1e-5)
     after = scored(graphdef, state.params, rollout, SETTINGS["temperature"]).logprob
     assert (np.sign((after - before).sum(axis=1)) == signs_B).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_changes_nothing(tiny, batch, bad):
+    """One number of the batch is enough; the metrics show it, and the next update is as ever."""
+    graphdef, params, _ = tiny
+    optimizer = make_optimizer(Optim(learning_rate=0.1, warmup_steps=0), 1)
+    update = make_update(graphdef, optimizer, Loss(kl_coef=0.1), **SETTINGS)
+
+    def fresh():
+        return init_state(jax.tree.map(jnp.copy, params), optimizer)
+
+    advantage = np.array(batch.advantage)
+    advantage[np.nonzero(np.asarray(batch.trained))[0][0]] = bad
+    state, metrics, _ = update(fresh(), dataclasses.replace(batch, advantage=put_pieces(advantage)))
+    assert not np.isfinite([float(metrics[name]) for name in ("loss/policy", "grad/norm")]).all()
+    assert_close(state, fresh(), rtol=0, atol=0)
+    after, metrics, _ = update(state, batch)
+    wanted, *_ = update(fresh(), batch)
+    assert np.isfinite(float(metrics["grad/norm"]))
+    assert_close(after, wanted, rtol=0, atol=0)
+    assert_not_equal(after, fresh())
+
+
+def assert_not_equal(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    assert any((np.asarray(x) != np.asarray(y)).any() for x, y in pairs)

@@ -28,7 +28,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.model.lora import divided, with_trained
 from rlif_jax.run import manifest, retention
 from rlif_jax.run.saved_items import REST, handlers, items, rest, restored_as
-from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refusal
+from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refused
 from rlif_jax.weights.orbax_folder import FOLDER, reason_of
 from rlif_jax.weights.parameters import filled, named
 from rlif_jax.weights.run_folder import saved_steps
@@ -162,7 +162,7 @@ class Checkpoints:
                 raise
             with contextlib.suppress(OSError, ValueError):
                 self._manager.reload()  # it has already forgotten what it was about to remove
-            raise UserError(_cannot_write(self._folder, self._writing, error)) from error
+            raise _cannot_write(self._folder, self._writing, error) from error
 
     def restore(
         self, state: TrainState, step: int | None = None
@@ -340,16 +340,14 @@ def _few(problems: list[str]) -> str:
     return "; ".join(problems[:4]) + more
 
 
-def _cannot_write(folder: Folder, step: int, error: Exception) -> str:
+def _cannot_write(folder: Folder, step: int, error: Exception) -> UserError:
+    what = f"checkpoint of step {step} could not be written to {folder}"
     if in_bucket(folder):
-        return (
-            f"checkpoint of step {step} could not be written to {folder}: {refusal(folder, error)} "
-            "Earlier ones are untouched: the same command resumes from the newest."
-        )
+        then = "Earlier ones are untouched: the same command resumes from the newest."
+        return refused(folder, error, what, then)
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
-    return (
-        f"checkpoint of step {step} could not be written to {folder}: {reason}. Earlier ones "
-        "are untouched. Free some space (or start with --run-dir on another disk) and run the same "
-        "command again: it resumes from the newest checkpoint."
+    return UserError(
+        f"{what}: {reason}. Earlier ones are untouched. Free some space (or start with --run-dir "
+        "on another disk) and run the same command again: it resumes from the newest checkpoint."
     )

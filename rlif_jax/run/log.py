@@ -27,7 +27,7 @@ from rlif_jax.grading.judged_row import judged_row
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.run.provenance import git_revision, resolved, versions
 from rlif_jax.storage.appended import appended
-from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refusal
+from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refused
 from rlif_jax.storage.jsonl import json_line, whole_lines
 from rlif_jax.storage.whole_file import write_whole
 
@@ -45,21 +45,20 @@ def rollout_file(folder: Folder, step: int) -> Folder:
 @contextlib.contextmanager
 def disk_errors(path: Folder) -> Iterator[None]:
     """Turn an OSError, or a bucket's refusal, into a `UserError` with the path and what to do."""
+    what = f"{path} could not be written"
+    then = "What was recorded before is intact: run the same command to resume."
     try:
         yield
     except Exception as error:
         if in_bucket(path) and (isinstance(error, OSError) or from_bucket(error)):
-            reason = refusal(path, error)
-        elif isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "Free some space" if full else "Make the folder writable"
-            reason = f"{error.strerror or error}. {remedy}, or choose another folder with "
-            reason += "--run-dir."
-        else:
+            raise refused(path, error, what, then) from error
+        if not isinstance(error, OSError):
             raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Free some space" if full else "Make the folder writable"
         raise UserError(
-            f"{path} could not be written: {reason} What was recorded before is intact: run the "
-            "same command to resume."
+            f"{what}: {error.strerror or error}. {remedy}, or choose another folder with "
+            f"--run-dir. {then}"
         ) from error
 
 

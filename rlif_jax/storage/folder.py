@@ -12,7 +12,7 @@ from pathlib import Path
 
 from etils import epath
 
-from rlif_jax.errors import UserError
+from rlif_jax.errors import Outage, UserError
 
 Folder = Path | epath.Path
 """A folder or a file, on this machine or in a bucket."""
@@ -59,23 +59,30 @@ def from_bucket(error: BaseException) -> bool:
     return any(kind.__module__.partition(".")[0] in _CLIENTS for kind in type(error).__mro__)
 
 
-def refusal(path: Folder | str, error: BaseException) -> str:
-    """What a bucket or the network refused, and the remedy, in sentences that follow a colon."""
+def refused(path: Folder | str, error: BaseException, what: str, then: str = "") -> UserError:
+    """The exception for what a bucket or the network refused: `what`, the remedy, and `then`.
+
+    It is an `Outage` where the same request may succeed later.
+    """
     text = " ".join(str(error).split())[:300] or type(error).__name__
     code, bucket = getattr(error, "code", None), str(path).removeprefix("gs://").partition("/")[0]
     signs = ("Forbidden", "PERMISSION_DENIED", "UNAUTHENTICATED")
+    kind = UserError
     if code in (401, 403) or text.startswith(signs) or ".auth." in type(error).__module__:
-        return (
+        remedy = (
             f"the bucket refuses access ({text}). Log in with `gcloud auth application-default "
             "login`, or give the account the roles Storage Object User and Storage Legacy Bucket "
             f"Reader on gs://{bucket}."
         )
-    if code == 404 or isinstance(error, FileNotFoundError) or text.startswith("NOT_FOUND"):
-        return (
+    elif code == 404 or isinstance(error, FileNotFoundError) or text.startswith("NOT_FOUND"):
+        remedy = (
             f"there is no bucket gs://{bucket} ({text}). Make it with `gcloud storage buckets "
             f"create gs://{bucket}`, or name another one."
         )
-    return f"a request failed ({text}). Check the network, and run the command again."
+    else:
+        kind = Outage
+        remedy = f"a request failed ({text}). Check the network, and run the command again."
+    return kind(f"{what}: {remedy}{then and ' '}{then}")
 
 
 @contextlib.contextmanager
@@ -89,4 +96,4 @@ def bucket_errors(folder: Folder | str) -> Iterator[None]:
     except Exception as error:
         if not (in_bucket(folder) and from_bucket(error)):
             raise
-        raise UserError(f"{folder} cannot be used: {refusal(folder, error)}") from error
+        raise refused(folder, error, f"{folder} cannot be used") from error

@@ -9,7 +9,7 @@ import pytest
 from support.buckets import pointed_at
 
 from rlif_jax.config import Config
-from rlif_jax.errors import UserError
+from rlif_jax.errors import Outage, UserError
 from rlif_jax.storage.folder import bucket_errors, folder_at, from_bucket, is_folder
 from rlif_jax.storage.whole_file import write_whole
 
@@ -73,10 +73,11 @@ def test_what_others_write_or_remove_is_seen_at_once(bucket):
 def test_a_refusal_is_one_sentence_with_the_remedy(bucket, status, said):
     bucket.status = status
     with (
-        pytest.raises(UserError, match=rf"^{RUN} cannot be used: {said}"),
+        pytest.raises(UserError, match=rf"^{RUN} cannot be used: {said}") as refusal,
         bucket_errors(RUN),
     ):
         is_folder(folder_at(RUN))
+    assert isinstance(refusal.value, Outage) == (status == 409)
 
 
 def test_a_server_that_cannot_be_reached(monkeypatch, caplog):
@@ -88,7 +89,7 @@ def test_a_server_that_cannot_be_reached(monkeypatch, caplog):
     monkeypatch.setattr(gcsfs.retry, "asyncio", SimpleNamespace(sleep=at_once))
     pointed_at(monkeypatch, "http://127.0.0.1:9")
     with (
-        pytest.raises(UserError, match=r"a request failed \(Cannot connect to host .* network"),
+        pytest.raises(Outage, match=r"a request failed \(Cannot connect to host .* network"),
         bucket_errors(RUN),
     ):
         is_folder(folder_at(RUN))
