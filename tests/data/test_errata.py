@@ -18,7 +18,7 @@ from rlif_jax.data.prompts import encode_prompt
 from rlif_jax.data.selection import errata_filter, select
 from rlif_jax.data.training import training_problems
 from rlif_jax.evaluation.drawing import held_out
-from rlif_jax.train import held_out_problems
+from rlif_jax.evaluation.during_training import held_out_problems
 
 
 def official(make_row, question_id, title="Sum", platform="atcoder", **fields):
