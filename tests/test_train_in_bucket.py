@@ -162,6 +162,7 @@ def test_a_bucket_that_is_not_there_is_named(flags, bucket, capsys):
 
 
 def test_a_server_that_cannot_be_reached_gives_one_sentence(flags, monkeypatch, capsys):
+    """With the status of what may succeed later, for launchers."""
     pointed_at(monkeypatch, "http://127.0.0.1:9")
-    text = refused([*long_run(flags), "--run-dir=gs://runs/new"], capsys)
+    text = refused([*long_run(flags), "--run-dir=gs://runs/new"], capsys, status=1)
     assert text.startswith("error: gs://runs/new cannot be used: a request failed")

@@ -62,7 +62,7 @@ def check_same_config(folder: Folder, config: Any) -> None:
     if not (used and path.is_file()):
         return
     record = _record(path)
-    _check_known(path, record)
+    _check_known(path, record, config)
     if differing := differing_fields(record["config"], config):
         raise UserError(
             f"{folder} holds a run with another configuration: {'; '.join(differing)}. Choose "
@@ -86,7 +86,7 @@ def recorded_config(folder: Folder) -> Config:
             "rlif_jax.train has written, runs/NAME by default."
         )
     record = _record(path)
-    _check_known(path, record)
+    _check_known(path, record, Config())
     config = _filled(Config(), record["config"])
     if problems := type_problems(config):
         raise UserError(
@@ -124,9 +124,9 @@ def _record(path: Folder) -> dict[str, Any]:
     return record
 
 
-def _check_known(path: Folder, record: Mapping[str, Any]) -> None:
-    """Refuse a config.json with settings that this version does not have. Raises UserError."""
-    before, now = _flat(record["config"]), _flat(resolved(Config()))
+def _check_known(path: Folder, record: Mapping[str, Any], config: Any) -> None:
+    """Refuse a config.json with settings that `config` does not have. Raises UserError."""
+    before, now = _flat(record["config"]), _flat(resolved(config))
     if unknown := sorted(name for name in before.keys() - now.keys() if not _may_change(name)):
         values = ", ".join(f"{name}={before[name]!r}" for name in unknown)
         raise UserError(

@@ -70,13 +70,13 @@ def wait_for_step(folder: Path, step: int) -> None:
     raise AssertionError(f"step {step} was never reached")
 
 
-def refused(arguments: list[str], capsys) -> str:
-    """What the command prints when it ends with status 2."""
+def refused(arguments: list[str], capsys, status: int = 2) -> str:
+    """What the command prints when it ends with this status."""
     from rlif_jax.train import main  # which imports JAX, and this file comes before the tests
 
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == 2
+    assert stop.value.code == status
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return re.sub(r"\s+", " ", text)
