@@ -11,10 +11,13 @@ from support.fields_read import leaves, recording
 from support.small_runs import config, metrics, numbers
 
 from rlif_jax import step as step_page
-from rlif_jax.config import Loss, load
+from rlif_jax import train as train_module
+from rlif_jax.config import Loss, Processes, load
+from rlif_jax.distributed import join
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test
+from rlif_jax.run.failures import Diverged
 from rlif_jax.train import main, train
 
 CONFIG_FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.name != "base.py")
@@ -120,6 +123,10 @@ class LossWithADeadField(Loss):
     """Nothing reads it, though sampling.temperature and eval.temperature are read."""
 
 
+def diverging(cfg, rollbacks):
+    raise Diverged(f"life {rollbacks}")
+
+
 @pytest.mark.slow
 def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     """KL, a reward temperature, two epochs of two mini-batches, entropy bonus, Dr.GRPO.
@@ -162,6 +169,12 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     for variant in ("clip_cov", "kl_cov"):  # which read fields of their own
         other = recorded_with(variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
+    alone = Processes(count=2, index=2, coordinator="localhost:1")
+    with pytest.raises(UserError, match="did not meet"):
+        join(recording(dataclasses.replace(given, processes=alone), read).processes)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="the run has diverged"):
+        patch.setattr(train_module, "live", diverging)
+        train(dataclasses.replace(recorded, run_dir="diverging"))
     assert set(leaves(recorded)) - read == {"loss.temperature"}
 
     folder = tmp_path / "runs/prob_disparity"
