@@ -131,13 +131,6 @@ def _flags(flag: bool) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.array(flag)))
 
 
-def from_first(values: np.ndarray) -> np.ndarray:
-    """The values of process 0, on every process that joined; all have one shape and type."""
-    if process_count() == 1:
-        return values
-    return np.asarray(multihost_utils.broadcast_one_to_all(values))
-
-
 def whole_on_host(tree: Any) -> Any:
     """Arrays that may be split over the devices of all processes, whole as NumPy arrays on each."""
     if process_count() == 1:

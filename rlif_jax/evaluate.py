@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
 from flax import nnx
 
@@ -19,7 +18,7 @@ from rlif_jax.batch import TokenStats
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.meter import Meter
 from rlif_jax.console.screen import Screen, format_duration
-from rlif_jax.distributed import ending_together, from_first, is_first, join
+from rlif_jax.distributed import by_first, ending_together, is_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.arguments import Arguments, check
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
@@ -83,7 +82,7 @@ def evaluate(args: Arguments) -> Result | None:
             file = SampleFile(path, about, len(problems.problems), args.n, FIELDS, defaults)
             stack.enter_context(file)
         rows = file.rows if file else {}
-        done = agreed(set(rows), len(problems.problems), args.n)
+        done = by_first(lambda: set(rows))
         if len(done) < args.n * len(problems.problems):
             sample(args, opened, problems, rows, done, file, screen, first)
         if file:
@@ -97,13 +96,6 @@ def evaluate(args: Arguments) -> Result | None:
     result = Result.of(plain(asdict(args)), model, problems, rows)
     result.write()
     return result
-
-
-def agreed(done: set[Place], problems: int, n: int) -> set[Place]:
-    """The places that process 0 has, on every process."""
-    flags = np.zeros(problems * n, bool)
-    flags[[problem * n + sample for problem, sample in done]] = True
-    return {divmod(int(row), n) for row in np.flatnonzero(from_first(flags))}
 
 
 def sample(

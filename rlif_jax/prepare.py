@@ -1,7 +1,7 @@
 """What a run needs before its first step, in the order in which it can fail.
 
 Judge, model and problems are found and checked before memory is filled (`open_inputs`); then come
-devices, parameters and compiled stages (`on_devices`). Training and replay start alike.
+devices, parameters, compiled stages and the state (`begin`). Training and replay begin alike.
 """
 
 import contextlib
@@ -9,19 +9,19 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
 
 from rlif_jax import distributed
-from rlif_jax.batch import Params
+from rlif_jax.batch import Params, TrainState
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.console.progress import Progress
 from rlif_jax.data.pipeline import Mixture, problem_batches
 from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
-from rlif_jax.data.training import Batches, training_problems
+from rlif_jax.data.training import Batches, restore_position, training_problems
 from rlif_jax.errors import UserError
 from rlif_jax.evaluation.drawing import HeldOut
 from rlif_jax.evaluation.during_training import held_out_problems
@@ -29,8 +29,11 @@ from rlif_jax.execution.pool import Judge, described
 from rlif_jax.experience import Ask, Questions
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.lora import lora_of, trained
+from rlif_jax.optimizer import state_shapes
 from rlif_jax.rewards import needs_execution, runs_all_tests
+from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
+from rlif_jax.run.start import initial_state, start_point
 from rlif_jax.sharding import make_mesh
 from rlif_jax.step import Stages, make_stages
 from rlif_jax.submissions import Submissions
@@ -136,36 +139,45 @@ def make_ask(
 
 
 @dataclass(frozen=True)
-class Ready:
-    """What a run computes with, on the devices of `mesh`.
+class Beginning:
+    """What the steps of a run begin with, on the devices of the mesh of `jax.set_mesh`.
 
-    `params` are those of the model that it starts from, or their shapes where none were asked for;
-    `reference` is the anchor of a KL term.
+    `reference` is the anchor of a KL term; `kept` is what a checkpoint keeps beside the state, and
+    {} at the start of the run.
     """
 
-    mesh: Mesh
+    inputs: Inputs
     graphdef: nnx.GraphDef
-    params: Params
     stages: Stages
     reference: Params | None
+    state: TrainState
+    key: jax.Array
+    kept: dict[str, Any]
 
 
-def on_devices(
+def begin(
     cfg: Config,
-    inputs: Inputs,
+    start: int,
+    checkpoints: Checkpoints,
     stack: contextlib.ExitStack,
     progress: Progress,
-    *,
-    from_source: bool,
-) -> Ready:
-    """Mesh, parameters and stages; the mesh is that of `jax.set_mesh` until `stack` closes.
+) -> Beginning:
+    """Inputs, mesh, parameters, stages and state, to go on after step `start` of a run.
 
-    Parameters are loaded where the run starts from them (`from_source`), where a KL term is
-    anchored in them, and where they stay frozen beside adapters.
+    It is the step of one of `checkpoints`, or 0 for where the run starts. The mesh is that of
+    `jax.set_mesh` until `stack` closes. Parameters are loaded where the run starts from them, where
+    a KL term is anchored in them, and where they stay frozen beside adapters.
+
+    Raises UserError for what is missing or does not fit, and DamagedCheckpoint.
     """
+    origin = None if start else start_point(cfg)
+    inputs = open_inputs(cfg, stack, progress)
+    opened, numerics, lora = inputs.model, cfg.model, lora_of(cfg.model)
+
+    # ---- mesh, parameters or their shapes, stages
     mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor, cfg.mesh.context)
     stack.enter_context(jax.set_mesh(mesh))
-    opened, numerics, lora = inputs.model, cfg.model, lora_of(cfg.model)
+    from_source = origin is not None and not origin.source
     if from_source or cfg.loss.kl_coef or lora:
         model = opened.load(numerics.dtype, numerics.remat, mesh, progress.phase, lora, cfg.seed)
     else:
@@ -179,4 +191,16 @@ def on_devices(
     if cfg.loss.kl_coef:
         anchor, on_host = trained(params), cfg.loss.reference_on_host
         reference = kept_reference(anchor, numerics.dtype, on_host)
-    return Ready(mesh, graphdef, params, stages, reference)
+
+    # ---- the state of a checkpoint, or that of step 0
+    if origin is None:
+        progress.phase(f"resuming after step {start}")
+        shapes = state_shapes(params, stages.optimizer)
+        state, key, kept = checkpoints.restore(shapes, step=start)
+        restore_position(inputs.data, inputs.mixture, kept)
+    else:
+        if origin.source:
+            progress.phase(f"starting from {origin.source}")
+        state = initial_state(cfg, origin, params, stages.optimizer)
+        key, kept = jax.random.key(cfg.seed), {}
+    return Beginning(inputs, graphdef, stages, reference, state, key, kept)

@@ -20,11 +20,10 @@ from rlif_jax.config.load import read_config_file, with_flags
 from rlif_jax.config.validate import validate
 from rlif_jax.console.progress import Progress
 from rlif_jax.console.screen import Screen
-from rlif_jax.data.training import position_of, restore_position
+from rlif_jax.data.training import position_of
 from rlif_jax.distributed import ending_together, is_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
-from rlif_jax.optimizer import state_shapes
-from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
+from rlif_jax.prepare import begin, check_shares, make_ask
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
@@ -37,7 +36,6 @@ from rlif_jax.run.recorded import (
     first_difference,
     recorded_steps,
 )
-from rlif_jax.run.start import initial_state, start_point
 from rlif_jax.sampler.draw import key_data
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import Skipped, StepRecord, train_step
@@ -129,20 +127,10 @@ def repeated(
     progress: Progress,
 ) -> Iterator[tuple[int, RecordedStep]]:
     """Each of `steps` as training records it. The first is 1 or comes after a checkpoint."""
-    start = steps.start - 1
-    origin = None if start else start_point(cfg)
-    inputs = open_inputs(cfg, stack, progress)
-    from_source = origin is not None and not origin.source
-    ready = on_devices(cfg, inputs, stack, progress, from_source=from_source)
-    stages, reference, optimizer = ready.stages, ready.reference, ready.stages.optimizer
-    if origin is None:
-        shapes = state_shapes(ready.params, optimizer)
-        state, key, kept = checkpoints.restore(shapes, step=start)
-        restore_position(inputs.data, inputs.mixture, kept)
-    else:
-        state = initial_state(cfg, origin, ready.params, optimizer)
-        key = jax.random.key(cfg.seed)
-    del ready
+    begun = begin(cfg, steps.start - 1, checkpoints, stack, progress)
+    inputs, stages, reference = begun.inputs, begun.stages, begun.reference
+    state, key = begun.state, begun.key
+    del begun
     clock = Clock()
     ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
     for step in steps:

@@ -18,12 +18,11 @@ from rlif_jax.config.validate import validate
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.console.screen import Screen
-from rlif_jax.data.training import position_of, restore_position
+from rlif_jax.data.training import position_of
 from rlif_jax.distributed import by_first, ending_together, is_first, join, process_count
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.during_training import make_evaluate
-from rlif_jax.optimizer import state_shapes
-from rlif_jax.prepare import check_shares, make_ask, on_devices, open_inputs
+from rlif_jax.prepare import begin, check_shares, make_ask
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from rlif_jax.run.clock import Clock
@@ -42,7 +41,6 @@ from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.run.retention import quality
-from rlif_jax.run.start import initial_state, start_point
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import Skipped, StepRecord, train_step
@@ -98,7 +96,6 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
     )
     resume = resume_point(cfg, checkpoints)
     start = resume.step
-    origin = None if start else start_point(cfg)
 
     with contextlib.ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(cfg.failures.hang_s))
@@ -109,29 +106,15 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         if cfg.compile_cache:
             keep_compiled(progress.note)
 
-        # ---- judge, model and data, then devices, parameters and the compiled stages
-        inputs = open_inputs(cfg, stack, progress)
-        data, mixture, opened = inputs.data, inputs.mixture, inputs.model
-        from_source = origin is not None and not origin.source
-        ready = on_devices(cfg, inputs, stack, progress, from_source=from_source)
-        stages, params, judge = ready.stages, ready.params, inputs.judge
-        graphdef, reference = ready.graphdef, ready.reference
-
-        # ---- resume: the state of the newest checkpoint, or that of step 0
-        unrecorded = {}
-        if origin is None:
-            progress.phase(f"resuming after step {start}")
-            state, key, kept = checkpoints.restore(state_shapes(params, stages.optimizer))
-            position, unrecorded = resume.split(kept)
-            restore_position(data, mixture, position)
-        else:
-            if origin.source:
-                progress.phase(f"starting from {origin.source}")
-            state = initial_state(cfg, origin, params, stages.optimizer)
-            key = jax.random.key(cfg.seed)
-        key = key_of_life(key, rollbacks)
+        # ---- judge, model, data, devices, stages; the state of the newest checkpoint or of step 0
+        begun = begin(cfg, start, checkpoints, stack, progress)
+        inputs, stages, reference = begun.inputs, begun.stages, begun.reference
+        graphdef, judge, opened = begun.graphdef, inputs.judge, inputs.model
+        data, mixture = inputs.data, inputs.mixture
+        state, key = begun.state, key_of_life(begun.key, rollbacks)
+        _, unrecorded = resume.split(begun.kept)
         position, saved = position_of(data, mixture), start
-        del ready, params
+        del begun
 
         # ---- the run folder, from here on this run's alone
         check_shared(cfg.folder)

@@ -9,7 +9,7 @@ from support.two_processes import free_address
 
 from rlif_jax import distributed
 from rlif_jax.config import Processes
-from rlif_jax.distributed import ending_together, from_first, join, least
+from rlif_jax.distributed import ending_together, join, least
 from rlif_jax.errors import UserError
 
 
@@ -18,7 +18,7 @@ def test_one_process_is_the_first_and_agrees_with_itself(count):
     join(Processes(count=count))
     assert (distributed.process_index(), distributed.process_count()) == (0, 1)
     assert distributed.is_first()
-    assert from_first(np.array([True, False])).tolist() == [True, False]
+    assert distributed.by_first(lambda: np.array([True, False])).tolist() == [True, False]
     assert least(0.1) == 0.1  # not rounded to float32
     assert distributed.gathered({"any": "value"}) == [{"any": "value"}]
     assert distributed.by_first(lambda: 3) == 3

@@ -132,8 +132,8 @@ def test_a_skipped_problem_is_named(honest, monkeypatch):
         restore(batches, mixture, position)
         next(batches)
 
-    restore = replay.restore_position
-    monkeypatch.setattr(replay, "restore_position", one_further)
+    restore = prepare.restore_position
+    monkeypatch.setattr(prepare, "restore_position", one_further)
     found = replay.replay(honest, 2)
     first = rows(honest, 2)[0]["problem"]
     assert found.what == "problem"
@@ -242,6 +242,5 @@ def test_a_step_that_an_older_version_recorded_is_refused(honest, tmp_path):
 
 def test_replay_and_training_prepare_alike():
     """One page prepares both; a copy of it would drift away from what training does."""
-    assert replay.open_inputs is train.open_inputs is prepare.open_inputs
-    assert replay.on_devices is train.on_devices is prepare.on_devices
+    assert replay.begin is train.begin is prepare.begin
     assert replay.train_step is train.train_step is step.train_step

@@ -69,7 +69,7 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if number == signal.SIGTERM and self._last and not self._last.is_alive():
+        if number == signal.SIGTERM and self._last:
             with contextlib.suppress(RuntimeError):  # it has started before
                 self._last.start()
         self._asked = True

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 
-from rlif_jax.distributed import by_first, gathered, is_first, process_index
+from rlif_jax.distributed import by_first, gathered, is_first, process_count, process_index
 from rlif_jax.errors import UserError
 from rlif_jax.run.log import disk_errors
 from rlif_jax.storage.folder import Folder, in_bucket
@@ -64,7 +64,7 @@ def check_shared(folder: Folder) -> None:
 
     A bucket is the same for all of them.
     """
-    if in_bucket(folder) or len(gathered(None)) == 1:
+    if in_bucket(folder) or process_count() == 1:
         return
     probe = by_first(lambda: _probe(folder))
     hosts = gathered((probe.exists(), f"process {process_index()} on {socket.gethostname()}"))

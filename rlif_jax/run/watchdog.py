@@ -1,7 +1,6 @@
 """The end of a run that hangs: all stacks are printed, and the launcher may restart it."""
 
 import faulthandler
-from types import TracebackType
 from typing import Self
 
 
@@ -25,10 +24,5 @@ class Watchdog:
         if self._seconds:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         faulthandler.cancel_dump_traceback_later()

@@ -45,14 +45,14 @@ def whole_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 class JsonlFile:
     """A JSONL file to append to, new or not; a context manager.
 
-    With `lock` no second process can lock it. With `sync` each row is on the disk when `append`
-    returns, else with the operating system.
+    With `lock` no second process can lock it. A row is with the operating system when `append`
+    returns.
 
     Raises OSError as `open` does, and BlockingIOError where another process has locked the file.
     """
 
-    def __init__(self, path: Path, *, lock: bool = False, sync: bool = False):
-        self._path, self._sync = path, sync
+    def __init__(self, path: Path, *, lock: bool = False):
+        self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         if lock:
             try:
@@ -87,7 +87,7 @@ class JsonlFile:
 
         Raises OSError, and ValueError for a number that is not finite.
         """
-        append_whole(self._fd, json_line(row), self._sync)
+        append_whole(self._fd, json_line(row))
 
     def truncate(self, size: int) -> None:
         """Keep the first `size` bytes."""

@@ -18,7 +18,7 @@ def rows(path):
 def test_rows_are_appended_to_what_is_there(tmp_path):
     path = tmp_path / "a.jsonl"
     for row in ROWS:
-        with JsonlFile(path, lock=True, sync=True) as file:
+        with JsonlFile(path, lock=True) as file:
             file.append(row)
             assert file.size == path.stat().st_size
             assert list(file.lines()) == path.read_bytes().splitlines(keepends=True)

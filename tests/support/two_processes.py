@@ -15,7 +15,7 @@ from flax import nnx
 
 from rlif_jax import distributed
 from rlif_jax.config import Processes
-from rlif_jax.distributed import from_first, join, least
+from rlif_jax.distributed import join, least
 from rlif_jax.errors import UserError
 from rlif_jax.sampler.engine import Engine
 from rlif_jax.sampler.pool_shape import Batching
@@ -115,7 +115,7 @@ def main(address: str, rank: str, model: str, out: str) -> None:
     assert distributed.is_first() == (rank == "0")
     assert [d.process_index for d in jax.devices()] == [0, 0, 1, 1]
     agreed = {
-        "first": from_first(np.full(3, int(rank))).tolist(),
+        "first": distributed.by_first(lambda: np.full(3, int(rank))).tolist(),
         "least": least(int(rank) + 2.5),
         "gathered": distributed.gathered("of " + rank * (1 + int(rank))),
         "by_first": distributed.by_first(lambda: rank),
