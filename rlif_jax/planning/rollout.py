@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rlif_jax.planning.lengths import Lengths
-from rlif_jax.sampler.decode import Block
 from rlif_jax.sampler.pool_shape import Batching, PoolShape
 from rlif_jax.sampler.requests import Request
 from rlif_jax.sampler.schedule import Schedule
@@ -81,13 +80,5 @@ def play(
             Chunk(steps, schedule.width, cached.reshape(shards, -1).sum(axis=1).max())
         )
         count_B = np.where(run_B, np.minimum(left_B, steps), 0)
-        schedule.record(
-            Block(
-                tokens=np.zeros((len(run_B), steps), np.int32),
-                stats=None,
-                count=count_B,
-                live=left_B > count_B,
-                steps=np.asarray(steps),
-            )
-        )
+        schedule.settle(count_B, left_B > count_B)
     return played

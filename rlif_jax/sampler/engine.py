@@ -27,6 +27,7 @@ from rlif_jax.model.cache import PagedCache, init_cache
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.lora import without_adapters
 from rlif_jax.sampler.decode import (
+    Block,
     Slots,
     empty_slots,
     make_admit,
@@ -37,7 +38,7 @@ from rlif_jax.sampler.decode import (
 from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.pool_shape import Batching, PoolShape, bucket, pool_shape
 from rlif_jax.sampler.requests import Finished, Request, Stop
-from rlif_jax.sampler.schedule import Schedule
+from rlif_jax.sampler.schedule import Drawn, Schedule
 
 
 @dataclass
@@ -129,16 +130,29 @@ class Engine:
         mesh: Mesh,
         usage: Usage,
     ) -> Iterator[list[Finished]]:
-        """Advance until nothing is left, on `mesh`, though others may be set between results."""
+        """Advance until nothing is left, on `mesh`, though others may be set between results.
+
+        A chunk starts before what the last has drawn is recorded and handed out, so that the host's
+        work hides behind the device's; unless texts decide which sequences continue.
+        """
         with _on(mesh):
             device = _on_device(params, cfg, shape)
-        while schedule.unfinished:
+            block = self._start_chunk(device, schedule, usage)
+        while block is not None:
             with _on(mesh):
-                finished = self._advance(device, schedule, usage)
+                drawn = self._settle(block, schedule, usage)
+                finished = self._record(block, drawn, schedule) if schedule.reads_texts else None
+                following = self._start_chunk(device, schedule, usage)
+                if finished is None:
+                    finished = self._record(block, drawn, schedule)
+            usage.useful += sum(len(one.tokens) for one in finished)
             yield finished
+            block = following
 
-    def _advance(self, device: "_Device", schedule: Schedule, usage: Usage) -> list[Finished]:
-        """Refill, narrow, and decode a chunk."""
+    def _start_chunk(self, device: "_Device", schedule: Schedule, usage: Usage) -> Block | None:
+        """Refill, narrow, and start to decode a chunk; None if nothing is left."""
+        if not schedule.unfinished:
+            return None
         d = device
         while (work := schedule.next_round()) is not None:
             prefills, admission = work
@@ -156,13 +170,20 @@ class Engine:
         d.cache, d.slots, block = self.decode_chunk(
             d.params, d.cache, d.slots, table_BJ, run_B, np.int32(schedule.leave_after)
         )
-        block = jax.device_get(block)
+        for x in jax.tree.leaves(block):
+            x.copy_to_host_async()
+        return block
+
+    def _settle(self, block: Block, schedule: Schedule, usage: Usage) -> list[Drawn]:
+        """Wait for a chunk, and see which sequences are over."""
+        count_B, live_B, steps = jax.device_get((block.count, block.live, block.steps))
         usage.chunks += 1
-        usage.steps += int(block.steps)
-        usage.slot_steps += int(block.steps) * schedule.width
-        finished = schedule.record(block)
-        usage.useful += sum(len(one.tokens) for one in finished)
-        return finished
+        usage.steps += int(steps)
+        usage.slot_steps += int(steps) * len(count_B)
+        return schedule.settle(count_B, live_B)
+
+    def _record(self, block: Block, drawn: list[Drawn], schedule: Schedule) -> list[Finished]:
+        return schedule.record(drawn, *jax.device_get((block.tokens, block.stats)))
 
 
 @dataclass

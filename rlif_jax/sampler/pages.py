@@ -8,6 +8,11 @@ A sequence that is refused waits; some other one can always continue.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+_NOBODY = 1 << 40
+"""Pages to spare where no sequence asks."""
+
 
 @dataclass
 class Holding:
@@ -25,6 +30,11 @@ class Holding:
         """The sequence's pages in order, as its row of the page table has them."""
         return [*self.shared, *self.own]
 
+    @property
+    def need(self) -> int:
+        """Pages that it can still come to need."""
+        return self.most - len(self.own)
+
 
 class Pages:
     """The pages 1 to `count` - 1 of a pool; page 0, the null page, is never given away."""
@@ -32,8 +42,11 @@ class Pages:
     def __init__(self, count: int):
         self._free = list(range(count - 1, 0, -1))
         self._holders: dict[int, int] = {}
-        self._live: list[Holding] = []
-        self._owed = 0  # pages that live sequences can still come to need
+        # Of the live sequences that can still come to need n pages: how many there are, at [0, n],
+        # and how many pages of their own they hold, at [1, n].
+        self._by_need = np.zeros((2, 1), int)
+        self._owed = 0  # pages that all of them can still come to need
+        self._order: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def free(self) -> int:
@@ -45,7 +58,7 @@ class Pages:
 
         `then` is what one sequence of this prompt can come to need on top.
         """
-        if pages > self.free or not self._can_finish(self.free - pages, (then, 0)):
+        if pages > self.free or not self._can_finish(pages, then, given_back=False):
             return None
         return tuple(self._take() for _ in range(pages))
 
@@ -67,36 +80,31 @@ class Pages:
 
         None if it has to wait.
         """
-        if first > self.free or not self._can_finish(self.free - first, (most - first, first)):
+        if first > self.free or not self._can_finish(first, most - first):
             return None
         sequence = Holding(shared, most)
         self.hold(shared)
-        self._live.append(sequence)
-        self._owed += most
         self._grant(sequence, first)
+        self._count(sequence.need, first, 1)
         return sequence
 
     def grow(self, sequence: Holding, own: int) -> bool:
         """Give a sequence `own` pages of its own in all; False, and none, if it has to wait."""
-        more = own - len(sequence.own)
+        more, held, need = own - len(sequence.own), len(sequence.own), sequence.need
         if more <= 0:
             return True
-        if own > sequence.most:
+        if more > need:
             raise ValueError(f"{own} pages for a sequence that was to need at most {sequence.most}")
-        if more > self.free:
+        if more > self.free or not (self._owed <= self.free or self._can_finish(more, need - more)):
             return False
+        self._count(need, held, -1)
         self._grant(sequence, more)
-        if self._can_finish(self.free):
-            return True
-        for _ in range(more):
-            self.release((sequence.own.pop(),))
-        self._owed += more
-        return False
+        self._count(sequence.need, own, 1)
+        return True
 
     def end(self, sequence: Holding) -> None:
         """Take back all that a sequence holds."""
-        self._live = [other for other in self._live if other is not sequence]
-        self._owed -= sequence.most - len(sequence.own)
+        self._count(sequence.need, len(sequence.own), -1)
         self.release(tuple(sequence.own))
         self.release(sequence.shared)
 
@@ -107,19 +115,46 @@ class Pages:
 
     def _grant(self, sequence: Holding, count: int) -> None:
         sequence.own += [self._take() for _ in range(count)]
-        self._owed -= count
 
-    def _can_finish(self, free: int, *others: tuple[int, int]) -> bool:
-        """Whether all sequences can be finished in some order with `free` pages at the start.
+    def _count(self, need: int, held: int, times: int) -> None:
+        """Count a sequence with these pages among the live ones, or no longer (-1)."""
+        self._reach(need)
+        self._by_need[0, need] += times
+        self._by_need[1, need] += times * held
+        self._owed += times * need
+        self._order = None
 
-        `others` are more sequences, (pages still needed, pages held). Shared pages are counted as
-        if they never came back.
+    def _can_finish(self, taken: int, need: int, given_back: bool = True) -> bool:
+        """Whether all could be finished in some order if one sequence took `taken` free pages.
+
+        It would then need `need` more. Nobody else gains who needs no more than that; for the
+        others it comes first, and leaves what it took: unless that is not `given_back`, as shared
+        pages are counted.
         """
-        if self._owed + sum(need for need, _ in others) <= free:
+        if self._owed + need <= self.free - taken:
             return True  # nothing is short
-        needs = [(s.most - len(s.own), len(s.own)) for s in self._live]
-        for need, held in sorted([*needs, *others]):
-            if need > free:
-                return False
-            free += held
-        return True
+        self._reach(need)
+        before_N, spare_N = self._in_order()
+        left = self.free - taken
+        return bool(
+            left + before_N[need] >= need and left + spare_N[need if given_back else -1] >= 0
+        )
+
+    def _in_order(self) -> tuple[np.ndarray, np.ndarray]:
+        """What sequences give back in order of need, free pages apart, both int [needs].
+
+        Before those that need n pages have their turn; and the least, over all that need up to n,
+        of that less what they need.
+        """
+        if self._order is None:
+            sequences_N, pages_N = self._by_need
+            before_N = np.cumsum(pages_N) - pages_N
+            short_N = np.where(sequences_N > 0, before_N - np.arange(len(pages_N)), _NOBODY)
+            self._order = before_N, np.minimum.accumulate(short_N)
+        return self._order
+
+    def _reach(self, need: int) -> None:
+        """Have places for sequences that need this many pages."""
+        if (missing := need + 1 - self._by_need.shape[1]) > 0:
+            self._by_need = np.pad(self._by_need, ((0, 0), (0, missing)))
+            self._order = None

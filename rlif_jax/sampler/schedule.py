@@ -9,15 +9,14 @@ shard with its prompt.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.sampler import pages as paging
-from rlif_jax.sampler.decode import Admission, Block
+from rlif_jax.sampler.decode import Admission
 from rlif_jax.sampler.pool_shape import PoolShape, bucket
 from rlif_jax.sampler.requests import Finished, Request, Stop
 
@@ -40,12 +39,33 @@ class Prefill:
 
 @dataclass
 class _Live:
-    """A sequence in a slot, and what it has drawn so far."""
+    """A sequence in a slot: its pages, and what it has drawn so far.
+
+    Its pages hold `room` tokens of its completion. `tokens` and `stats` have `limit` entries, of
+    which the first `recorded` are filled.
+    """
 
     request: int
+    limit: int
     pages: paging.Holding
-    parts: list[tuple[np.ndarray, TokenStats | None]] = field(default_factory=list)
+    room: int
+    tokens: np.ndarray
+    stats: TokenStats | None = None
     drawn: int = 0
+    recorded: int = 0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a sequence has drawn in a chunk: `count` tokens, in row `row` of the chunk's arrays.
+
+    `over`: it is not to continue.
+    """
+
+    sequence: _Live
+    row: int
+    count: int
+    over: bool
 
 
 @dataclass
@@ -85,6 +105,7 @@ class Schedule:
             self._waiting.setdefault(request.prompt, deque()).append(index)
         each = shape.slots // shards
         self._shards = [_Shard(paging.Pages(shape.pages), [None] * each) for _ in range(shards)]
+        self._table_BJ = np.zeros((shape.slots, shape.columns), np.int32)
 
     @property
     def each(self) -> int:
@@ -106,6 +127,11 @@ class Schedule:
         """Whether anything waits or is in a slot."""
         return bool(self._waiting) or self.live > 0
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether what has been drawn decides what continues: then it is recorded first."""
+        return self._stop is not None
+
     # ---- admission
 
     def next_round(self) -> tuple[list[Prefill], Admission | None] | None:
@@ -126,7 +152,7 @@ class Schedule:
                 if not self._take_prompt(shard):
                     continue
                 new_prompts.append(n)
-            started = [(n, slot, self._start(shard, slot)) for slot in shard.empty]
+            started = [(n, slot, self._start(n, slot)) for slot in shard.empty]
             fresh += [(n, slot, live) for n, slot, live in started if live is not None]
         if not fresh and not new_prompts:
             return None
@@ -150,8 +176,9 @@ class Schedule:
         shard.prompt, shard.prompt_pages = prompt, taken
         return True
 
-    def _start(self, shard: _Shard, slot: int) -> _Live | None:
-        """Start the next request of the shard's prompt in a slot, if there are pages for it."""
+    def _start(self, n: int, slot: int) -> _Live | None:
+        """Start the next request of a shard's prompt in a slot, if there are pages for it."""
+        shard = self._shards[n]
         waiting = self._waiting.get(shard.prompt)
         if not waiting:
             return None
@@ -161,7 +188,11 @@ class Schedule:
         holding = shard.pages.start(shared, most=own, first=1)
         if holding is None:
             return None
-        live = shard.slots[slot] = _Live(waiting.popleft(), holding)
+        room = self._page * len(holding.pages) - length
+        tokens = np.empty(request.limit, np.int32)  # memory that is not written is not taken
+        live = _Live(waiting.popleft(), request.limit, holding, room, tokens)
+        shard.slots[slot] = live
+        self._table_BJ[n * self.each + slot, : len(holding.pages)] = holding.pages
         if not waiting:
             del self._waiting[shard.prompt]
         return live
@@ -234,6 +265,7 @@ class Schedule:
             kept = (taken + shard.empty)[:wanted]
             rows += [n * each + i for i in kept]
             shard.slots = [shard.slots[i] for i in kept]
+        self._table_BJ = self._table_BJ[rows]
         return np.asarray(rows, np.int32)
 
     @property
@@ -256,19 +288,26 @@ class Schedule:
 
         A slot without all the pages that it may fill in the chunk waits.
         """
-        table_BJ = np.zeros((self.width, self._shape.columns), np.int32)
         run_B = np.zeros(self.width, bool)
         for n, shard in enumerate(self._shards):
-            for slot, live in enumerate(shard.slots):
-                if live is None:
-                    continue
-                request = self._requests[live.request]
-                ahead = min(live.drawn + self._chunk, request.limit)
-                own = self._shape.own_pages(len(self._prompts[request.prompt]), ahead)
-                row = n * self.each + slot
-                run_B[row] = shard.pages.grow(live.pages, own)
-                table_BJ[row, : len(live.pages.pages)] = live.pages.pages
-        return table_BJ, run_B
+            for row, live in enumerate(shard.slots, n * self.each):
+                if live is not None:
+                    run_B[row] = self._has_room(live, shard.pages, row)
+        # A copy, for a device may still read it when the next chunk's pages are written.
+        return self._table_BJ.copy(), run_B
+
+    def _has_room(self, live: _Live, pool: paging.Pages, row: int) -> bool:
+        """Whether a sequence has the pages of the next chunk, or can be given them now."""
+        ahead = min(live.drawn + self._chunk, live.limit)
+        if ahead <= live.room:
+            return True
+        length = len(self._prompts[self._requests[live.request].prompt])
+        if not pool.grow(live.pages, self._shape.own_pages(length, ahead)):
+            return False
+        pages = live.pages.pages
+        self._table_BJ[row, : len(pages)] = pages
+        live.room = self._page * len(pages) - length
+        return True
 
     def standing(self) -> tuple[np.ndarray, np.ndarray]:
         """The request in each slot, -1 for none, and how many tokens it has drawn: both int [B]."""
@@ -276,41 +315,65 @@ class Schedule:
         requests = [-1 if live is None else live.request for live in slots]
         return np.array(requests), np.array([0 if live is None else live.drawn for live in slots])
 
-    def record(self, block: Block) -> list[Finished]:
-        """Take note of what a chunk has drawn; returns the sequences that are over."""
+    def settle(self, count_B: np.ndarray, live_B: np.ndarray) -> list[Drawn]:
+        """Take note of how far a chunk has brought each slot, and free those that are over.
+
+        What they have drawn is for `record`, before the next chunk is settled.
+        """
+        drawn = []
+        rows = zip(count_B.tolist(), live_B.tolist(), strict=True)
+        for row, (count, goes_on) in enumerate(rows):
+            live = self._shards[row // self.each].slots[row % self.each]
+            if live is None or not count:
+                continue
+            live.drawn += count
+            drawn.append(Drawn(live, row, count, not goes_on))
+            if not goes_on:
+                self._free(row)
+        return drawn
+
+    def record(
+        self, drawn: Sequence[Drawn], tokens_BK: np.ndarray, stats_BK: TokenStats | None
+    ) -> list[Finished]:
+        """Write down what a chunk has drawn; returns the sequences that are over."""
+        parts = jax.tree.leaves((tokens_BK, stats_BK))
         finished = []
-        for n, shard in enumerate(self._shards):
-            for slot, live in enumerate(shard.slots):
-                row = n * self.each + slot
-                if live is None or not block.count[row]:
-                    continue
-                drawn = slice(int(block.count[row]))
-                live.parts.append(
-                    jax.tree.map(lambda x, r=row, d=drawn: x[r, d], (block.tokens, block.stats))
-                )
-                live.drawn += drawn.stop
-                done = self._finished(live, drawn.stop, bool(block.live[row]))
-                if done is not None:
-                    finished.append(done)
-                    shard.pages.end(live.pages)
-                    shard.slots[slot] = None
+        for one in drawn:
+            live = one.sequence
+            if stats_BK is not None and live.stats is None:
+                empty = (np.empty(live.limit, np.float32) for _ in parts[1:])
+                live.stats = jax.tree.unflatten(jax.tree.structure(stats_BK), empty)
+            to = slice(live.recorded, live.recorded + one.count)
+            for whole, part in zip(jax.tree.leaves((live.tokens, live.stats)), parts, strict=True):
+                whole[to] = part[one.row, : one.count]
+            live.recorded = to.stop
+            if (done := self._finished(one)) is not None:
+                finished.append(done)
         return finished
 
-    def _finished(self, live: _Live, new: int, goes_on: bool) -> Finished | None:
+    def _free(self, row: int) -> None:
+        """Take a sequence out of its slot."""
+        shard, slot = self._shards[row // self.each], row % self.each
+        live = shard.slots[slot]
+        assert live is not None
+        shard.pages.end(live.pages)
+        shard.slots[slot] = None
+        self._table_BJ[row] = 0
+
+    def _finished(self, one: Drawn) -> Finished | None:
         """The sample, cut where it stops, if it is over."""
-        if goes_on and self._stop is None:
-            return None
-        tokens = np.concatenate([tokens for tokens, _ in live.parts])
-        keep = None
+        live, keep = one.sequence, None
+        tokens = live.tokens[: live.recorded]
         if self._stop is not None:
             prompt = self._prompts[self._requests[live.request].prompt]
-            keep = self._stop(prompt, tokens, len(tokens) - new)
-        if keep is None and goes_on:
+            keep = self._stop(prompt, tokens, len(tokens) - one.count)
+            if keep is not None and not one.over:
+                self._free(one.row)
+        if keep is None and not one.over:
             return None
         truncated = keep is None and tokens[-1] not in self._eos_ids
-        keep = len(tokens) if keep is None else keep
-        parts: list[Any] = [stats for _, stats in live.parts]
-        stats = None
-        if parts[0] is not None:
-            stats = jax.tree.map(lambda *x: np.concatenate(x)[:keep], *parts)
-        return Finished(live.request, tokens[:keep], stats, truncated)
+        # Copies, for what has room for the limit is not to be held longer.
+        tokens, stats = jax.tree.map(
+            lambda x: x[: live.recorded][:keep].copy(), (tokens, live.stats)
+        )
+        return Finished(live.request, tokens, stats, truncated)

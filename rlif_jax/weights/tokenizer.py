@@ -6,9 +6,13 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import ModelConfig
+
+Ids = Sequence[int] | np.ndarray
 
 # Embedding rows beyond the tokenizer's ids count as padding up to this number or share of all.
 # Qwen2.5-Coder-7B has 399 of 152,064, deepseek-llm-7b 2,385 of 102,400.
@@ -57,7 +61,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+def decode(tokenizer: Tokenizer, tokens: Ids) -> str:
     """The text of these ids [T], character by character: the package decodes all text here.
 
     Special tokens are written out, since thinking tags may be special tokens, and programs may hold
@@ -69,7 +73,7 @@ def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     )
 
 
-def continuation(tokenizer: Tokenizer, before: Sequence[int], tokens: Sequence[int]) -> str:
+def continuation(tokenizer: Tokenizer, before: Ids, tokens: Ids) -> str:
     """The text that `tokens` [T] add to that of `before` [P]: both together are the whole text.
 
     A decoder may treat the first token of a text as a beginning, for instance take the space from
