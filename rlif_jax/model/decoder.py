@@ -7,7 +7,7 @@ with depth. Parameters are those that `config.param_specs` declares.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.lora import Adapter, fresh_adapters, linear
+from rlif_jax.model.per_layer import OutputsFirst, PerLayer
 from rlif_jax.model.rope import rope_angles, rotate
 from rlif_jax.sharding import RULES_DECODE, RULES_TRAIN, Rules, constrain
 
@@ -91,8 +92,9 @@ class Decoder(nnx.Module):
         """The output matrix, float32 [vocab_rows, D]; the embedding itself when tied."""
         return (self.embed if self.cfg.tied else self.head)[...]
 
-    def _stacked(self) -> dict[str, Array]:
-        return {n: p[...] for n, p in vars(self.layers).items() if isinstance(p, nnx.Param)}
+    def _weights(self) -> dict[str, Any]:
+        """Those of the layers: each stacked in an array [L, ...], or `PerLayer`."""
+        return {n: p.get_value() for n, p in vars(self.layers).items() if isinstance(p, nnx.Param)}
 
     def __call__(
         self,
@@ -112,7 +114,7 @@ class Decoder(nnx.Module):
         rope = rope_angles(position_RT, self.cfg)
         x_RTD = self._embedded(tokens_RT, RULES_TRAIN)
         see = functools.partial(attention, segments=segments)
-        x_RTD, _ = _layers(self.cfg, x_RTD, self._stacked(), rope, see, RULES_TRAIN)
+        x_RTD, _ = _layers(self.cfg, x_RTD, self._weights(), rope, see, RULES_TRAIN)
         return rms_norm(x_RTD, self.final_norm[...], self.cfg.rms_eps)
 
     def prefill(self, tokens_BT: Array) -> tuple[Array, Array, Array]:
@@ -127,7 +129,7 @@ class Decoder(nnx.Module):
             attention, segments=Segments.of(jnp.ones((B, T), bool)), rules=RULES_DECODE
         )
         x_BTD, (k_LBTKA, v_LBTKA) = _layers(
-            self.cfg, x_BTD, self._stacked(), rope, see, RULES_DECODE, keep=lambda k, v: (k, v)
+            self.cfg, x_BTD, self._weights(), rope, see, RULES_DECODE, keep=lambda k, v: (k, v)
         )
         return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), k_LBTKA, v_LBTKA
 
@@ -139,30 +141,24 @@ class Decoder(nnx.Module):
         The token goes behind the `length_B` tokens in the pages that `table_BJ` names, which must
         reach that far; its position is `length_B`. Slots that are not live change no page in use.
         """
-        rope = rope_angles(length_B[:, None], self.cfg)
-        x_B1D = self._embedded(token_B[:, None], RULES_DECODE)
-
         ends = ends_of(cache, table_BJ, length_B, live_B)
+        x_BD = self._embedded(token_B[:, None], RULES_DECODE)[:, 0]
+        rope = rope_angles(length_B, self.cfg)
+        weights = self._weights()
+        in_columns = _per_layer(weights)  # then the residual stream is [D, B]
+        qkv, finish = (_qkv_columns, _finish_columns) if in_columns else (_qkv_rows, _finish_rows)
 
         def layer(carry, scanned):
-            (x_B1D, cache), (w, index) = carry, scanned
-            q_B1HA, k_B1KA, v_B1KA = _qkv(self.cfg, x_B1D, w, rope, RULES_DECODE)
-            out_BHA, cache = extend(
-                cache,
-                index,
-                q_B1HA[:, 0],
-                k_B1KA[:, 0],
-                v_B1KA[:, 0],
-                table_BJ,
-                ends,
-            )
-            out_B1HA = out_BHA[:, None].astype(x_B1D.dtype)
-            return (_finish(self.cfg, x_B1D, out_B1HA, w, RULES_DECODE), cache), None
+            (x, cache), (w, index) = carry, scanned
+            q_BHA, k_BKA, v_BKA = qkv(self.cfg, x, w, rope)
+            out_BHA, cache = extend(cache, index, q_BHA, k_BKA, v_BKA, table_BJ, ends)
+            return (finish(self.cfg, x, out_BHA.astype(x.dtype), w), cache), None
 
         # The pools travel in the carry and are written where they lie.
-        layers = (self._stacked(), jnp.arange(self.cfg.layers))
-        (x_B1D, cache), _ = jax.lax.scan(layer, (x_B1D, cache), layers)
-        return rms_norm(x_B1D[:, 0], self.final_norm[...], self.cfg.rms_eps), cache
+        x = x_BD.T if in_columns else x_BD
+        (x, cache), _ = _over_layers(layer, (x, cache), weights)
+        x_BD = x.T if in_columns else x
+        return rms_norm(x_BD, self.final_norm[...], self.cfg.rms_eps), cache
 
     def logits(
         self, tokens_BT: Array, position_BT: Array | None = None, mask_BT: Array | None = None
@@ -216,6 +212,32 @@ def _finish(
         return place(x_BTD + linear(cfg, hidden_BTF, w, "down"), "batch", "length", "hidden")
 
 
+def _qkv_rows(cfg: ModelConfig, x_BD: Array, w: dict[str, Any], rope) -> list[Array]:
+    """Of one token a slot: q [B, H, A], k and v [B, K, A]."""
+    rope_B1I = tuple(angle[:, None] for angle in rope)
+    return [x_B1[:, 0] for x_B1 in _qkv(cfg, x_BD[:, None], w, rope_B1I, RULES_DECODE)]
+
+
+def _finish_rows(cfg: ModelConfig, x_BD: Array, out_BHA: Array, w: dict[str, Any]) -> Array:
+    return _finish(cfg, x_BD[:, None], out_BHA[:, None], w, RULES_DECODE)[:, 0]
+
+
+def _qkv_columns(cfg: ModelConfig, x_DB: Array, w: dict[str, Any], rope) -> tuple[Array, ...]:
+    """As `_qkv_rows`, of slots in the columns of x."""
+
+    def one(x_D, rope_I):
+        return _qkv(cfg, x_D, w, rope_I, RULES_DECODE)
+
+    return jax.vmap(one, in_axes=(-1, 0))(x_DB, rope)
+
+
+def _finish_columns(cfg: ModelConfig, x_DB: Array, out_BHA: Array, w: dict[str, Any]) -> Array:
+    def one(x_D, out_HA):
+        return _finish(cfg, x_D, out_HA, w, RULES_DECODE)
+
+    return jax.vmap(one, in_axes=(-1, 0), out_axes=-1)(x_DB, out_BHA)
+
+
 def _gathered(cfg: ModelConfig, w: dict[str, Array]) -> dict[str, Array]:
     """One layer's weights, whole along the embedding axis and in the type of their products.
 
@@ -225,6 +247,8 @@ def _gathered(cfg: ModelConfig, w: dict[str, Array]) -> dict[str, Array]:
     specs = param_specs(cfg)
 
     def gather(name: str, x: Array) -> Array:
+        if isinstance(x, OutputsFirst):
+            return x
         axes = specs[f"layers.{name}"].axes[1:]
         return constrain(x.astype(cfg.dtype), *axes, rules=RULES_DECODE) if "embed" in axes else x
 
@@ -245,7 +269,8 @@ def _layers(
     The second value is what `keep` returns of each layer's keys and values, stacked [L, ...].
     """
 
-    def layer(x_BTD, w):
+    def layer(x_BTD, scanned):
+        w, _ = scanned
         x_BTD, w = checkpoint_name(x_BTD, "layer_input"), _gathered(cfg, w)
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope, rules)
         out_BTHA = see(q_BTHA, k_BTKA, v_BTKA)
@@ -253,7 +278,22 @@ def _layers(
 
     if cfg.remat != "none":
         layer = jax.checkpoint(layer, policy=_KEPT[cfg.remat])
-    return jax.lax.scan(layer, x_BTD, weights)
+    return _over_layers(layer, x_BTD, weights)
+
+
+def _per_layer(weights: dict[str, Any]) -> bool:
+    return isinstance(weights["q"], PerLayer)
+
+
+def _over_layers(layer: Callable, carry: Any, weights: dict[str, Any]) -> tuple[Any, Any]:
+    """`layer(carry, (w, index))` through all layers, as `jax.lax.scan` has it."""
+    if not _per_layer(weights):
+        return jax.lax.scan(layer, carry, (weights, jnp.arange(len(weights["q"]))))
+    outs = []
+    for index, layers in enumerate(zip(*(w.layers for w in weights.values()), strict=True)):
+        carry, out = layer(carry, (dict(zip(weights, layers, strict=True)), index))
+        outs.append(out)
+    return carry, jax.tree.map(lambda *out: jnp.stack(out), *outs)
 
 
 _KEPT = {

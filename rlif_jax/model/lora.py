@@ -17,6 +17,7 @@ from rlif_jax.batch import Params
 from rlif_jax.config import Model as Settings
 from rlif_jax.kernels.precision import tensordot
 from rlif_jax.model.config import INPUT_AXES, Lora, ModelConfig, ParamSpec, adapter_specs
+from rlif_jax.model.per_layer import OutputsFirst
 
 Array = jax.Array
 
@@ -31,13 +32,15 @@ def lora_of(settings: Settings) -> Lora | None:
     return lora if lora.rank else None
 
 
-def linear(cfg: ModelConfig, x: Array, w: dict[str, Array], name: str) -> Array:
+def linear(cfg: ModelConfig, x: Array, w: dict[str, Any], name: str) -> Array:
     """The linear map `name` of a layer, and its adapter if `w` has one, over the last axes of x.
 
     Products are in the type of `x`.
     """
 
-    def times(x: Array, weight: Array, axes: int) -> Array:
+    def times(x: Array, weight: Array | OutputsFirst, axes: int) -> Array:
+        if isinstance(weight, OutputsFirst):
+            return weight.product(x, axes)
         # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
         return tensordot(x, weight.astype(x.dtype), axes=axes)
 

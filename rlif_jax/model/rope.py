@@ -71,6 +71,6 @@ def rope_angles(position_BT: Array, cfg: ModelConfig) -> tuple[Array, Array]:
 def rotate(x_BTHA: Array, cos_BTI: Array, sin_BTI: Array) -> Array:
     """Rotate each head's pairs (i, i + A/2), the order of Hugging Face checkpoints, in float32."""
     first, second = jnp.split(x_BTHA.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos_BTI[:, :, None], sin_BTI[:, :, None]
+    cos, sin = cos_BTI[..., None, :], sin_BTI[..., None, :]
     out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return out.astype(x_BTHA.dtype)

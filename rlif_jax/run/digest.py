@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, Sharding
 
+from rlif_jax.model.per_layer import PerLayer
 from rlif_jax.sharding import replicated
 
 PLACES = 1 << 32
@@ -56,17 +57,20 @@ def digests(tree: Any, types: Mapping[str, Any] = {}) -> dict[str, str]:
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their paths with dots.
+    """The leaves of a pytree by their paths with dots; a parameter per layer is one of them.
 
     Flax's own last step, from a variable to its array, is left out.
     """
+
+    def whole(x: Any) -> bool:
+        return isinstance(x, PerLayer)
 
     def name(path: tuple[Any, ...]) -> str:
         if path[-1:] == (jax.tree_util.GetAttrKey("value"),):
             path = path[:-1]
         return jax.tree_util.keystr(path, simple=True, separator=".")
 
-    return {name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree, whole)}
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
@@ -83,8 +87,8 @@ def make_sums(place: Sharding | None, types: tuple[Any, ...]) -> Callable[[list[
     """
 
     def sums(arrays: list[Any]) -> jax.Array:
-        cast = [jnp.asarray(x).astype(t) for x, t in zip(arrays, types, strict=True)]
-        return jnp.stack([mixed_sums(x) for x in cast])
+        whole = [x.stacked if isinstance(x, PerLayer) else jnp.asarray(x) for x in arrays]
+        return jnp.stack([mixed_sums(x.astype(t)) for x, t in zip(whole, types, strict=True)])
 
     return jax.jit(sums, out_shardings=place)
 
@@ -138,6 +142,8 @@ def _finalised(x: jax.Array) -> jax.Array:
 
 def _plain(x: Any) -> Any:
     """An array as `digests` takes it: numbers of Python become NumPy's, keys their data."""
+    if isinstance(x, PerLayer):
+        return x
     if not isinstance(x, jax.Array):
         return np.asarray(x)
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support.decoders import CONFIGS, decoder
+from support.decoders import CONFIGS, decoder, stacked
 from support.tiny_gguf import TINY
 
 from rlif_jax.model.config import INPUT_AXES, Lora, adapter_specs, param_specs
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_the_merged_weight_by_the_chain_rule():
     """dA = scale dW B^T and dB = scale A^T dW, with dW of the model that has w + scale a b."""
     graphdef, params = nnx.split(with_adapters(b_scale=0.1))
     value, grads = adapter_gradient(graphdef, params)
-    dense = make_sync(graphdef)(params)
+    dense = stacked(make_sync(graphdef)(params))
     at_dense = jax.jit(jax.value_and_grad(functools.partial(loss, without_adapters(graphdef))))
     want_value, dense_grads = at_dense(dense)
     np.testing.assert_allclose(value, want_value, rtol=1e-5)
@@ -106,7 +106,7 @@ def test_the_gradient_is_that_of_the_merged_weight_by_the_chain_rule():
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.05)])
 def test_merged_weights_give_the_same_logits(dtype, tolerance):
     graphdef, params = nnx.split(with_adapters(b_scale=0.1, dtype=dtype))
-    merged = make_sync(graphdef)(params)
+    merged = stacked(make_sync(graphdef)(params))
     assert named(merged).keys() == param_specs(CONFIGS["qwen"]).keys()
     logits = [
         np.asarray(jax.jit(lambda p, g=g: nnx.merge(g, p).logits(TOKENS_RT))(p))
@@ -120,7 +120,7 @@ def test_merged_weights_give_the_same_logits(dtype, tolerance):
 
 def test_merging_is_exact_in_float32_and_rounds_once():
     graphdef, params = nnx.split(with_adapters(b_scale=0.1, dtype="bfloat16"))
-    values, merged = named(params), named(make_sync(graphdef)(params))
+    values, merged = named(params), named(stacked(make_sync(graphdef)(params)))
     a, b = (values[f"layers.o_lora_{x}"] for x in "ab")
     want = values["layers.o"] + LORA.scale * np.einsum("lhar,lrd->lhad", a, b)
     assert merged["layers.o"].dtype == jnp.bfloat16
@@ -131,7 +131,7 @@ def test_a_sampler_samples_from_the_merged_model(tiny):
     _, _, tokenizer = tiny
     model = with_adapters("llama", b_scale=0.1)
     graphdef, params = nnx.split(model)
-    dense = nnx.merge(without_adapters(graphdef), make_sync(graphdef)(params))
+    dense = nnx.merge(without_adapters(graphdef), stacked(make_sync(graphdef)(params)))
     drawn = [
         Sampler(m, tokenizer).generate([[5, 6, 7]], n=4, max_new_tokens=6, ignore_eos=True)
         for m in (model, dense)
@@ -144,7 +144,7 @@ def test_a_sampler_samples_from_the_merged_model(tiny):
 def test_one_device_and_many_agree(axes):
     graphdef, params = nnx.split(with_adapters(b_scale=0.1))
     want_value, want = adapter_gradient(graphdef, params)
-    merged = named(make_sync(graphdef)(params))
+    merged = named(stacked(make_sync(graphdef)(params)))
     with jax.set_mesh(mesh := make_mesh(**axes)):
         placed = jax.device_put(params, param_shardings(params, mesh))
         value, grads = adapter_gradient(graphdef, placed)

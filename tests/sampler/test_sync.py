@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.model.per_layer import PerLayer
+from rlif_jax.run.digest import by_path
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.sharding import make_mesh, param_shardings
 
@@ -48,24 +50,38 @@ def split(**changed):
 
 
 def named(params) -> dict[str, jax.Array]:
-    leaves = jax.tree.leaves_with_path(params)
-    names = [[str(k.key) for k in path if hasattr(k, "key")] for path, _ in leaves]
+    """Arrays by the last part of their names, all layers together."""
     return {
-        next(n for n in reversed(name) if n != "value"): leaf
-        for name, (_, leaf) in zip(names, leaves, strict=True)
+        name.split(".")[-1]: x.stacked if isinstance(x, PerLayer) else x
+        for name, x in by_path(params).items()
     }
 
 
 def test_what_needs_no_change_comes_back_itself():
     graphdef, params = split()
     sync = make_sync(graphdef)
-    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (sync(params), params)), strict=True))
     mesh = make_mesh(tensor=2)
     with jax.set_mesh(mesh):  # nothing is split over fsdp here: both layouts are the same
         placed = jax.device_put(params, param_shardings(params, mesh))
         assert all(
             a is b for a, b in zip(*map(jax.tree.leaves, (sync(placed), placed)), strict=True)
         )
+
+
+def test_a_single_cpu_gets_an_array_for_each_layer():
+    """Once: what is laid out already comes back itself, and so do arrays of no layer."""
+    graphdef, params = split()
+    sync = make_sync(graphdef)
+    synced = sync(params)
+    for name, param in synced["layers"].items():
+        apart = param.get_value()
+        assert isinstance(apart, PerLayer) and len(apart.arrays) == CFG.layers, name
+        np.testing.assert_array_equal(apart.stacked, params["layers"][name].get_value())
+    assert synced["layers"]["gate"].get_value().arrays[0].shape == (CFG.ffn, CFG.embed)
+    for name in ("embed", "head", "final_norm"):
+        assert synced[name].get_value() is params[name].get_value()
+    again = sync(synced)
+    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (again, synced)), strict=True))
 
 
 def test_all_but_norms_are_rounded_once_to_the_activations():

@@ -8,6 +8,7 @@ from flax import nnx
 
 from rlif_jax.model.config import RopeScaling
 from rlif_jax.model.decoder import Decoder
+from rlif_jax.model.per_layer import PerLayer
 from support.tiny_gguf import TINY
 
 CONFIGS = {
@@ -43,3 +44,12 @@ def call(graphdef, params, *args):
 def forward(model: Decoder):
     """The model as one jitted function of (tokens, position, mask)."""
     return functools.partial(call, *nnx.split(model))
+
+
+def stacked(params):
+    """Parameters that a sampler on a single CPU has taken apart, in the trainer's form again."""
+
+    def apart(x) -> bool:
+        return isinstance(x, PerLayer)
+
+    return jax.tree.map(lambda x: x.stacked if apart(x) else x, params, is_leaf=apart)
