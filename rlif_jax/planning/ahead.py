@@ -7,6 +7,7 @@ https://docs.jax.dev/en/latest/aot.html. In the place of arrays there are shapes
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from jax.stages import Compiled, Lowered
 from rlif_jax.batch import Packed, TrainBatch
 from rlif_jax.packing import Form
 from rlif_jax.sharding import mesh_over, piece_sharding, replicated
+
+_LOADING = threading.Lock()
+"""JAX loads libtpu at the first topology; of two threads that do so one would get an error."""
 
 
 def settle_libtpu() -> None:
@@ -42,7 +46,8 @@ def mesh_of(topology: str, data: int = 1, fsdp: int = 1, tensor: int = 1, contex
     """A mesh over all chips of a slice, named as in `v5e:2x4`; the axes multiply to its chips."""
     # Both cores of a v4 are one device, as on a real slice; libtpu's default here is two.
     chip = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
-    described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **chip)
+    with _LOADING:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **chip)
     return mesh_over(described.devices, (data, fsdp, context, tensor))
 
 

@@ -42,7 +42,7 @@ ASSUMED = (
     f"a decode step also waits {1e6 * HOP_S:g} us for each hop of its all-reduces (How to Scale "
     "Your Model, jax-ml.github.io/scaling-book)",
     f"the host takes {1e3 * HOST_S_PER_SLOT:.1f} ms a slot between two chunks of decoding "
-    "(52 ms at 512 slots, measured without a device)",
+    "(an upper bound: benchmarks/sampler_host.py)",
     "programs are judged while others are sampled: no waiting",
 )
 """What the seconds rest on besides counts; each with its source."""

@@ -34,8 +34,8 @@ from rlif_jax.sharding import make_mesh
 
 NO_MESH = "no mesh of {} can split this model and hold its parameters: take a larger slice"
 
-_MESHES, _REFINED = 6, 3
-_VARIANTS: tuple[tuple[int, Remat], ...] = ((1, "attention"), (2, "layer"), (2, "attention"))
+_MESHES, _REFINED = 5, 1
+_VARIANTS: tuple[tuple[int, Remat], ...] = ((1, "attention"), (2, "attention"))
 _LARGEST_TENSOR, _LARGEST_CONTEXT = 8, 4
 _GIB = 2**30
 
@@ -71,7 +71,7 @@ def search(
 
     First the meshes that a closed form finds fastest, with as many slots as it finds best,
     micro-batches of one longest row, and layers recomputed whole. Then, on the fastest of these
-    that fit, micro-batches of two rows and layers recomputed but for attention.
+    that fits, layers recomputed but for attention, in micro-batches of one row and of two.
     """
     compiling: dict[str, Lock] = defaultdict(Lock)  # two candidates may have a stage in common
     tried: list[Tried] = []

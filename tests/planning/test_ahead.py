@@ -1,8 +1,12 @@
 """Stages compiled for a slice that is only described."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -32,6 +36,26 @@ def test_a_mesh_has_the_chips_of_the_slice(mesh):
 
 def test_a_v4_is_one_device_a_chip():
     assert mesh_of("v4:2x2x2", fsdp=8).devices.size == 8
+
+
+def test_threads_describe_slices_one_after_the_other(mesh, monkeypatch):
+    """The first loads libtpu, which two at once must not."""
+    inside, most = 0, 0
+    described = topologies.get_topology_desc
+
+    def slow(**slice_):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        inside -= 1
+        return described(**slice_)
+
+    monkeypatch.setattr(topologies, "get_topology_desc", slow)
+    with ThreadPoolExecutor(4) as pool:
+        meshes = list(pool.map(lambda _: mesh_of("v5e:2x2", fsdp=4), range(4)))
+    assert [one.devices.size for one in meshes] == [4] * 4
+    assert most == 1
 
 
 def test_one_sharding_or_one_for_each(mesh):
