@@ -185,11 +185,12 @@ def one_life(
     tally.ends += 1
     tally.ended_s.append(took)
     faults = []
-    if ended_early and kind != "disk":
-        faults.append(f"it ended by itself with {ended_early} before {kind}:\n{run.said()[-3000:]}")
     said = re.search(r"resuming after step (\d+)", run.said())
     resumed = int(said[1]) if said else None
     damaged = "damaged" in run.said()
+    # Of several processes all end where one finds damage, and the next life does without it.
+    if ended_early and kind != "disk" and not (damaged and count > 1):
+        faults.append(f"it ended by itself with {ended_early} before {kind}:\n{run.said()[-3000:]}")
     if resumed is not None:
         if before_it:
             before_it.lost.append(max([*recorded, 0]) - resumed)
