@@ -1,5 +1,6 @@
 """The restart loop, run for real with small commands in place of the trainer."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -23,7 +24,9 @@ class Loop:
         command = ["bash", str(LOOP), "--pause=0", *flags]
         command += ["--", "bash", "-c", f"echo >> starts; {code}"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, **pipes)
+        # A shell cannot trap what was ignored before it began, as in the background of another.
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, cwd=self.folder, preexec_fn=heard, **pipes)
 
     def run(self, code: str, *flags: str) -> tuple[int, str]:
         """Return the exit status and what was said."""
