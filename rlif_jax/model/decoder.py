@@ -1,7 +1,8 @@
 """One decoder for Llama, Qwen2 and Qwen3: they differ by flags, not by code.
 
 Layers are stacked on a leading axis and applied with `jax.lax.scan`, so compile time does not grow
-with depth. Parameters are those that `config.param_specs` declares.
+with depth; only a sampler on a single CPU has them apart (`per_layer`). Parameters are those that
+`config.param_specs` declares.
 """
 
 import dataclasses
