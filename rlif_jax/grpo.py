@@ -14,6 +14,7 @@ from flax import nnx
 from rlif_jax import sharding
 from rlif_jax.batch import Array, Rollout, TokenStats, TrainBatch, TrainState
 from rlif_jax.config import Loss
+from rlif_jax.kernels.compiler_options import product_options
 from rlif_jax.loss.aggregation import loss_denominator, trained_completions
 from rlif_jax.loss.policy import policy_loss
 from rlif_jax.loss.selection import covariance_selection
@@ -210,4 +211,4 @@ def make_update(
         state = dataclasses.replace(state, params=params, opt_state=opt_state)
         return state, metrics, logprob_MRT
 
-    return jax.jit(update, donate_argnums=0)
+    return jax.jit(update, donate_argnums=0, compiler_options=product_options())

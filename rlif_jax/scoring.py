@@ -13,6 +13,7 @@ from rlif_jax import sharding
 from rlif_jax.batch import Array, Packed, Params, Rollout, TokenStats
 from rlif_jax.distributed import whole_on_host
 from rlif_jax.kernels.attention.segments import Segments
+from rlif_jax.kernels.compiler_options import product_options
 from rlif_jax.kernels.token_stats.api import token_stats, token_stats_at
 from rlif_jax.loss.reference import on_devices
 from rlif_jax.packing import Packing
@@ -130,7 +131,7 @@ def make_scores(graphdef: nnx.GraphDef, *, temperatures: tuple[float, ...], shar
         start = tuple(TokenStats(*(empty,) * 5) for _ in temperatures)
         return jax.lax.fori_loop(0, packed.count, score_piece, start)
 
-    return jax.jit(scores)
+    return jax.jit(scores, compiler_options=product_options())
 
 
 def put_piece(all_MRT: Any, x_RT: Any, index: jax.Array) -> Any:

@@ -227,6 +227,11 @@ def platform() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def on_one_cpu() -> bool:
+    """Whether the mesh of `jax.set_mesh` is a single CPU; without one, the default backend is."""
+    return platform() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
+
+
 def dividing(sizes: Mapping[str, int], rules: Rules = RULES_TRAIN) -> dict[str, tuple[str, ...]]:
     """The mesh axes, of more than one device, over which axes of these names and sizes are split.
 

@@ -81,7 +81,7 @@ def test_a_reward_temperature_costs_no_second_forward_pass(tiny, rollout):
     packed = packings[0].packed
 
     def flops(scores):
-        return product_flops(jax.make_jaxpr(scores)(params, packed).jaxpr)
+        return product_flops(scores.trace(params, packed).jaxpr.jaxpr)
 
     once, (_, R, T) = flops(plain.score.at_sampling), other.form.shape
     layers = sum(x.size for x in jax.tree.leaves(params["layers"]))

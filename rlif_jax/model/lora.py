@@ -18,6 +18,7 @@ from rlif_jax.config import Model as Settings
 from rlif_jax.kernels.precision import tensordot
 from rlif_jax.model.config import INPUT_AXES, Lora, ModelConfig, ParamSpec, adapter_specs
 from rlif_jax.model.per_layer import OutputsFirst
+from rlif_jax.sharding import on_one_cpu
 
 Array = jax.Array
 
@@ -41,14 +42,29 @@ def linear(cfg: ModelConfig, x: Array, w: dict[str, Any], name: str) -> Array:
     def times(x: Array, weight: Array | OutputsFirst, axes: int) -> Array:
         if isinstance(weight, OutputsFirst):
             return weight.product(x, axes)
+        weight = weight.astype(x.dtype)
+        if on_one_cpu():
+            return _as_matrices(x, weight, axes)
         # Not an einsum: that contracts in alphabetical order, A before H, and XLA copies both.
-        return tensordot(x, weight.astype(x.dtype), axes=axes)
+        return tensordot(x, weight, axes=axes)
 
     y = times(x, w[name], INPUT_AXES[name])
     if cfg.lora is None or name not in cfg.lora.targets:
         return y
     low = times(x, w[f"{name}_lora_a"], INPUT_AXES[name])
     return y + cfg.lora.scale * times(low, w[f"{name}_lora_b"], 1)
+
+
+def _as_matrices(x: Array, weight: Array, axes: int) -> Array:
+    """`tensordot` over `axes`, of a row for each token.
+
+    The gradient of the weight contracts the tokens. Where these are more than one axis, XLA for
+    CPUs first copies what it multiplies into transposed order, at several times the product's time.
+    On a mesh the axes stay, for they are split over different devices.
+    """
+    tokens, inputs = x.shape[: x.ndim - axes], math.prod(weight.shape[:axes])
+    rows = tensordot(x.reshape(-1, inputs), weight.reshape(inputs, -1), axes=1)
+    return rows.reshape(*tokens, *weight.shape[axes:])
 
 
 def merged(weight: Array, a: Array, b: Array, scale: float, dtype: Any = jnp.float32) -> Array:

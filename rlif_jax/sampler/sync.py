@@ -45,7 +45,7 @@ def make_sync(graphdef: nnx.GraphDef, jit: Callable[..., Any] = jax.jit) -> Sync
         dtype, mesh = jnp.dtype(cfg.dtype), jax.sharding.get_mesh()
         _, weights = nnx.split_state(params, Adapter, ...)
         places, factors = {}, factors_of(cfg, params)
-        per_layer = sharding.platform() == "cpu" and mesh.size <= 1
+        per_layer = sharding.on_one_cpu()
         if not mesh.empty:
             shardings = sharding.param_shardings(weights, mesh, sharding.RULES_DECODE)
             places = dict(shardings.flat_state())

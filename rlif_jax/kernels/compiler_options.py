@@ -1,0 +1,34 @@
+"""What XLA is told when it compiles the stages whose time goes to large matrix products."""
+
+import functools
+
+import jax
+
+from rlif_jax import sharding
+
+
+def product_options() -> dict[str, str] | None:
+    """Options for `jax.jit` on the platform of `jax.set_mesh`; None: those of XLA.
+
+    On CPUs products are left to Eigen: YNNPACK, which XLA 0.10 hands them to, takes twice as long
+    where one matrix is transposed, as in every gradient (benchmarks/RESULTS.md). The option is one
+    of XLA's experiments; versions that do not know it go without.
+    """
+    if sharding.platform() != "cpu":
+        return None
+    return {name: value for name, value in _WITHOUT_YNNPACK.items() if _known(name, value)} or None
+
+
+_WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+
+@functools.cache
+def _known(name: str, value: str) -> bool:
+    device = jax.local_devices(backend="cpu")[0]
+    with jax.default_device(device):
+        one = jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0)
+    try:
+        one.compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
