@@ -44,10 +44,13 @@ class ProgramTokens:
         return f"program{i}"
 
 
-def made_questions(size: StepSize, vocab: int, judge: Judge | None, seed: int = 0) -> Questions:
-    """N problems with random prompts, of `size.prompt` tokens down to half as many."""
+def made_questions(
+    size: StepSize, vocab: int, judge: Judge | None, seed: int = 0, shortest: int | None = None
+) -> Questions:
+    """N problems with random prompts, of `size.prompt` tokens down to `shortest` (half as many)."""
     rng = np.random.default_rng(seed)
-    lengths = np.linspace(size.prompt, max(1, size.prompt // 2), size.prompts).astype(int)
+    shortest = max(1, size.prompt // 2) if shortest is None else shortest
+    lengths = np.linspace(size.prompt, shortest, size.prompts).astype(int)
     tests = tuple(Test(given, wanted, "functional") for given, wanted in _TESTS)
     problems = [
         Problem(f"total{n}", "Add the numbers of a list.", tests, entry_point="total")
