@@ -8,13 +8,15 @@ from rlif_jax import sharding
 
 
 def product_options() -> dict[str, str] | None:
-    """Options for `jax.jit` on the platform of `jax.set_mesh`; None: those of XLA.
+    """Options for `jax.jit` on the mesh of `jax.set_mesh`; None: those of XLA.
 
-    On CPUs products are left to Eigen: YNNPACK, which XLA 0.10 hands them to, takes twice as long
-    where one matrix is transposed, as in every gradient (benchmarks/RESULTS.md). The option is one
-    of XLA's experiments; versions that do not know it go without.
+    On a single CPU products are left to Eigen: YNNPACK, which JAX 0.10 hands them to, takes twice
+    as long where one matrix is transposed, as in every gradient (benchmarks/RESULTS.md). Eigen
+    rounds by the number of threads, so meshes stay with YNNPACK: there the numbers of one process
+    are those of several. The option is one of XLA's experiments; versions that do not know it go
+    without.
     """
-    if sharding.platform() != "cpu":
+    if not sharding.on_one_cpu():
         return None
     return {name: value for name, value in _WITHOUT_YNNPACK.items() if _known(name, value)} or None
 

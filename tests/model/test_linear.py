@@ -61,16 +61,18 @@ def test_no_gradient_transposes_the_activations(monkeypatch):
     assert "f32[160,640]" in gradient_program()
 
 
-def test_products_on_a_cpu_are_not_handed_to_ynnpack():
+def test_products_on_a_single_cpu_are_not_handed_to_ynnpack():
     text = gradient_program()
     assert "kind=kCustom" not in text
     assert "dot(" in text
 
 
-def test_options_of_xla_are_those_of_a_cpu(monkeypatch):
+def test_options_of_xla_are_those_of_a_single_cpu(monkeypatch):
     assert product_options() == {"xla_cpu_experimental_ynn_fusion_type": ""}
-    with jax.set_mesh(make_mesh(data=2)):
+    with jax.set_mesh(make_mesh()):
         assert product_options()
+    with jax.set_mesh(make_mesh(data=2)):
+        assert product_options() is None
     monkeypatch.setattr("rlif_jax.kernels.compiler_options.sharding.platform", lambda: "tpu")
     assert product_options() is None
 
