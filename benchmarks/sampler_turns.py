@@ -1,18 +1,31 @@
-"""What benchmarks/sampler.py measures with: processes that take turns, and JSON lines."""
+"""What sampler.py and learning.py measure with: processes that take turns, and JSON lines."""
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 
 def say(**figure) -> None:
     """One JSON line."""
     print(json.dumps(figure), flush=True)
+
+
+def names_of(parts: Collection[str]) -> Callable[[str], list[str]]:
+    """What argparse reads the names of some of these parts with, separated by commas."""
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := set(names) - set(parts):
+            raise argparse.ArgumentTypeError(f"no part {unknown}; there are {','.join(parts)}")
+        return names
+
+    return read
 
 
 class Side:
