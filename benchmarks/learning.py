@@ -21,13 +21,10 @@ rounds' ratios. Memory is the peak over the life of a process, in MB. The parts,
 
 import argparse
 import os
-import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 
-from benchmarks.sampler_turns import Contender, Side, in_turn, names_of, report, say
+from benchmarks.sampler_turns import Contender, Side, in_folder, in_turn, names_of, report, say
 
 PARTS = {"separate": ("score", "update"), "shared": ("score", "update"), "step": ("step",)}
 
@@ -40,10 +37,11 @@ def compare(part: str, options: argparse.Namespace, folder: str) -> None:
     if python is None:
         say(figure=f"{part}, {peer}", missing="RLIF_PEER_PYTHON is not set")
     else:
-        programs[peer] = [python, "-m", "benchmarks.learning_peers", peer, folder]
+        threads = str(options.threads)
+        programs[peer] = [python, "-m", "benchmarks.learning_peers", peer, folder, threads]
     with ExitStack() as stack:
         sides = [
-            stack.enter_context(Side(name, [*program, str(options.threads)], options.threads))
+            stack.enter_context(Side(name, program, options.threads))
             for name, program in programs.items()
         ]
         for side in sides:
@@ -80,12 +78,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Convert, then compare."""
     options = arguments()
-    # The sides inherit it. JAX and torch size their thread pools by it when they start.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = str(Path(temporary, "model"))
-        convert = [sys.executable, "-m", "rlif_jax.convert", "--model", options.model]
-        subprocess.run([*convert, "--out", folder], check=True, stdout=sys.stderr)
+    with in_folder(options.model, options.threads) as folder:
         for part in options.only:
             compare(part, options, folder)
 

@@ -15,18 +15,21 @@ do that do not tile the vocabulary.
 """
 
 import argparse
+import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from benchmarks.sampler_peers import memory
+from benchmarks.sampler_peers import answers, memory, use_threads
 
 PROMPTS, SAMPLES, P, C = 4, 4, 128, 128
 
 Works = dict[str, Callable[[], dict]]
+
+# From the versions, which are said first, the names of what is asked for
+Asked = Callable[[str], Iterator[str]]
 
 
 def torch_side(folder: str, threads: int) -> tuple[str, Works]:
@@ -70,8 +73,12 @@ def torch_side(folder: str, threads: int) -> tuple[str, Works]:
     return versions, {"score": score, "update": update}
 
 
-def trl_side(folder: str, threads: int, answer_lines: Callable[[Callable], None]) -> None:
-    """TRL's trainer, which takes a step whenever one is asked for."""
+class NothingAsked(Exception):
+    """Standard input is over."""
+
+
+def trl_side(folder: str, threads: int, asked: Asked, answer: Callable[[dict], None]) -> None:
+    """TRL's trainer, which takes a step and answers whenever one is asked for."""
     import torch
 
     torch.set_num_threads(threads)
@@ -97,15 +104,14 @@ def trl_side(folder: str, threads: int, answer_lines: Callable[[Callable], None]
         """Waits before a step until it is asked for, and answers behind it."""
 
         def on_step_begin(self, args, state, control, **_):
-            self.answer = next(requests, None)
-            if self.answer is None:
-                os._exit(0)  # the trainer knows no way to end before a step
+            if next(requests, None) is None:
+                raise NothingAsked  # the trainer knows no way to end before a step
             self.start = time.perf_counter()
 
         def on_step_end(self, args, state, control, **_):
             now = time.perf_counter()
             at = max(t for t in sampled if t <= now)
-            self.answer({"seconds": now - self.start, "sample": at - self.start})
+            answer({"seconds": now - self.start, "sample": at - self.start})
 
     with tempfile.TemporaryDirectory() as out:
         config = trl.GRPOConfig(
@@ -135,8 +141,9 @@ def trl_side(folder: str, threads: int, answer_lines: Callable[[Callable], None]
             processing_class=tokenizer,
             callbacks=[OnDemand()],
         )
-        requests = answer_lines(f"torch {torch.__version__}, trl {trl.__version__}")
-        trainer.train()
+        requests = asked(f"torch {torch.__version__}, trl {trl.__version__}")
+        with contextlib.suppress(NothingAsked):
+            trainer.train()
 
 
 def main() -> None:
@@ -146,18 +153,10 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("threads", type=int)
     options = parser.parse_args()
-    # before torch is imported: it sizes its thread pool once
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    count = str(options.threads)
-    os.environ |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-    # standard output is for answers alone, whatever the libraries print
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    use_threads(options.threads)
+    answer = answers()
 
-    def answer(value: dict) -> None:
-        print(json.dumps(value), file=answers, flush=True)
-
-    def requests(versions: str):
+    def asked(versions: str) -> Iterator[str]:
         """What is asked for, one after the other, but for memory, which is answered here."""
         answer({"ready": versions})
         for line in sys.stdin:
@@ -168,10 +167,10 @@ def main() -> None:
                 yield request["what"]
 
     if options.side == "trl":
-        trl_side(options.folder, options.threads, lambda v: (answer for _ in requests(v)))
+        trl_side(options.folder, options.threads, asked, answer)
         return
     versions, works = torch_side(options.folder, options.threads)
-    for what in requests(versions):
+    for what in asked(versions):
         start = time.perf_counter()
         more = works[what]()
         answer({"seconds": time.perf_counter() - start, **more})

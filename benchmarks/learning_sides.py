@@ -1,12 +1,11 @@
 """Our side of benchmarks/learning.py; learning_peers.py has the lines that it answers.
 
-python -m benchmarks.learning_sides {separate|shared|step} FOLDER THREADS
+python -m benchmarks.learning_sides {separate|shared|step} FOLDER
 """
 
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -20,7 +19,7 @@ from benchmarks.learning_peers import SAMPLES, C, P
 from benchmarks.on_device.questions import made_questions
 from benchmarks.on_device.runs import Run, made_rollout
 from benchmarks.on_device.sizes import StepSize
-from benchmarks.sampler_peers import memory
+from benchmarks.sampler_peers import answers, memory
 from rlif_jax import sharding
 from rlif_jax.config import Config, Data, Loss, Reward, Sampling
 from rlif_jax.console.notice import ignore
@@ -78,7 +77,7 @@ class Ours:
             stages.pack(rollout),
             rollout,
             advantage_B,
-            [np.zeros((SIZE.rows, C), np.float32)],
+            [None],  # the update starts from the policy that has sampled
             None,
             self.run.cfg.loss,
             0.0,
@@ -105,13 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=("separate", "shared", "step"))
     parser.add_argument("folder")
-    parser.add_argument("threads", help="set by the caller, for all sides alike")
     options = parser.parse_args()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    say = answers()
     sharding.skip_absent_tpu()
     ours = Ours(options.part, options.folder)
-    print(json.dumps({"ready": f"jax {jax.__version__}"}), file=answers, flush=True)
+    say({"ready": f"jax {jax.__version__}"})
     for line in sys.stdin:
         request = json.loads(line)
         if request.get("memory"):
@@ -121,7 +118,7 @@ def main() -> None:
             answer = getattr(ours, request["what"])()
             jax.block_until_ready(ours.state.params)
             answer["seconds"] = time.perf_counter() - start
-        print(json.dumps(answer), file=answers, flush=True)
+        say(answer)
 
 
 if __name__ == "__main__":

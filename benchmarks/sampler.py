@@ -32,15 +32,22 @@ a process so far. No compilation cache is used. The parts:
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sampler_turns import Contender, Side, in_turn, names_of, report, rounded, say
+from benchmarks.sampler_turns import (
+    Contender,
+    Side,
+    in_folder,
+    in_turn,
+    names_of,
+    report,
+    rounded,
+    say,
+)
 
 HERE = Path(__file__).parent
 
@@ -217,13 +224,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Convert, then compare."""
     options = arguments()
-    # The sides inherit it. JAX and torch size their thread pools by it when they start.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "model")
-        convert = [sys.executable, "-m", "rlif_jax.convert", "--model", options.model]
-        subprocess.run([*convert, "--out", folder], check=True, stdout=sys.stderr)
-        Parts(options, str(folder)).run(options.only)
+    with in_folder(options.model, options.threads) as folder:
+        Parts(options, folder).run(options.only)
 
 
 if __name__ == "__main__":

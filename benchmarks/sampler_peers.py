@@ -149,6 +149,23 @@ def memory() -> dict[str, float]:
     return {name: int(value.split()[0]) * 1.024e-3 for name, value in kibibytes.items()}
 
 
+def use_threads(threads: int) -> None:
+    """Compute on the first processors allowed.
+
+    To be called before torch or jax is imported: they size their thread pools once.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    count = str(threads)
+    os.environ |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "JAX_PLATFORMS": "cpu"}
+
+
+def answers() -> Callable[[dict], None]:
+    """What writes a JSON line to standard output, kept from now on from all else that prints."""
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return lambda value: print(json.dumps(value), file=lines, flush=True)
+
+
 def answer(request: dict, generate: Generate) -> dict:
     """What one line asks for."""
     if request.get("memory"):
@@ -172,17 +189,12 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("threads", type=int)
     options = parser.parse_args()
-    # before torch or jax is imported: they size their thread pools once
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    count = str(options.threads)
-    os.environ |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "JAX_PLATFORMS": "cpu"}
-    # standard output is for answers alone, whatever the libraries print
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    use_threads(options.threads)
+    say = answers()
     versions, generate = sides[options.side](options.folder, options.threads)
-    print(json.dumps({"ready": versions}), file=answers, flush=True)
+    say({"ready": versions})
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line), generate)), file=answers, flush=True)
+        say(answer(json.loads(line), generate))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ the monotonic clock} once the model is loaded; then an answer to each line of st
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.sampler_dense import make_bare
-from benchmarks.sampler_peers import memory
+from benchmarks.sampler_peers import answers, memory
 from rlif_jax.batch import Prompts, Rollout
 from rlif_jax.config import Config, Data, Sampling
 from rlif_jax.model.cache import init_cache
@@ -203,23 +202,20 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--cache-dtype", default="")
     options = parser.parse_args()
-    # standard output is for answers alone, whatever the libraries print
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    say = answers()
     skip_absent_tpu()
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: compiled.append(seconds) if event == _COMPILE else None
     )
     side = sides[options.side](options.folder, options.cache_dtype)
-    ready = {"ready": f"jax {jax.__version__}", "imported": imported}
-    print(json.dumps(ready), file=answers, flush=True)
+    say({"ready": f"jax {jax.__version__}", "imported": imported})
     for line in sys.stdin:
         request = json.loads(line)
         before = len(compiled)
         answer = memory() if request.get("memory") else side.answer(request)
         answer["compiled"] = len(compiled) - before
-        print(json.dumps(answer), file=answers, flush=True)
+        say(answer)
 
 
 if __name__ == "__main__":

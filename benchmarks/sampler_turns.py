@@ -1,13 +1,15 @@
 """What sampler.py and learning.py measure with: processes that take turns, and JSON lines."""
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 
@@ -26,6 +28,18 @@ def names_of(parts: Collection[str]) -> Callable[[str], list[str]]:
         return names
 
     return read
+
+
+@contextlib.contextmanager
+def in_folder(model: str, threads: int) -> Iterator[str]:
+    """A temporary Hugging Face folder with a model, for sides on the first processors allowed."""
+    # The sides inherit it. JAX and torch size their thread pools by it when they start.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = os.path.join(temporary, "model")
+        convert = [sys.executable, "-m", "rlif_jax.convert", "--model", model]
+        subprocess.run([*convert, "--out", folder], check=True, stdout=sys.stderr)
+        yield folder
 
 
 class Side:

@@ -16,19 +16,18 @@ def product_options() -> dict[str, str] | None:
     are those of several. The option is one of XLA's experiments; versions that do not know it go
     without.
     """
-    if not sharding.on_one_cpu():
+    if not sharding.on_one_cpu() or not _known(**_WITHOUT_YNNPACK):
         return None
-    return {name: value for name, value in _WITHOUT_YNNPACK.items() if _known(name, value)} or None
+    return _WITHOUT_YNNPACK
 
 
 _WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 @functools.cache
-def _known(name: str, value: str) -> bool:
-    device = jax.local_devices(backend="cpu")[0]
-    with jax.default_device(device):
-        one = jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0)
+def _known(**options: str) -> bool:
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        one = jax.jit(lambda x: x, compiler_options=options).lower(0.0)
     try:
         one.compile()
     except jax.errors.JaxRuntimeError:
