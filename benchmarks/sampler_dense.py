@@ -19,6 +19,7 @@ from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder, _finish, _qkv, rms_norm
 from rlif_jax.model.rope import rope_angles
 from rlif_jax.sampler.filters import choose
+from rlif_jax.sharding import RULES_DECODE
 
 Array = jax.Array
 
@@ -70,16 +71,16 @@ def _decode(
 
     def layer(carry: tuple, scanned: tuple) -> tuple:
         (x_B1D, k, v), (w, index) = carry, scanned
-        q_B1HA, k_B1KA, v_B1KA = _qkv(cfg, x_B1D, w, rope)
+        q_B1HA, k_B1KA, v_B1KA = _qkv(cfg, x_B1D, w, rope, RULES_DECODE)
         at = index, 0, column, 0, 0
         k = jax.lax.dynamic_update_slice(k, k_B1KA[None], at)
         v = jax.lax.dynamic_update_slice(v, v_B1KA[None], at)
         out_B1HA = _attend(cfg, q_B1HA, k[index], v[index], column)
-        return (_finish(cfg, x_B1D, out_B1HA, w), k, v), None
+        return (_finish(cfg, x_B1D, out_B1HA, w, RULES_DECODE), k, v), None
 
     # The cache travels in the carry: as scanned-over input and output it would be copied.
-    scanned = model._stacked(), jnp.arange(cfg.layers)
-    start = model._embedded(token_B[:, None]), k_LBSKA, v_LBSKA
+    scanned = model._weights(), jnp.arange(cfg.layers)
+    start = model._embedded(token_B[:, None], RULES_DECODE), k_LBSKA, v_LBSKA
     (x_B1D, k, v), _ = jax.lax.scan(layer, start, scanned)
     return rms_norm(x_B1D[:, 0], model.final_norm[...], cfg.rms_eps), k, v
 
