@@ -48,10 +48,7 @@ class Ours:
                 terms=(("probability_disparity", 1.0),),
                 stats_from="sampler" if part == "step" else "scorer",
             ),
-            # A row holds a prompt and its completions; apart, as many sequences as by default.
-            loss=Loss(shared_prompts=False)
-            if part == "separate"
-            else Loss(shared_prompts=True, tokens_per_micro_batch=P + SAMPLES * C),
+            loss=Loss(shared_prompts=part != "separate"),
         )
         jax.set_mesh(sharding.make_mesh())
         mesh = jax.sharding.get_mesh()

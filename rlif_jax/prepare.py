@@ -186,7 +186,10 @@ def begin(
     if lora:
         moving = sum(x.size for x in jax.tree.leaves(trained(params)))
         progress.note(f"adapters of {moving:,} parameters are trained, all else is frozen")
-    stages = make_stages(cfg, graphdef, opened.tokenizer.pad_token_id)
+    # Shapes are for the prompts that there are, which may all be shorter than allowed.
+    data = dataclasses.replace(cfg.data, max_prompt_tokens=inputs.mixture.longest_prompt)
+    shaped = dataclasses.replace(cfg, data=data)
+    stages = make_stages(shaped, graphdef, opened.tokenizer.pad_token_id)
     reference = None
     if cfg.loss.kl_coef:
         anchor, on_host = trained(params), cfg.loss.reference_on_host

@@ -119,17 +119,26 @@ def packed_form(cfg: Config) -> Form:
     """The shape of every mini-batch, on the mesh of `jax.set_mesh`.
 
     Prompts are shared on CPUs, where it saves work: the kernel of TPUs reads shared keys twice.
+    There a row is no wider than a prompt with all its samples, unless the configuration has it so:
+    a wider row leaves its processor's cache, and each column takes a tenth longer.
     """
-    shared = cfg.loss.shared_prompts
-    completions = cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt
+    shared, tokens, on_cpu = cfg.loss.shared_prompts, cfg.row_tokens, sharding.platform() == "cpu"
+    shared = on_cpu if shared is None else shared
+    G, C = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens
+    if on_cpu and shared and not cfg.loss.tokens_per_micro_batch:
+        tokens = min(tokens, max(cfg.longest_row + (G - 1) * C, _NARROWEST_ROW))
     return form_of(
-        completions=completions // cfg.loss.mini_batches,
+        completions=cfg.data.prompts_per_step * G // cfg.loss.mini_batches,
         longest=cfg.longest_row,
-        tokens=cfg.row_tokens,
+        tokens=tokens,
         rows=sharding.row_shards(),
-        shared=sharding.platform() == "cpu" if shared is None else shared,
+        shared=shared,
         multiple=sharding.axis_size("context"),
     )
+
+
+_NARROWEST_ROW = 512
+"""Columns below which reading the weights for each row takes a share of its time."""
 
 
 @dataclasses.dataclass(frozen=True)

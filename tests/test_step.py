@@ -21,7 +21,7 @@ from rlif_jax.config import Config, Data, Loss, Optim, Reward, Sampling
 from rlif_jax.optimizer import init_state, state_shapes
 from rlif_jax.packing import pack_rollout
 from rlif_jax.run.checkpoint import Checkpoints
-from rlif_jax.step import make_stages
+from rlif_jax.step import make_stages, packed_form
 
 N, G, P, C = 4, 2, 6, 5
 TEMPERATURE, REWARD_TEMPERATURE = 0.9, 0.4
@@ -156,6 +156,26 @@ def test_lengths_that_grow_compile_nothing(tiny):
     assert used[0] == 1 < used[-1] <= stages.form.pieces
 
 
+@pytest.mark.parametrize(
+    ("loss", "prompt", "new", "samples", "columns"),
+    [
+        (Loss(), 200, 64, 8, 720),  # 199 + 8 x 64 = 711, in sixteens
+        (Loss(), 16, 32, 4, 512),  # a narrower row would not pay
+        (Loss(), 200, 64, 16, 1024),
+        (Loss(), 700, 600, 2, 1312),  # the longest sequence, as anywhere
+        (Loss(shared_prompts=False), 200, 64, 8, 1024),
+        (Loss(tokens_per_micro_batch=900), 200, 64, 8, 912),
+    ],
+)
+def test_a_row_on_a_cpu_is_a_prompt_with_its_samples(loss, prompt, new, samples, columns):
+    cfg = Config(
+        data=Data(max_prompt_tokens=prompt),
+        sampling=Sampling(samples_per_prompt=samples, max_new_tokens=new),
+        loss=loss,
+    )
+    assert packed_form(cfg).columns == columns
+
+
 FACTORIES = {
     *("Engine", "make_sample", "make_prefill", "make_admit", "make_decode_chunk", "make_narrow"),
     *("make_sync", "make_scores", "make_optimizer", "make_update"),
@@ -182,8 +202,8 @@ def test_train_runs_the_stages_of_make_stages(tiny_path, tmp_path, monkeypatch):
     made = []
 
     def spy(*args):
-        made.append(make_stages(*args))
-        return made[-1]
+        made.append((args[0], make_stages(*args)))
+        return made[-1][1]
 
     monkeypatch.setenv("RLIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prepare, "make_stages", spy)
@@ -199,7 +219,8 @@ def test_train_runs_the_stages_of_make_stages(tiny_path, tmp_path, monkeypatch):
             eval=dataclasses.replace(cfg.eval, every=0),
         )
     )
-    (stages,) = made
+    ((shaped, stages),) = made
+    assert shaped.data.max_prompt_tokens < Data().max_prompt_tokens  # the longest that there is
     engine = stages.engine
     for stage in (engine.prefill, engine.admit, engine.decode_chunk, stages.update):
         assert stage._cache_size() == 1

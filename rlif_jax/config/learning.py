@@ -101,7 +101,8 @@ class Loss:
     """Tokens that each row shard (mesh.data * mesh.fsdp) trains on at a time,
     prompts included: what memory grows with.
     Sequences of unequal length are packed into rows of this width;
-    0: 1,024, or the longest prompt and completion where these are longer."""
+    0: 1,024, or the longest prompt and completion where these are longer;
+    with shared prompts on a CPU no more than a prompt and all its samples."""
     shared_prompts: bool | None = None
     """Compute a prompt once for all its completions in a row;
     None: on CPUs, where it pays."""

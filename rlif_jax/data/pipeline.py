@@ -51,12 +51,12 @@ class Share:
 class Mixture:
     """Problem sets that are read together, each as often as its weight asks.
 
-    The weights need not add up to 1. `digest` tells these problems from others. Raises UserError
-    when there are no shares, when a name comes twice, and for a weight that is not a positive
-    number.
+    The weights need not add up to 1. `digest` tells these problems from others, whose prompts have
+    at most `longest_prompt` tokens. Raises UserError when there are no shares, when a name comes
+    twice, and for a weight that is not a positive number.
     """
 
-    def __init__(self, shares: Sequence[Share], digest: str = ""):
+    def __init__(self, shares: Sequence[Share], digest: str = "", longest_prompt: int = 0):
         names = [share.name for share in shares]
         if not names:
             raise UserError("A mixture needs at least one problem set.")
@@ -72,6 +72,7 @@ class Mixture:
             )
         self.shares = tuple(shares)
         self.digest = digest
+        self.longest_prompt = longest_prompt
 
 
 class _Turns(grain.transforms.DatasetSelectionMap):

@@ -70,13 +70,22 @@ def training_problems(
     Raises UserError when a set cannot be opened or mixed, and as `select` and `refuse_overlap` do.
     """
     statements: list[Problem] = []
+    length = longest = 0
+
+    def measured(problem: Problem) -> Sequence[int]:
+        nonlocal length
+        length = len(tokens := encode(problem))
+        return tokens
 
     def remember(problem: Problem) -> bool:
+        nonlocal longest
+        longest = max(longest, length)
         statements.append(dataclasses.replace(problem, tests=()))
         return True
 
-    # The last filter removes nothing: it spares a second pass to look for overlaps.
-    filters = [*training_filters(data, encode), Filter("", remember)]
+    # The last filter removes nothing: it spares a second pass to look for overlaps. Each problem
+    # goes through all filters, or up to the one that removes it, before the next one does.
+    filters = [*training_filters(data, measured), Filter("", remember)]
     weights = data.mix or ((data.name, 1.0),)
     sources = [
         (name, problem_source(name, "train", skip_bad=data.skip_bad, notice=notice))
@@ -95,7 +104,7 @@ def training_problems(
             )
     refuse_overlap(statements, held_out, data.allow_overlap, notice)
     ids = "\n".join(problem.id for problem in statements)
-    return Mixture(shares, hashlib.sha256(ids.encode()).hexdigest()[:16])
+    return Mixture(shares, hashlib.sha256(ids.encode()).hexdigest()[:16], longest)
 
 
 def position_of(batches: Batches, mixture: Mixture) -> dict[str, Any]:

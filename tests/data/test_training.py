@@ -141,6 +141,17 @@ def test_a_mixture_of_sets(write_set):
         assert Counter(problem.id[0] for problem in batch) == {"a": 6, "b": 2}
 
 
+def test_the_longest_prompt_is_of_a_problem_that_is_trained_on(write_set):
+    """Not of one too long, of another platform, or in a set read later."""
+    text = {n: {"platform": "p", "question_content": "x" * n} for n in (3, 20, 9, 50)}
+    one = write_set("one", a=text[9], b=text[50], c=text[20] | {"platform": "q"})
+    two = write_set("two", d=text[3], e=text[3])
+    most = len(encode(problem_source(one, "train", skip_bad=False, notice=print)[0]))
+    for mix in (((one, 1.0), (two, 1.0)), ((two, 1.0), (one, 1.0))):
+        data = Data(mix=mix, platforms=("p",), max_prompt_tokens=most + 20)
+        assert training_problems(data, encode, [], print).longest_prompt == most
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [((1.0, 0.0), "weight 0.0 for"), ((math.inf, 1.0), "weight inf for")],
