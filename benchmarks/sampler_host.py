@@ -49,7 +49,7 @@ def one_round(
         [random.choice(ids, n).tolist() for n in lengths.prompt_N],
         [Request(row // SAMPLES, key, LONGEST) for row in range(PROMPTS * SAMPLES)],
         chunk=chunk,
-        may_narrow=True,
+        narrow_for=32,
         eos_ids=(),
         stop=stop,
     )

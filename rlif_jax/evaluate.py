@@ -133,7 +133,7 @@ def sample(
             temperature=args.temperature,
             max_new_tokens=args.max_new_tokens,
             # Fewer slots round differently: a resumed run must draw what a whole one draws.
-            batching=replace(Batching.of(args), narrow=False),
+            batching=replace(Batching.of(args), narrow_for=0),
             filters=Filters.of(args),
             stop=args.stop,
         )

@@ -160,11 +160,21 @@ def param_shardings(params: Params, mesh: AnyMesh, rules: Rules = RULES_TRAIN) -
     """A NamedSharding in place of each parameter, by the names of its axes in `axes`."""
 
     def one(variable):
-        partition = _divisible(spec(variable.axes, rules), variable.get_value().shape, mesh)
-        # As XLA writes it, or every stage would compile again for the parameters of an update.
-        return variable.replace(NamedSharding(mesh, _shortest(partition, mesh)))
+        return variable.replace(
+            array_sharding(variable.axes, variable.get_value().shape, mesh, rules)
+        )
 
     return jax.tree.map(one, params, is_leaf=lambda v: hasattr(v, "axes"))
+
+
+def array_sharding(
+    axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: AnyMesh, rules: Rules = RULES_TRAIN
+) -> NamedSharding:
+    """That of an array of this shape, by the names of its axes.
+
+    As XLA writes it, or every stage would compile again for the parameters of an update.
+    """
+    return NamedSharding(mesh, _shortest(_divisible(spec(axes, rules), shape, mesh), mesh))
 
 
 def piece_sharding(mesh: AnyMesh) -> NamedSharding:

@@ -34,6 +34,7 @@ from rlif_jax.grpo import later_epoch, make_update, train_batches
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.model.config import INPUT_AXES
 from rlif_jax.model.lora import with_trained
 from rlif_jax.optimizer import make_optimizer
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
@@ -60,7 +61,8 @@ _SELECTION = 2**31  # apart from the rounds, whose keys are folded with their nu
 class Stages:
     """The compiled stages of a configuration; scoring and updating compile once for a whole run.
 
-    `sync(params)` lays parameters out for sampling. `sample(params, prompts, key, rows_finished)`
+    `sync(params)` lays parameters out for sampling, with weights of `sampling.weights_dtype`, and
+    `sync_unrounded(params)` for evaluation. `sample(params, prompts, key, rows_finished)`
     draws a (Rollout, Usage) of N lists of token ids through `engine`, which holds what it compiles.
     `pack(rollout)` packs each mini-batch of it into the shape `form`, and `score` gives statistics
     of what is packed. `update(state, batch)` gives the next state, using up the old one, its
@@ -69,6 +71,7 @@ class Stages:
 
     optimizer: optax.GradientTransformation
     sync: Sync
+    sync_unrounded: Sync
     engine: Engine
     sample: Sample
     form: Form
@@ -112,7 +115,10 @@ def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
         shared=form.shared,
     )
     pack = functools.partial(pack_rollout, form=form, mini_batches=cfg.loss.mini_batches)
-    return Stages(optimizer, make_sync(graphdef), engine, sample, form, pack, score, update)
+    rounded = cfg.sampling.weights_dtype
+    unrounded = make_sync(graphdef)
+    sync = make_sync(graphdef, rounded) if rounded else unrounded
+    return Stages(optimizer, sync, unrounded, engine, sample, form, pack, score, update)
 
 
 def packed_form(cfg: Config) -> Form:
@@ -250,7 +256,8 @@ def gather_experience(
     """
     with clock("sync"):
         decode_params = jax.block_until_ready(stages.sync(params))
-        digest = digest_of_copy(decode_params, params)
+        rounded = INPUT_AXES if cfg.sampling.weights_dtype else ()
+        digest = digest_of_copy(decode_params, params, rounded)
     certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
 
     def one_round(round_key: jax.Array) -> Experience:

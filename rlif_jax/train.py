@@ -137,7 +137,14 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
 
         eval_key = jax.random.fold_in(jax.random.key(cfg.seed), 0)
         evaluate = make_evaluate(
-            cfg, graphdef, opened.tokenizer, stages.sync, inputs.unseen, eval_key, judge, notice
+            cfg,
+            graphdef,
+            opened.tokenizer,
+            stages.sync_unrounded,
+            inputs.unseen,
+            eval_key,
+            judge,
+            notice,
         )
         trace = StepTrace(cfg.folder / "profile", cfg.profile.traced, progress.note)
         stack.enter_context(trace)

@@ -52,7 +52,7 @@ def main() -> None:
     prompts = [encode_prompt(tokenizer, source[i]) for i in range(options.problems)]
     by_slots = {}
     for slots in SLOTS:
-        sampler = Sampler(model, tokenizer, Batching(slots=slots, narrow=False))
+        sampler = Sampler(model, tokenizer, Batching(slots=slots, narrow_for=0))
         by_slots[slots] = drawn(sampler, prompts, options.n, options.new_tokens)
     entropy = np.mean(np.concatenate([one.stats.entropy for one in by_slots[SLOTS[0]]]))
     for a, b in itertools.combinations(SLOTS, 2):

@@ -30,6 +30,7 @@ from rlif_jax.config.shared import (
     PromptStyle,
     SamplingOptions,
     Thinking,
+    WeightsDtype,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Sampling",
     "SamplingOptions",
     "Thinking",
+    "WeightsDtype",
     "load",
     "own_limits",
 ]

@@ -19,6 +19,7 @@ from rlif_jax.config.shared import (
     Processes,
     Remat,
     SamplingOptions,
+    WeightsDtype,
 )
 from rlif_jax.storage.folder import Folder, folder_at
 
@@ -98,6 +99,10 @@ class Sampling(SamplingOptions):
     """Samples of each prompt (G), the group in which advantages are normalised."""
     temperature: Annotated[float, positive()] = 1.0
     """Logits are divided by it, in the sampler, the scorer and the loss alike."""
+    weights_dtype: WeightsDtype = ""
+    """Type to which the layers' weights are rounded while sampling for training;
+    empty: not at all. int8 has a scale for each output; accelerators then read half the bytes.
+    Needs loss.sampler_correction_cap where it is narrower than model.dtype."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ PromptStyle = Literal[
 ]
 Thinking = Literal["template", "on", "off"]
 CacheDtype = Literal["", "float32", "bfloat16"]
+WeightsDtype = Literal["", "bfloat16", "int8"]
 Remat = Literal["none", "layer", "attention", "offload"]
 
 

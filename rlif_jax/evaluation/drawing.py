@@ -116,7 +116,7 @@ def make_evaluation(
     while others are still being drawn, and gives each to `keep` once it is judged: a row as in the
     samples file, but for its rewards, and its TokenStats [tokens]. `params` are laid out for
     sampling (`sampler.sync`). A sample depends on the parameters, its prompt, `key` and its place,
-    and not on `done` where `batching.narrow` is off. `notice` is told how many are drawn, and may
+    and not on `done` where `batching.narrow_for` is 0. `notice` is told how many are drawn, and may
     raise to stop. A process keeps the samples of its `share` of the problems, by default of all;
     without a judge it only helps to sample. Returns the seconds spent waiting for the judge after
     the last sample was drawn.

@@ -21,8 +21,9 @@ from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, ends_of, extend
 from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.lora import Adapter, fresh_adapters, linear
-from rlif_jax.model.per_layer import OutputsFirst, PerLayer
+from rlif_jax.model.per_layer import PerLayer, layers_of
 from rlif_jax.model.rope import rope_angles, rotate
+from rlif_jax.model.rounded import Int8
 from rlif_jax.sharding import RULES_DECODE, RULES_TRAIN, Rules, constrain
 
 Array = jax.Array
@@ -94,8 +95,12 @@ class Decoder(nnx.Module):
         return (self.embed if self.cfg.tied else self.head)[...]
 
     def _weights(self) -> dict[str, Any]:
-        """Those of the layers: each stacked in an array [L, ...], or `PerLayer`."""
+        """Those of the layers: each an array [L, ...], or `PerLayer`."""
         return {n: p.get_value() for n, p in vars(self.layers).items() if isinstance(p, nnx.Param)}
+
+    def _stacks(self) -> dict[str, Array]:
+        """Those of the layers, each an array [L, ...]."""
+        return {n: w.stacked if isinstance(w, PerLayer) else w for n, w in self._weights().items()}
 
     def __call__(
         self,
@@ -115,7 +120,7 @@ class Decoder(nnx.Module):
         rope = rope_angles(position_RT, self.cfg)
         x_RTD = self._embedded(tokens_RT, RULES_TRAIN)
         see = functools.partial(attention, segments=segments)
-        x_RTD, _ = _layers(self.cfg, x_RTD, self._weights(), rope, see, RULES_TRAIN)
+        x_RTD, _ = _layers(self.cfg, x_RTD, self._stacks(), rope, see, RULES_TRAIN)
         return rms_norm(x_RTD, self.final_norm[...], self.cfg.rms_eps)
 
     def prefill(self, tokens_BT: Array) -> tuple[Array, Array, Array]:
@@ -130,7 +135,7 @@ class Decoder(nnx.Module):
             attention, segments=Segments.of(jnp.ones((B, T), bool)), rules=RULES_DECODE
         )
         x_BTD, (k_LBTKA, v_LBTKA) = _layers(
-            self.cfg, x_BTD, self._weights(), rope, see, RULES_DECODE, keep=lambda k, v: (k, v)
+            self.cfg, x_BTD, self._stacks(), rope, see, RULES_DECODE, keep=lambda k, v: (k, v)
         )
         return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), k_LBTKA, v_LBTKA
 
@@ -146,18 +151,23 @@ class Decoder(nnx.Module):
         x_BD = self._embedded(token_B[:, None], RULES_DECODE)[:, 0]
         rope = rope_angles(length_B, self.cfg)
         weights = self._weights()
-        in_columns = _per_layer(weights)  # then the residual stream is [D, B]
+        in_columns = isinstance(weights["q"], PerLayer)  # then the residual stream is [D, B]
         qkv, finish = (_qkv_columns, _finish_columns) if in_columns else (_qkv_rows, _finish_rows)
 
         def layer(carry, scanned):
-            (x, cache), (w, index) = carry, scanned
+            (x, cache), (index, w) = carry, scanned
             q_BHA, k_BKA, v_BKA = qkv(self.cfg, x, w, rope)
             out_BHA, cache = extend(cache, index, q_BHA, k_BKA, v_BKA, table_BJ, ends)
             return (finish(self.cfg, x, out_BHA.astype(x.dtype), w), cache), None
 
         # The pools travel in the carry and are written where they lie.
-        x = x_BD.T if in_columns else x_BD
-        (x, cache), _ = _over_layers(layer, (x, cache), weights)
+        carry = (x_BD.T if in_columns else x_BD, cache)
+        if in_columns:
+            for numbered in enumerate(layers_of(weights)):
+                carry, _ = layer(carry, numbered)
+        else:
+            carry, _ = jax.lax.scan(layer, carry, (jnp.arange(self.cfg.layers), weights))
+        x, cache = carry
         x_BD = x.T if in_columns else x
         return rms_norm(x_BD, self.final_norm[...], self.cfg.rms_eps), cache
 
@@ -239,7 +249,7 @@ def _finish_columns(cfg: ModelConfig, x_DB: Array, out_BHA: Array, w: dict[str, 
     return jax.vmap(one, in_axes=(-1, 0), out_axes=-1)(x_DB, out_BHA)
 
 
-def _gathered(cfg: ModelConfig, w: dict[str, Array]) -> dict[str, Array]:
+def _gathered(cfg: ModelConfig, w: dict[str, Any]) -> dict[str, Any]:
     """One layer's weights, whole along the embedding axis and in the type of their products.
 
     Without this XLA multiplies shard by shard as they come around, and reads and writes a partial
@@ -247,8 +257,8 @@ def _gathered(cfg: ModelConfig, w: dict[str, Array]) -> dict[str, Array]:
     """
     specs = param_specs(cfg)
 
-    def gather(name: str, x: Array) -> Array:
-        if isinstance(x, OutputsFirst):
+    def gather(name: str, x: Array | Int8) -> Array | Int8:
+        if isinstance(x, Int8):  # the sampler's, which is gathered already
             return x
         axes = specs[f"layers.{name}"].axes[1:]
         return constrain(x.astype(cfg.dtype), *axes, rules=RULES_DECODE) if "embed" in axes else x
@@ -270,8 +280,7 @@ def _layers(
     The second value is what `keep` returns of each layer's keys and values, stacked [L, ...].
     """
 
-    def layer(x_BTD, scanned):
-        w, _ = scanned
+    def layer(x_BTD, w):
         x_BTD, w = checkpoint_name(x_BTD, "layer_input"), _gathered(cfg, w)
         q_BTHA, k_BTKA, v_BTKA = _qkv(cfg, x_BTD, w, rope, rules)
         out_BTHA = see(q_BTHA, k_BTKA, v_BTKA)
@@ -279,22 +288,7 @@ def _layers(
 
     if cfg.remat != "none":
         layer = jax.checkpoint(layer, policy=_KEPT[cfg.remat])
-    return _over_layers(layer, x_BTD, weights)
-
-
-def _per_layer(weights: dict[str, Any]) -> bool:
-    return isinstance(weights["q"], PerLayer)
-
-
-def _over_layers(layer: Callable, carry: Any, weights: dict[str, Any]) -> tuple[Any, Any]:
-    """`layer(carry, (w, index))` through all layers, as `jax.lax.scan` has it."""
-    if not _per_layer(weights):
-        return jax.lax.scan(layer, carry, (weights, jnp.arange(len(weights["q"]))))
-    outs = []
-    for index, layers in enumerate(zip(*(w.layers for w in weights.values()), strict=True)):
-        carry, out = layer(carry, (dict(zip(weights, layers, strict=True)), index))
-        outs.append(out)
-    return carry, jax.tree.map(lambda *out: jnp.stack(out), *outs)
+    return jax.lax.scan(layer, x_BTD, weights)
 
 
 _KEPT = {

@@ -18,6 +18,7 @@ from rlif_jax.config import Model as Settings
 from rlif_jax.kernels.precision import tensordot
 from rlif_jax.model.config import INPUT_AXES, Lora, ModelConfig, ParamSpec, adapter_specs
 from rlif_jax.model.per_layer import OutputsFirst
+from rlif_jax.model.rounded import Int8
 from rlif_jax.sharding import on_one_cpu
 
 Array = jax.Array
@@ -39,8 +40,10 @@ def linear(cfg: ModelConfig, x: Array, w: dict[str, Any], name: str) -> Array:
     Products are in the type of `x`.
     """
 
-    def times(x: Array, weight: Array | OutputsFirst, axes: int) -> Array:
+    def times(x: Array, weight: Array | OutputsFirst | Int8, axes: int) -> Array:
         if isinstance(weight, OutputsFirst):
+            return weight.product(x)
+        if isinstance(weight, Int8):
             return weight.product(x, axes)
         weight = weight.astype(x.dtype)
         if on_one_cpu():

@@ -58,7 +58,7 @@ def play(
         [[0] * int(n) for n in lengths.prompt_N],
         requests,
         chunk=batching.chunk,
-        may_narrow=batching.narrow,
+        narrow_for=batching.narrow_for,
         eos_ids=(),
         stop=None,
     )

@@ -53,7 +53,8 @@ class StagesAhead:
         updates = cfg.loss.epochs * cfg.loss.mini_batches
         self.state = state_shapes(self.params, make_optimizer(cfg.optim, updates))
         with jax.set_mesh(mesh):
-            self.decode_params = make_sync(graphdef, jit=_shapes_only)(self.params)
+            sync = make_sync(graphdef, cfg.sampling.weights_dtype, jit=_shapes_only)
+            self.decode_params = sync(self.params)
             self.pool_gib = cfg.sampling.cache_gib or self._free_gib(memory_gib)
             sampling = dataclasses.replace(cfg.sampling, cache_gib=self.pool_gib)
             planned = dataclasses.replace(cfg, sampling=sampling)

@@ -59,15 +59,14 @@ def digests(tree: Any, types: Mapping[str, Any] = {}) -> dict[str, str]:
 def by_path(tree: Any) -> dict[str, Any]:
     """The leaves of a pytree by their paths with dots; a parameter per layer is one of them.
 
-    Flax's own last step, from a variable to its array, is left out.
+    Flax's own step, from a variable to its array, is left out.
     """
 
     def whole(x: Any) -> bool:
         return isinstance(x, PerLayer)
 
     def name(path: tuple[Any, ...]) -> str:
-        if path[-1:] == (jax.tree_util.GetAttrKey("value"),):
-            path = path[:-1]
+        path = tuple(step for step in path if step != jax.tree_util.GetAttrKey("value"))
         return jax.tree_util.keystr(path, simple=True, separator=".")
 
     return {name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree, whole)}
@@ -87,7 +86,7 @@ def make_sums(place: Sharding | None, types: tuple[Any, ...]) -> Callable[[list[
     """
 
     def sums(arrays: list[Any]) -> jax.Array:
-        whole = [x.stacked if isinstance(x, PerLayer) else jnp.asarray(x) for x in arrays]
+        whole = [x.joined() if isinstance(x, PerLayer) else jnp.asarray(x) for x in arrays]
         return jnp.stack([mixed_sums(x.astype(t)) for x, t in zip(whole, types, strict=True)])
 
     return jax.jit(sums, out_shardings=place)

@@ -7,6 +7,7 @@ second compares what both say of the completions, after the step: it also finds 
 or another arithmetic.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,22 +27,23 @@ class Policy:
         return asdict(self)
 
 
-def digest_of_copy(copy: Any, params: Any) -> str:
+def digest_of_copy(copy: Any, params: Any, rounded: Collection[str] = ()) -> str:
     """The digest of the sampler's copy of the trainer's parameters.
 
     Neither is laid out anew: a digest does not depend on the sharding. An array that is one and the
-    same in both is read once. A weight that adapters were merged into has no counterpart in the
-    trainer, so that `check_drift` alone tells whether it is an old one. Under several processes
-    every one of them calls this.
+    same in both is read once. A weight of the layers that adapters were merged into, or that is
+    among the `rounded` ones, has no counterpart in the trainer, so that `check_drift` alone tells
+    whether it is an old one. Under several processes every one of them calls this.
 
     Raises:
         UserError: the copy is not that of these parameters.
     """
     held, own = by_path(copy), by_path(params)
+    apart = {f"layers.{name}" for name in rounded}
     compared = {
         name: own[name]
         for name, x in held.items()
-        if x is not own[name] and f"{name}_lora_a" not in own
+        if name in own and x is not own[name] and f"{name}_lora_a" not in own and name not in apart
     }
     found = digests(copy)
     wanted = digests(compared, types={name: held[name].dtype for name in compared})

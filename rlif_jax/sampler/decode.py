@@ -17,6 +17,7 @@ from flax import nnx, struct
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, TokenStats
+from rlif_jax.kernels.compiler_options import product_options
 from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, copy, put_prompts
 from rlif_jax.sampler.draw import KEY_KIND
@@ -110,7 +111,7 @@ def make_prefill(graphdef: nnx.GraphDef):
         prompt_x = jnp.where((length > 0)[:, None], x_ND, prompt_x)
         return cache, _placed(prompt_x)
 
-    return jax.jit(prefill, donate_argnums=(1, 2))
+    return jax.jit(prefill, donate_argnums=(1, 2), compiler_options=product_options())
 
 
 def make_admit():

@@ -115,7 +115,7 @@ class Engine:
             prompts,
             requests,
             chunk=self.batching.chunk,
-            may_narrow=self.batching.narrow,
+            narrow_for=self.batching.narrow_for,
             eos_ids=cfg.eos_ids if self._eos_ids is None else self._eos_ids,
             stop=stop,
         )

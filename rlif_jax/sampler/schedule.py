@@ -93,13 +93,13 @@ class Schedule:
         requests: Sequence[Request],
         *,
         chunk: int,
-        may_narrow: bool,
+        narrow_for: int,
         eos_ids: Sequence[int],
         stop: Stop | None,
     ):
         self._shape, self._page, self._chunk = shape, shape.page, chunk
         self._prompts, self._requests = prompts, requests
-        self._may_narrow, self._eos_ids, self._stop = may_narrow, eos_ids, stop
+        self._narrow_for, self._eos_ids, self._stop = narrow_for, eos_ids, stop
         self._waiting: dict[int, deque[int]] = {}
         for index, request in enumerate(requests):
             self._waiting.setdefault(request.prompt, deque()).append(index)
@@ -270,7 +270,10 @@ class Schedule:
 
     @property
     def _may_shrink(self) -> bool:
-        return self._may_narrow and not self._waiting
+        if self._waiting or not self._narrow_for:
+            return False
+        slots = (live for shard in self._shards for live in shard.slots if live is not None)
+        return any(live.limit - live.drawn >= self._narrow_for for live in slots)
 
     @property
     def leave_after(self) -> int:

@@ -270,6 +270,15 @@ def test_all_problems_are_reported_at_once():
         (Config(sampling=Sampling(page=0)), "sampling.page=0 must be at least 1"),
         (Config(sampling=Sampling(cache_gib=-1.0)), "sampling.cache_gib=-1.0 must be at least 0"),
         (
+            Config(sampling=Sampling(weights_dtype="int8"), model=Model(dtype="bfloat16")),
+            "sampling.weights_dtype='int8' samples from another policy than the trainer's; "
+            "weigh each token by the ratio of the two with loss.sampler_correction_cap=2.0",
+        ),
+        (
+            Config(sampling=Sampling(weights_dtype="bfloat16")),
+            "sampling.weights_dtype='bfloat16' samples from another policy",
+        ),
+        (
             Config(sampling=Sampling(cache_dtype="int8")),
             "sampling.cache_dtype='int8' is invalid; choose one of '', float32, bfloat16",
         ),

@@ -26,9 +26,9 @@ TABLE_BJ = np.array([[3, 1], [5, 2], [6, 4]])
 )
 def test_layers_are_taken_apart_and_put_together(shape, inputs, stored):
     stacked = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
-    apart = PerLayer.of(stacked, inputs)
+    apart = PerLayer(PerLayer.divided(stacked, inputs), stacked, inputs)
     assert [x.shape for x in apart.arrays] == [stored] * shape[0]
-    np.testing.assert_array_equal(apart.stacked, stacked)
+    np.testing.assert_array_equal(apart.joined(), stacked)
     assert len(apart.layers) == shape[0]
     assert isinstance(apart.layers[0], OutputsFirst) == (inputs > 0)
 
@@ -37,21 +37,16 @@ def test_layers_are_taken_apart_and_put_together(shape, inputs, stored):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize(("axes", "inputs"), [((5, 7, 3), 1), ((7, 3, 5), 2)])
 def test_a_product_is_that_of_the_stacked_weight(axes, inputs, scale, dtype, rtol):
-    """Of tokens in rows, and of tokens in columns one at a time."""
     w, x_key = jax.random.split(jax.random.key(0))
     weight = (scale * jax.random.normal(w, (1, *axes))).astype(dtype)
-    x = jax.random.normal(x_key, (2, 11, *axes[:inputs])).astype(dtype)
+    x = jax.random.normal(x_key, (11, *axes[:inputs])).astype(dtype)
     want = tensordot(x, weight[0], axes=inputs).astype(jnp.float32)
-    (layer,) = PerLayer.of(weight, inputs).layers
-    got = layer.product(x, inputs)
-    assert got.dtype == dtype
+    (layer,) = PerLayer(PerLayer.divided(weight, inputs), weight, inputs).layers
+    in_columns = jax.vmap(layer.product, -1, -1)(jnp.moveaxis(x, 0, -1))
+    assert in_columns.dtype == dtype
+    got = jnp.moveaxis(in_columns, -1, 0).astype(jnp.float32)
     atol = rtol * float(np.abs(want).max())
-    np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=rtol, atol=atol)
-    columns = jnp.moveaxis(x[0], 0, -1)
-    in_columns = jax.vmap(lambda one: layer.product(one, inputs), -1, -1)(columns)
-    np.testing.assert_allclose(
-        jnp.moveaxis(in_columns, -1, 0).astype(jnp.float32), want[0], rtol=rtol, atol=atol
-    )
+    np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
 
 
 @jax.jit

@@ -14,7 +14,7 @@ CASES = {
     "refills": (SHAPE, {"chunk": 4}),
     "long chunks": (SHAPE, {}),
     "waiting for pages": (dataclasses.replace(SHAPE, pages=13), {"chunk": 3}),
-    "narrowing": (dataclasses.replace(SHAPE, slots=16, pages=130), {"narrow": True, "chunk": 5}),
+    "narrowing": (dataclasses.replace(SHAPE, slots=16, pages=130), {"narrow_for": 1, "chunk": 5}),
 }
 
 

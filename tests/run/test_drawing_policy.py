@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from rlif_jax.errors import UserError
-from rlif_jax.model.config import Lora
+from rlif_jax.model.config import INPUT_AXES, Lora
 from rlif_jax.run.digest import digest_of, digests
 from rlif_jax.run.policy import check_drift, digest_of_copy
 from rlif_jax.sampler.sync import make_sync
@@ -69,6 +69,21 @@ def test_weights_without_adapters_are_compared_beside_merged_ones(tiny_path, dty
         with pytest.raises(UserError, match=r"1 of \d+ arrays differ, \S*gate"):
             digest_of_copy(one_bit_off(copy, "gate"), params)
         digest_of_copy(one_bit_off(copy, "q"), params)  # the drift tells
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+@pytest.mark.parametrize("axes", AXES)
+def test_weights_that_are_kept_are_compared_beside_rounded_ones(tiny_path, axes, dtype):
+    mesh = make_mesh(*axes)
+    with jax.set_mesh(mesh):
+        graphdef, params = loaded(tiny_path, "float32", mesh)
+        copy = make_sync(graphdef, dtype)(params)
+        digest = digest_of_copy(copy, params, INPUT_AXES)
+        assert digest == digest_of(digests(jax.device_get(copy)))
+        assert digest != digest_of_copy(make_sync(graphdef)(params), params)
+        with pytest.raises(UserError, match=r"1 of \d+ arrays differ, \S*embed"):
+            digest_of_copy(one_bit_off(copy, "embed"), params, INPUT_AXES)
+        digest_of_copy(one_bit_off(copy, "q"), params, INPUT_AXES)  # the drift tells
 
 
 def test_drift_beyond_the_bound_is_refused_with_both_numbers():

@@ -126,7 +126,7 @@ def test_the_number_of_slots_flips_no_token(tiny, base, wide):
 
 def test_narrowing_flips_no_token_and_saves_steps(tiny, wide):
     """From 16 slots to 8 and to 4 as sequences end: 0 of 15 flip here."""
-    engine = sampling(tiny, narrow=True)
+    engine = sampling(tiny, narrow_for=1)
     narrow = run(engine, tiny, queue(), shape=WIDE)
     assert compiled(engine)[2] == 3
     assert flips(narrow.samples, wide.samples) == 0
@@ -138,7 +138,7 @@ def test_narrowing_flips_no_token_and_saves_steps(tiny, wide):
 
 def test_narrowing_waits_until_nothing_waits(tiny, base):
     """Four slots are never halved, and a queue keeps eight of them busy."""
-    four = sampling(tiny, narrow=True)
+    four = sampling(tiny, narrow_for=1)
     assert_same_bits(run(four, tiny, queue()).samples, base.samples)
     assert compiled(four)[2] == 1
 

@@ -18,7 +18,7 @@ from rlif_jax.sampler.sampler import Sampler
 from rlif_jax.weights.tokenizer import continuation, decode
 
 SLOTS = 8
-BATCHING = Batching(slots=SLOTS, page=PAGE, narrow=False)
+BATCHING = Batching(slots=SLOTS, page=PAGE, narrow_for=0)
 
 
 def model_of(tiny):

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from support.queues import SHAPE, queue, run, sampling
 
 from rlif_jax.batch import TokenStats
@@ -16,7 +17,7 @@ PROMPT = [4, 5, 6]
 def schedule(limits, slots: int = 2, stop=None, **how) -> Schedule:
     shape = PoolShape(slots, 4, 40, 5, "plain", "float32")
     requests = [Request(0, KEY, limit) for limit in limits]
-    settings = {"chunk": 4, "may_narrow": False, "eos_ids": (9,), "stop": stop, **how}
+    settings = {"chunk": 4, "narrow_for": 0, "eos_ids": (9,), "stop": stop, **how}
     return Schedule(shape, 1, [PROMPT], requests, **settings)
 
 
@@ -71,6 +72,19 @@ def test_a_samples_memory_is_that_of_its_tokens():
     assert all(
         x.base is None and x.shape == (1,) for x in jax.tree.leaves((done.tokens, done.stats))
     )
+
+
+@pytest.mark.parametrize(("narrow_for", "width"), [(0, 8), (1, 4), (5, 4), (6, 8)])
+def test_fewer_slots_have_to_pay(narrow_for, width):
+    """Six of eight sequences end in the first chunk; of the others, one may get 5 more tokens."""
+    s = schedule([4] * 6 + [6, 9], slots=8, narrow_for=narrow_for)
+    while s.next_round() is not None:
+        pass
+    s.table()
+    s.settle(np.full(8, 4), np.arange(8) >= 6)
+    rows = s.narrow()
+    assert s.width == width
+    assert (rows is None) == (width == 8)
 
 
 def test_a_table_in_use_is_not_written_to():

@@ -52,7 +52,7 @@ def split(**changed):
 def named(params) -> dict[str, jax.Array]:
     """Arrays by the last part of their names, all layers together."""
     return {
-        name.split(".")[-1]: x.stacked if isinstance(x, PerLayer) else x
+        name.split(".")[-1]: x.joined() if isinstance(x, PerLayer) else x
         for name, x in by_path(params).items()
     }
 
@@ -76,7 +76,8 @@ def test_a_single_cpu_gets_an_array_for_each_layer():
     for name, param in synced["layers"].items():
         apart = param.get_value()
         assert isinstance(apart, PerLayer) and len(apart.arrays) == CFG.layers, name
-        np.testing.assert_array_equal(apart.stacked, params["layers"][name].get_value())
+        assert apart.stacked is params["layers"][name].get_value()
+        np.testing.assert_array_equal(apart.joined(), apart.stacked)
     assert synced["layers"]["gate"].get_value().arrays[0].shape == (CFG.ffn, CFG.embed)
     for name in ("embed", "head", "final_norm"):
         assert synced[name].get_value() is params[name].get_value()

@@ -52,4 +52,4 @@ def stacked(params):
     def apart(x) -> bool:
         return isinstance(x, PerLayer)
 
-    return jax.tree.map(lambda x: x.stacked if apart(x) else x, params, is_leaf=apart)
+    return jax.tree.map(lambda x: x.joined() if apart(x) else x, params, is_leaf=apart)

@@ -51,7 +51,7 @@ def queue(prompts: Sequence[int] = range(5), limit: int = LIMIT, seed: int = 5) 
 
 def sampling(tiny, *, temperature=0.9, filters=NO_FILTERS, eos_ids=EOS, stats=True, **batching):
     """The engine of the very small model; narrowing is off unless asked for."""
-    settings = Batching(**{"slots": SHAPE.slots, "page": PAGE, "narrow": False, **batching})
+    settings = Batching(**{"slots": SHAPE.slots, "page": PAGE, "narrow_for": 0, **batching})
     return Engine(
         tiny[0],
         batching=settings,

@@ -31,13 +31,13 @@ MORE_DEVICES_THAN_KV_HEADS = {"tensor": 4}
 
 PROMPTS = [[70 + i for i in range(n)] for n in (5, 2, 21, 8, 18, 1)]
 G, C = 4, 40
-BATCHING = Batching(slots=8, page=32, chunk=8, narrow=False)
+BATCHING = Batching(slots=8, page=32, chunk=8, narrow_for=0)
 
 
 def sampled(opened, mesh, narrow: bool) -> dict:
     """The rollout of `make_sample`, and the rows that it told of before, in order."""
     graphdef, params = nnx.split(opened.load("float32", mesh=mesh))
-    engine = Engine(graphdef, temperature=0.9, batching=replace(BATCHING, narrow=narrow))
+    engine = Engine(graphdef, temperature=0.9, batching=replace(BATCHING, narrow_for=int(narrow)))
     sample = make_sample(engine, samples_per_prompt=G, max_new_tokens=C, pad_id=2)
     told = []
 
