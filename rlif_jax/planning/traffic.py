@@ -190,7 +190,7 @@ class Traffic:
                 total += bytes_of(user.type, on_chip=True)
             elif place == 0 and user.opcode in _UPDATES:
                 continue  # it is written in place
-            elif user.opcode == "bitcast":
+            elif user.opcode == "bitcast" or self._only_copies(user):
                 total += self._read(inner, user.name)
             elif user.opcode == "fusion":
                 nested = self._module.computations[user.called[0]]
@@ -200,6 +200,13 @@ class Traffic:
             else:
                 return whole
         return min(whole, total)
+
+    def _only_copies(self, op: Instruction) -> bool:
+        """Whether a fusion inside a fusion lays its operand out anew, of which users take parts."""
+        if op.opcode != "fusion":
+            return False
+        nested = self._module.computations[op.called[0]]
+        return nested.instructions[nested.root].opcode == "copy" and len(nested.instructions) == 2
 
     def _written(self, inner: Computation, name: str) -> list[int]:
         """Bytes that a fusion writes for each of the results that come from `name`."""

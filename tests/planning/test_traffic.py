@@ -109,6 +109,28 @@ def test_a_buffer_brought_to_the_chip_counts_once():
     assert bytes_per_step(started) == bytes_per_step(STEP)
 
 
+def test_weights_laid_out_anew_inside_a_fusion_count_as_far_as_they_are_read():
+    """XLA puts other tiles on int8 weights before it slices them; only the slices are computed."""
+    tiled = STEP.replace(
+        "dynamic-slice(%weights.3,",
+        "dynamic-slice(%tiled.3,",
+    ).replace(
+        "  %at.3 = s32[] parameter(1)\n",
+        "  %tiled.3 = f32[3,16]{1,0} fusion(%weights.3), kind=kLoop, calls=%tiling\n"
+        "  %at.3 = s32[] parameter(1)\n",
+    )
+    tiled += (
+        "\n%tiling (w.10: f32[3,16]) -> f32[3,16] {\n"
+        "  %w.10 = f32[3,16]{1,0} parameter(0)\n"
+        "  ROOT %copy.10 = f32[3,16]{1,0} copy(%w.10)\n}\n"
+    )
+    assert bytes_per_step(tiled) == bytes_per_step(STEP)
+    summed = tiled.replace("ROOT %copy.10", "%copy.10").replace(
+        "copy(%w.10)\n", "copy(%w.10)\n  ROOT %all.10 = f32[3,16]{1,0} negate(%copy.10)\n"
+    )
+    assert bytes_per_step(summed) == bytes_per_step(STEP) + 3 * (WEIGHTS - ROW)
+
+
 def test_custom_calls_that_name_a_buffer_move_nothing():
     named = STEP.replace(
         "  %sum.6 =",
