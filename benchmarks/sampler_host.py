@@ -49,7 +49,7 @@ def one_round(
         [random.choice(ids, n).tolist() for n in lengths.prompt_N],
         [Request(row // SAMPLES, key, LONGEST) for row in range(PROMPTS * SAMPLES)],
         chunk=chunk,
-        narrow_for=32,
+        narrow_for=64,
         eos_ids=(),
         stop=stop,
     )

@@ -31,7 +31,7 @@ class Batching(Pool):
 
     chunk: Annotated[int, at_least(1)] = 32
     """Most decode steps between two looks of the host."""
-    narrow_for: Annotated[int, at_least(0)] = 32
+    narrow_for: Annotated[int, at_least(0)] = 64
     """Continue with fewer slots when most are empty, nothing waits, and some sequence may still get
     this many tokens: for less, compiling the narrower stage does not pay. 0: never."""
 
