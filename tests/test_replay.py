@@ -155,7 +155,7 @@ def stale_sync(graphdef):
 def test_a_stale_sampler_changes_a_token(honest, monkeypatch):
     """With the alarm off, which would find it first."""
     monkeypatch.setattr(step, "make_sync", stale_sync)
-    monkeypatch.setattr(step, "digest_of_copy", lambda copy, params: digest_of(digests(params)))
+    monkeypatch.setattr(step, "digest_of_copy", lambda copy, params, *_: digest_of(digests(params)))
     found = replay.replay(honest, 1, 3, start=0)
     assert (found.what, found.step) == ("token", 2)
 
@@ -185,7 +185,7 @@ def test_without_that_alarm_the_drift_stops_it_and_a_replay_names_it(
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(step, "make_sync", stale_sync)
-        patch.setattr(step, "digest_of_copy", lambda copy, params: digest_of(digests(copy)))
+        patch.setattr(step, "digest_of_copy", lambda copy, params, *_: digest_of(digests(copy)))
         with pytest.raises(SystemExit) as end:
             train.main(arguments(flags, folder, "--failures.max-drift=0.3"))
     assert end.value.code == 2

@@ -52,7 +52,7 @@ def test_what_a_mesh_keeps_whole_is_said_before_devices_are_touched(flags, tmp_p
 def test_a_cache_too_small_for_one_sequence_is_named(flags, tmp_path, capsys):
     arguments = [config("random"), *flags, f"--run-dir={tmp_path / 'run'}"]
     text = refused([*arguments, "--eval.every=0", "--sampling.cache-gib=1e-6"], capsys)
-    assert "a sequence of 396 tokens needs" in text and "raise cache_gib" in text
+    assert "a sequence of 125 tokens needs" in text and "raise cache_gib" in text
 
 
 def test_problems_are_looked_at_before_parameters_are_loaded(flags, tmp_path, capsys):
