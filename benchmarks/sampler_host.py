@@ -24,7 +24,7 @@ import numpy as np
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.planning.lengths import Lengths, step_lengths
-from rlif_jax.sampler.pool_shape import PoolShape
+from rlif_jax.sampler.pool_shape import Batching, PoolShape
 from rlif_jax.sampler.requests import Request, Stop
 from rlif_jax.sampler.schedule import Schedule
 from rlif_jax.sampler.stop import make_stop
@@ -49,7 +49,7 @@ def one_round(
         [random.choice(ids, n).tolist() for n in lengths.prompt_N],
         [Request(row // SAMPLES, key, LONGEST) for row in range(PROMPTS * SAMPLES)],
         chunk=chunk,
-        narrow_for=64,
+        narrow_for=Batching.narrow_for,
         eos_ids=(),
         stop=stop,
     )

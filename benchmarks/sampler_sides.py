@@ -90,7 +90,7 @@ class Ours:
     def _mixed_lengths(
         self, prompts: list[list[int]], limits: list[int], cap: int, slots: int, static: bool
     ) -> dict:
-        batching = Batching(slots=slots, narrow_for=0 if static else 64)
+        batching = Batching(slots=slots, narrow_for=0 if static else Batching.narrow_for)
         key = slots, static
         if key not in self._mixed:
             self._mixed[key] = Engine(

@@ -115,9 +115,8 @@ def make_stages(cfg: Config, graphdef: nnx.GraphDef, pad_id: int) -> Stages:
         shared=form.shared,
     )
     pack = functools.partial(pack_rollout, form=form, mini_batches=cfg.loss.mini_batches)
-    rounded = cfg.sampling.weights_dtype
     unrounded = make_sync(graphdef)
-    sync = make_sync(graphdef, rounded) if rounded else unrounded
+    sync = make_sync(graphdef, cfg.rounded_to) if cfg.rounded_to else unrounded
     return Stages(optimizer, sync, unrounded, engine, sample, form, pack, score, update)
 
 
@@ -256,7 +255,7 @@ def gather_experience(
     """
     with clock("sync"):
         decode_params = jax.block_until_ready(stages.sync(params))
-        rounded = INPUT_AXES if cfg.sampling.weights_dtype else ()
+        rounded = INPUT_AXES if cfg.rounded_to else ()
         digest = digest_of_copy(decode_params, params, rounded)
     certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
 

@@ -280,6 +280,12 @@ class Config:
         return self.loss.tokens_per_micro_batch or max(self.longest_row, 1024)
 
     @property
+    def rounded_to(self) -> WeightsDtype:
+        """The type that sampling rounds the layers' weights to; "" where it rounds nothing."""
+        asked = self.sampling.weights_dtype
+        return "" if asked == self.model.dtype else asked
+
+    @property
     def folder(self) -> Folder:
         """The run folder. Raises UserError where it is in a bucket and gcsfs is not installed."""
         return folder_at(self.run_dir or f"runs/{self.name}")

@@ -238,12 +238,11 @@ def _rules(c: Config) -> Iterator[str]:
     """What else must hold between fields."""
     yield from loss_problems(c)
     yield from model_problems(c)
-    rounded = c.sampling.weights_dtype
-    if rounded not in ("", c.model.dtype) and c.loss.sampler_correction_cap is None:
+    if c.rounded_to and c.loss.sampler_correction_cap is None:
         yield (
-            f"sampling.weights_dtype={rounded!r} samples from another policy than the trainer's; "
-            "weigh each token by the ratio of the two with loss.sampler_correction_cap=2.0, or "
-            "leave weights_dtype empty"
+            f"sampling.weights_dtype={c.rounded_to!r} samples from another policy than the "
+            "trainer's; weigh each token by the ratio of the two with "
+            "loss.sampler_correction_cap=2.0, or leave weights_dtype empty"
         )
     if c.eval.every:
         if c.eval.pass_at > c.eval.samples_per_problem:

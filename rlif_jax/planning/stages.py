@@ -53,7 +53,7 @@ class StagesAhead:
         updates = cfg.loss.epochs * cfg.loss.mini_batches
         self.state = state_shapes(self.params, make_optimizer(cfg.optim, updates))
         with jax.set_mesh(mesh):
-            sync = make_sync(graphdef, cfg.sampling.weights_dtype, jit=_shapes_only)
+            sync = make_sync(graphdef, cfg.rounded_to, jit=_shapes_only)
             self.decode_params = sync(self.params)
             self.pool_gib = cfg.sampling.cache_gib or self._free_gib(memory_gib)
             sampling = dataclasses.replace(cfg.sampling, cache_gib=self.pool_gib)
