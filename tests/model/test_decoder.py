@@ -116,7 +116,8 @@ def test_eight_devices_equal_one(family):
     data = jax.device_put((tokens, mask), batch_sharding(mesh))
     with jax.set_mesh(mesh):
         got = jax.jit(step)(placed, *data)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), got, want)
+    # Sums of terms that cancel, in another order: by the processor's vectors, more or fewer digits.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), got, want)
 
 
 def test_every_parameter_is_declared_once_with_known_axes():

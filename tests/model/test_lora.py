@@ -55,7 +55,8 @@ def adapter_gradient(graphdef, params):
 def test_fresh_adapters_change_nothing_and_only_b_has_a_gradient(dtype):
     base, model = decoder("qwen", dtype=dtype), with_adapters(dtype=dtype)
     want, got = (jax.jit(lambda m: m.logits(TOKENS_RT))(m) for m in (base, model))
-    np.testing.assert_array_equal(got, want)
+    # Adapters add zeros, but XLA may fuse the two programs apart, which rounds otherwise.
+    np.testing.assert_allclose(got, want, atol={"float32": 1e-5, "bfloat16": 2e-2}[dtype])
     _, grads = adapter_gradient(*nnx.split(model))
     flat = named(grads)
     assert flat.keys() == adapter_specs(model.cfg).keys()
