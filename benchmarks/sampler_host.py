@@ -50,6 +50,7 @@ def one_round(
         [Request(row // SAMPLES, key, LONGEST) for row in range(PROMPTS * SAMPLES)],
         chunk=chunk,
         narrow_for=Batching.narrow_for,
+        drafts=False,
         eos_ids=(),
         stop=stop,
     )

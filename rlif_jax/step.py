@@ -182,7 +182,12 @@ class StepRecord:
             ),
             "rollout/refills": len(seen.problems) / N - 1,
             **({} if outcomes is None else execution_metrics(outcomes)),
-            "throughput/slot_use": seen.usage.useful / seen.usage.slot_steps,
+            "throughput/slot_use": seen.usage.slot_use,
+            **(
+                {"throughput/tokens_per_draw": seen.usage.tokens_per_draw}
+                if cfg.sampling.draft_tokens
+                else {}
+            ),
             "throughput/column_use": self.trained_tokens / sum(p.columns for p in self.packings),
         }
 

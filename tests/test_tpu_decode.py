@@ -21,7 +21,7 @@ from rlif_jax.model.decoder import Decoder
 from rlif_jax.planning.ahead import Ahead, local_bytes, mesh_of, total_bytes, with_sharding
 from rlif_jax.planning.stages import StagesAhead
 from rlif_jax.planning.traffic import bytes_per_step, collectives_in_loops, dearest
-from rlif_jax.sampler.decode import Admission
+from rlif_jax.sampler.slots import Admission
 from rlif_jax.sampler.sync import make_sync
 
 pytestmark = pytest.mark.slow

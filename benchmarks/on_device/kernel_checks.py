@@ -241,7 +241,7 @@ def _through_pages(
         page_B = pages + table_BJ[np.arange(B), last_B // page]
         row_B = jnp.asarray(last_B % page)
         k_pages, v_pages = paged.write_token(
-            kernel, k_pages, v_pages, k_BKA, v_BKA, jnp.asarray(page_B), row_B
+            kernel, k_pages, v_pages, k_BKA, v_BKA, jnp.asarray(page_B), row_B, per_slot=1
         )
         table, length = jnp.asarray(table_BJ), jnp.asarray(length_B)
         return attend(kernel, q_BHA, k_pages, v_pages, table, length, jnp.int32(pages))

@@ -84,6 +84,10 @@ class Pool(Section):
     cache_gib: Annotated[float, at_least(0)] = 0.0
     """Largest key/value cache on each device in GiB;
     0: as large as free memory allows."""
+    draft_tokens: Annotated[int, between(0, 15)] = 0
+    """Tokens guessed ahead of each sequence, from prompts and samples, and checked together
+    (speculative decoding); the samples stay the same. 0: none.
+    Pays where few sequences decode at once."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The key/value cache: pages of a pool, shared by all sequences of a device."""
+"""The key/value cache: pages of a pool, shared by all sequences of a device.
+
+Letters beyond `batch.py`'s: B slots, J pages of a slot, Q = B * W new tokens, W of each slot.
+"""
 
 import dataclasses
 import functools
@@ -96,9 +99,9 @@ def _zeros(shape: tuple[int, ...], dtype: str, axes: tuple[str | None, ...]) -> 
 
 
 class Ends(NamedTuple):
-    """Where the next token of each slot goes, int32 [B]: its page, its row there, tokens with it.
+    """Where new tokens of the slots go, int32 [Q]: page, row there, tokens of the slot up to it.
 
-    Of slots that are not live: the null page, and no tokens.
+    Of those that are not live: the null page, and no tokens.
     """
 
     page: Array
@@ -106,14 +109,14 @@ class Ends(NamedTuple):
     seen: Array
 
 
-def ends_of(cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array) -> Ends:
-    """The ends of slots that hold `length_B` tokens; they are the same in every layer."""
-    column_B = jnp.minimum(length_B // cache.page, table_BJ.shape[1] - 1)
-    page_B = jnp.take_along_axis(table_BJ, column_B[:, None], axis=1)[:, 0]
+def ends_of(cache: PagedCache, table_BJ: Array, position_Q: Array, live_Q: Array) -> Ends:
+    """The ends of new tokens at these positions of the slots; they are the same in every layer."""
+    column_Q = jnp.minimum(position_Q // cache.page, table_BJ.shape[1] - 1)
+    page_BW = jnp.take_along_axis(table_BJ, column_Q.reshape(len(table_BJ), -1), axis=1)
     return Ends(
-        page=jnp.where(live_B, page_B, 0),
-        row=length_B % cache.page,
-        seen=jnp.where(live_B, length_B + 1, 0),
+        page=jnp.where(live_Q, page_BW.reshape(-1), 0),
+        row=position_Q % cache.page,
+        seen=jnp.where(live_Q, position_Q + 1, 0),
     )
 
 
@@ -121,34 +124,36 @@ def ends_of(cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array) 
 def extend(
     cache: PagedCache,
     layer: Array,
-    q_BHA: Array,
-    k_BKA: Array,
-    v_BKA: Array,
+    q_QHA: Array,
+    k_QKA: Array,
+    v_QKA: Array,
     table_BJ: Array,
     ends: Ends,
 ) -> tuple[Array, PagedCache]:
-    """Put one token at the end of each slot, in one layer, and attend from it: out [B, H, A].
+    """Put W new tokens behind each slot's, in one layer, and attend from them: out [Q, H, A].
 
-    Slots that are not live give zeros. Slots are split over the row shards of the mesh, in order.
+    Row b * W + w is the w-th of slot b, and sees those before it. Tokens that are not live give
+    zeros. Slots are split over the row shards of the mesh, in order.
     """
+    per_slot = len(q_QHA) // len(table_BJ)
 
-    def on_device(k_pool, v_pool, q_BHA, k_BKA, v_BKA, table_BJ, page_B, row_B, seen_B, layer):
+    def on_device(k_pool, v_pool, q_QHA, k_QKA, v_QKA, table_BJ, page_Q, row_Q, seen_Q, layer):
         first = layer * cache.pages
         k_pool, v_pool = write_token(
-            cache.kernel, k_pool, v_pool, k_BKA, v_BKA, first + page_B, row_B
+            cache.kernel, k_pool, v_pool, k_QKA, v_QKA, first + page_Q, row_Q, per_slot
         )
-        out_BHA = paged_attention(cache.kernel, q_BHA, k_pool, v_pool, table_BJ, seen_B, first)
-        return k_pool, v_pool, out_BHA
+        out_QHA = paged_attention(cache.kernel, q_QHA, k_pool, v_pool, table_BJ, seen_Q, first)
+        return k_pool, v_pool, out_QHA
 
     per_head = ("batch", "kv_heads", None)
-    cache, out_BHA = _on_pools(
+    cache, out_QHA = _on_pools(
         cache,
         on_device,
         (*(per_head,) * 3, ("batch", None), *(("batch",),) * 3, ()),
-        (q_BHA, _repeated(k_BKA, cache.cfg), _repeated(v_BKA, cache.cfg), table_BJ, *ends, layer),
+        (q_QHA, _repeated(k_QKA, cache.cfg), _repeated(v_QKA, cache.cfg), table_BJ, *ends, layer),
         (per_head,),
     )
-    return out_BHA, cache
+    return out_QHA, cache
 
 
 def put_prompts(

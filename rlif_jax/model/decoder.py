@@ -140,36 +140,36 @@ class Decoder(nnx.Module):
         return rms_norm(x_BTD, self.final_norm[...], self.cfg.rms_eps), k_LBTKA, v_LBTKA
 
     def decode(
-        self, token_B: Array, cache: PagedCache, table_BJ: Array, length_B: Array, live_B: Array
+        self, token_Q: Array, cache: PagedCache, table_BJ: Array, position_Q: Array, live_Q: Array
     ) -> tuple[Array, PagedCache]:
-        """Hidden states [B, D] of one more token a slot, and the cache with these tokens.
+        """Hidden states [Q, D] of one more token a slot, or W more, and the cache with them.
 
-        The token goes behind the `length_B` tokens in the pages that `table_BJ` names, which must
-        reach that far; its position is `length_B`. Slots that are not live change no page in use.
+        Row b * W + w is the w-th of slot b. It goes to `position_Q` of the slot, in the pages that
+        `table_BJ` names, which must reach that far. Tokens that are not live change no page in use.
         """
-        ends = ends_of(cache, table_BJ, length_B, live_B)
-        x_BD = self._embedded(token_B[:, None], RULES_DECODE)[:, 0]
-        rope = rope_angles(length_B, self.cfg)
+        ends = ends_of(cache, table_BJ, position_Q, live_Q)
+        x_QD = self._embedded(token_Q[:, None], RULES_DECODE)[:, 0]
+        rope = rope_angles(position_Q, self.cfg)
         weights = self._weights()
-        in_columns = isinstance(weights["q"], PerLayer)  # then the residual stream is [D, B]
+        in_columns = isinstance(weights["q"], PerLayer)  # then the residual stream is [D, Q]
         qkv, finish = (_qkv_columns, _finish_columns) if in_columns else (_qkv_rows, _finish_rows)
 
         def layer(carry, scanned):
             (x, cache), (index, w) = carry, scanned
-            q_BHA, k_BKA, v_BKA = qkv(self.cfg, x, w, rope)
-            out_BHA, cache = extend(cache, index, q_BHA, k_BKA, v_BKA, table_BJ, ends)
-            return (finish(self.cfg, x, out_BHA.astype(x.dtype), w), cache), None
+            q_QHA, k_QKA, v_QKA = qkv(self.cfg, x, w, rope)
+            out_QHA, cache = extend(cache, index, q_QHA, k_QKA, v_QKA, table_BJ, ends)
+            return (finish(self.cfg, x, out_QHA.astype(x.dtype), w), cache), None
 
         # The pools travel in the carry and are written where they lie.
-        carry = (x_BD.T if in_columns else x_BD, cache)
+        carry = (x_QD.T if in_columns else x_QD, cache)
         if in_columns:
             for numbered in enumerate(layers_of(weights)):
                 carry, _ = layer(carry, numbered)
         else:
             carry, _ = jax.lax.scan(layer, carry, (jnp.arange(self.cfg.layers), weights))
         x, cache = carry
-        x_BD = x.T if in_columns else x
-        return rms_norm(x_BD, self.final_norm[...], self.cfg.rms_eps), cache
+        x_QD = x.T if in_columns else x
+        return rms_norm(x_QD, self.final_norm[...], self.cfg.rms_eps), cache
 
     def logits(
         self, tokens_BT: Array, position_BT: Array | None = None, mask_BT: Array | None = None

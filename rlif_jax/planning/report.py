@@ -175,6 +175,8 @@ def _lines(ahead: StagesAhead, step: StepPlan, slice_: Slice, price: float | Non
         f"use: {step.slot_use:.0%} of slot-steps and {step.column_use:.0%} of trained columns hold "
         "a token",
     ]
+    if ahead.cfg.sampling.draft_tokens:
+        lines.append("tokens guessed ahead (sampling.draft_tokens): counted as if none was right")
     lines += [line for stage in step.stages if (line := _sent(stage))]
     figures = run_figures(ahead, step, slice_, price)
     if not figures:

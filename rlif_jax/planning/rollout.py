@@ -1,7 +1,8 @@
 """What the sampler would do in a step: the schedule of a run, played through without a device.
 
 The schedule is the sampler's own, so waiting, sharing of prompts, refills and narrowing are as in a
-run; only the tokens are missing. A response ends at the length it was given.
+run; only the tokens are missing. A response ends at the length it was given. Of guessed tokens none
+is right.
 """
 
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ def play(
         requests,
         chunk=batching.chunk,
         narrow_for=batching.narrow_for,
+        drafts=False,
         eos_ids=(),
         stop=None,
     )
@@ -74,7 +76,7 @@ def play(
         left_B = np.where(request_B < 0, 0, lengths.response_B[request_B] - drawn_B)
         cached_B = lengths.prompt_N[request_B // G] + drawn_B
         left = np.sort(left_B[run_B])
-        steps = int(min(batching.chunk, left[min(schedule.leave_after, len(left)) - 1]))
+        steps = int(min(batching.steps, left[min(schedule.leave_after, len(left)) - 1]))
         cached = (cached_B + steps / 2) * run_B
         played.chunks.append(
             Chunk(steps, schedule.width, cached.reshape(shards, -1).sum(axis=1).max())

@@ -26,8 +26,8 @@ from rlif_jax.planning.ahead import (
     train_batch_shapes,
     with_sharding,
 )
-from rlif_jax.sampler.decode import empty_slots
 from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY, bucket, pool_shape
+from rlif_jax.sampler.slots import empty_slots
 from rlif_jax.sampler.sync import make_sync
 from rlif_jax.step import make_stages
 
@@ -90,7 +90,8 @@ class StagesAhead:
     @functools.cached_property
     def slots(self) -> Any:
         """The sampler's slots, as shapes."""
-        return self._made(lambda: empty_slots(self.pool.slots, self.model.embed, self.model.dtype))
+        size = (self.pool.slots, self.model.embed, self.model.dtype)
+        return self._made(lambda: empty_slots(*size, self.cfg.sampling.draft_tokens))
 
     @functools.cached_property
     def prompt_x(self) -> Any:

@@ -135,12 +135,14 @@ class DecodeSteps:
         each = ahead.pool.slots // shards
         model, (queries, heads) = ahead.model, heads_of_device(ahead.model, tensor)
         row = 2 * model.layers * heads * model.head_dim
+        # The accelerators' kernels read a slot's pages for each of its queries.
+        per_slot = 1 + ahead.cfg.sampling.draft_tokens
         return cls(
             fixed=Work(bytes=weights),
             slot=(1 / each) * Work(one_step.flops, rest, one_step.sent),
             token=Work(
-                flops=4.0 * model.layers * queries * model.head_dim,
-                bytes=row * jnp.dtype(ahead.pool.dtype).itemsize,
+                flops=4.0 * per_slot * model.layers * queries * model.head_dim,
+                bytes=per_slot * row * jnp.dtype(ahead.pool.dtype).itemsize,
             ),
         )
 

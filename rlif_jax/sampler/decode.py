@@ -4,92 +4,31 @@ A slot is a row of the decode loop. It holds one sequence after another: `admit`
 it, `decode_chunk` runs all slots for some steps and leaves early when the host has something to
 do. No shape depends on which sequences are in which slots, so nothing is compiled twice.
 
-Letters beyond `batch.py`'s: B slots, J pages of a slot, K steps of a chunk, N row shards of the
-mesh (data x fsdp x context), each with B / N slots, a pool of its own and one prompt being handed
-out.
+With drafts (speculative decoding) a step draws W tokens of each slot: the next one, and those that
+come after it if W - 1 guesses are right. Each is drawn as ever, from its own key and number. Kept
+are those up to the first that a guess has got wrong, which are the tokens that one step after
+another would have drawn: the distribution is the same whatever the guesses.
+
+Letters beyond `batch.py`'s: B slots, J pages of a slot, K tokens that a slot draws at most in a
+chunk, W tokens that it draws at most in a step, N row shards of the mesh (data x fsdp x context),
+each with B / N slots, a pool of its own and one prompt being handed out.
 """
 
-from typing import TypeVar
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
+from flax import nnx
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, TokenStats
 from rlif_jax.kernels.compiler_options import product_options
 from rlif_jax.kernels.precision import head_einsum
 from rlif_jax.model.cache import PagedCache, copy, put_prompts
+from rlif_jax.sampler.drafts import CONTEXT, NONE, fed, learn
 from rlif_jax.sampler.draw import KEY_KIND
 from rlif_jax.sampler.filters import NO_FILTERS, Filters, choose
-
-Tree = TypeVar("Tree")
-
-
-@struct.dataclass
-class Slots:
-    """What a decode step reads and writes besides the cache.
-
-    `x` [B, D] is the hidden state that predicts a slot's next token; `length` int32 [B] its tokens
-    in the cache, prompt included; `drawn` int32 [B] completion tokens so far, `limit` their most;
-    `key` uint32 [B, 2] the data of the sequence's key; `live` bool [B], whether there is a
-    sequence that continues.
-    """
-
-    x: jax.Array
-    length: jax.Array
-    drawn: jax.Array
-    limit: jax.Array
-    key: jax.Array
-    live: jax.Array
-
-
-@struct.dataclass
-class Admission:
-    """Sequences to put into slots, behind the prompts that their row shards hold.
-
-    `fresh` bool [B] marks the slots; `length` int32 [B] tokens of the prompt; `limit`, `key` as in
-    `Slots`. On row shard n the pages `copy_from` [B] of its slots' part are copied to `copy_to`,
-    the first `copies[n]` of them: a sequence writes behind its prompt's last token, into a page of
-    its own.
-    """
-
-    fresh: Array
-    length: Array
-    limit: Array
-    key: Array
-    copy_from: Array
-    copy_to: Array
-    copies: Array
-
-
-@struct.dataclass
-class Block:
-    """What a chunk has drawn: `tokens` [B, K], `stats` of [B, K] or None, `count` [B] per slot."""
-
-    tokens: Array
-    stats: TokenStats | None
-    count: Array
-    live: Array
-    steps: Array
-
-
-def empty_slots(slots: int, embed: int, dtype: str) -> Slots:
-    """Slots without sequences, on the mesh of `jax.set_mesh`."""
-
-    def count():  # each its own buffer: they are donated
-        return jnp.zeros(slots, jnp.int32)
-
-    return _placed(
-        Slots(
-            x=jnp.zeros((slots, embed), dtype),
-            length=count(),
-            drawn=count(),
-            limit=count(),
-            key=jnp.zeros((slots, 2), jnp.uint32),
-            live=jnp.zeros(slots, bool),
-        )
-    )
+from rlif_jax.sampler.slots import Admission, Block, Slots, placed
 
 
 def make_prefill(graphdef: nnx.GraphDef):
@@ -109,7 +48,7 @@ def make_prefill(graphdef: nnx.GraphDef):
         x_ND = jnp.take_along_axis(x_NTD, last_N11, axis=1)[:, 0]
         cache = put_prompts(cache, k_LNTKA, v_LNTKA, pages, page_count)
         prompt_x = jnp.where((length > 0)[:, None], x_ND, prompt_x)
-        return cache, _placed(prompt_x)
+        return cache, placed(prompt_x)
 
     return jax.jit(prefill, donate_argnums=(1, 2), compiler_options=product_options())
 
@@ -129,7 +68,17 @@ def make_admit():
             fresh_B = new.fresh.reshape(B, *(1,) * (old_B.ndim - 1))
             return jnp.where(fresh_B, new_B, old_B)
 
-        return cache, _placed(
+        drafts = s.drafts
+        if drafts is not None and new.prompt is not None:
+            text_N1T = jnp.pad(new.prompt, ((0, 0), (CONTEXT, 0)), constant_values=NONE)[:, None]
+            recent_BR = jnp.repeat(new.prompt[:, -CONTEXT:], B // N, axis=0)
+            drafts = replace(
+                drafts,
+                token=take(NONE, drafts.token),
+                recent=take(recent_BR, drafts.recent),
+                following=learn(drafts.following, text_N1T, text_N1T >= 0),
+            )
+        return cache, placed(
             Slots(
                 x=take(x_BD, s.x),
                 length=take(new.length, s.length),
@@ -137,6 +86,7 @@ def make_admit():
                 limit=take(new.limit, s.limit),
                 key=take(new.key, s.key),
                 live=s.live | new.fresh,
+                drafts=drafts,
             )
         )
 
@@ -146,62 +96,81 @@ def make_admit():
 def make_decode_chunk(
     graphdef: nnx.GraphDef,
     *,
-    steps: int,
+    tokens: int,
     temperature: float,
     filters: Filters = NO_FILTERS,
     eos_ids: tuple[int, ...] | None = None,
     with_stats: bool = True,
+    drafts: int = 0,
 ):
     """Build the jitted `decode_chunk(params, cache, slots, table, run, leave_after)`.
 
-    It returns (cache, slots, Block) after `steps` steps, or as soon as `leave_after` sequences have
-    ended, or none is left. `table` int32 [B, J]; `run` bool [B] leaves out slots that wait for
-    pages. A sequence ends with one of `eos_ids` (None: the model's) or at its limit. `cache` and
-    `slots` are donated.
+    It returns (cache, slots, Block) after `tokens` // (1 + `drafts`) steps, or as soon as
+    `leave_after` sequences have ended, or none is left. `table` int32 [B, J]; `run` bool [B] leaves
+    out slots that wait for pages. A sequence ends with one of `eos_ids` (None: the model's) or at
+    its limit. `cache` and `slots` are donated.
     """
+    K, W = tokens, 1 + drafts
 
     def decode_chunk(params, cache, slots: Slots, table, run, leave_after):
         model = nnx.merge(graphdef, params)
         ends = jnp.asarray(model.cfg.eos_ids if eos_ids is None else eos_ids, jnp.int32)
         B = slots.live.shape[0]
         running = jnp.sum(slots.live & run)
+        # Of each slot, the tokens for which it has pages.
+        room_B = jnp.minimum(slots.drawn + K, slots.limit)
 
-        def restore_position(carry):
+        def proceed(carry):
             i, _, s, _, _ = carry
             left = jnp.sum(s.live & run)
-            return (i < steps) & (left > 0) & (running - left < leave_after)
+            return (i < K // W) & (left > 0) & (running - left < leave_after)
 
         def step(carry):
             i, cache, s, tokens_BK, stats_BK = carry
             live_B = s.live & run
-            token_B, stats = _draw(model, s, temperature, filters, with_stats)
+            token_BW, stats_BW = _draw(model, s, temperature, filters, with_stats)
             tokens_BK, stats_BK = jax.tree.map(
-                lambda all_BK, one_B: jax.lax.dynamic_update_slice(all_BK, one_B[:, None], (0, i)),
+                lambda all_BK, new_BW: _put(all_BK, new_BW, s.drawn - slots.drawn),
                 (tokens_BK, stats_BK),
-                (token_B, stats),
+                (token_BW, stats_BW),
             )
-            over_B = jnp.isin(token_B, ends) | (s.drawn + 1 >= s.limit)
+            kept_B, over_B = _kept(s, token_BW, ends)
             goes_on_B = live_B & ~over_B
-            x_BD, cache = model.decode(token_B, cache, table, s.length, goes_on_B)
+            # Right guesses are in the cache. The last token that is kept is not yet, and goes there
+            # with the next guesses behind it.
+            fed_BW, drafts = token_BW, s.drafts
+            if drafts is not None:
+                guessable_BW = _guessable(s, kept_B, room_B)
+                fed_BW, drafts = fed(drafts, token_BW, kept_B, live_B, guessable_BW)
+            position_BW = (s.length + kept_B - 1)[:, None] + jnp.arange(W)
+            feed_BW = goes_on_B[:, None] & (fed_BW >= 0)
+            rows_BW = jnp.maximum(fed_BW, 0), position_BW, feed_BW
+            token_Q, position_Q, feed_Q = (x_BW.reshape(-1) for x_BW in rows_BW)
+            x_QD, cache = model.decode(token_Q, cache, table, position_Q, feed_Q)
+            x_BWD = x_QD.reshape(B, W, -1)
             s = Slots(
-                x=jnp.where(goes_on_B[:, None], x_BD, s.x),
-                length=s.length + goes_on_B,
-                drawn=s.drawn + live_B,
+                x=jnp.where(goes_on_B[:, None], x_BWD[:, 0], s.x),
+                length=s.length + jnp.where(goes_on_B, kept_B, 0),
+                drawn=s.drawn + jnp.where(live_B, kept_B, 0),
                 limit=s.limit,
                 key=s.key,
                 live=jnp.where(run, goes_on_B, s.live),
+                drafts=None if drafts is None else replace(drafts, x=x_BWD[:, 1:]),
             )
-            return i + 1, cache, _placed(s), tokens_BK, stats_BK
+            return i + 1, cache, placed(s), tokens_BK, stats_BK
 
-        number_BK = jnp.zeros((B, steps), jnp.float32)
+        number_BK = jnp.zeros((B, K), jnp.float32)
         stats_BK = TokenStats(*(number_BK,) * 5) if with_stats else None
-        start = (jnp.int32(0), cache, slots, jnp.zeros((B, steps), jnp.int32), stats_BK)
-        i, cache, after, tokens_BK, stats_BK = jax.lax.while_loop(restore_position, step, start)
-        block = Block(tokens_BK, stats_BK, after.drawn - slots.drawn, after.live, i)
+        start = (jnp.int32(0), cache, slots, jnp.zeros((B, K), jnp.int32), stats_BK)
+        i, cache, after, tokens_BK, stats_BK = jax.lax.while_loop(proceed, step, start)
+        count_B = passes_B = after.drawn - slots.drawn
+        if after.drafts is not None and slots.drafts is not None:
+            passes_B = after.drafts.passes - slots.drafts.passes
+        block = Block(tokens_BK, stats_BK, count_B, passes_B, after.live, i)
         # The block is for every process to see; the slots go as they came, or the next call would
         # be compiled for others.
         block = jax.tree.map(lambda x: sharding.constrain(x, *(None,) * x.ndim), block)
-        return cache, _placed(after), block
+        return cache, placed(after), block
 
     return jax.jit(decode_chunk, donate_argnums=(1, 2))
 
@@ -213,33 +182,58 @@ def make_narrow():
     """
 
     def narrow(slots: Slots, index: Array) -> Slots:
-        return _placed(jax.tree.map(lambda x: jnp.take(x, index, axis=0), slots))
+        kept = jax.tree.map(lambda x: jnp.take(x, index, axis=0), slots)
+        if slots.drafts is not None:  # but for the table, which is a row shard's
+            drafts = replace(kept.drafts, following=slots.drafts.following)
+            kept = replace(kept, drafts=drafts)
+        return placed(kept)
 
     return jax.jit(narrow)
 
 
-def _placed(tree: Tree) -> Tree:
-    """Arrays whose first axis is that of the slots, or of their shards, on these shards."""
-
-    def place(x: jax.Array) -> jax.Array:
-        axes = ("batch", *(None,) * (x.ndim - 1))
-        return sharding.constrain(x, *axes, rules=sharding.RULES_DECODE)
-
-    return jax.tree.map(place, tree)
-
-
 def _draw(model, s: Slots, temperature: float, filters: Filters, with_stats: bool):
-    """Each slot's next token, int32 [B], and its TokenStats [B]."""
+    """Each slot's next W tokens [B, W], if its guesses are right, and their TokenStats [B, W]."""
+    x_BWD = s.x[:, None]
+    if s.drafts is not None:
+        x_BWD = jnp.concatenate([x_BWD, s.drafts.x], axis=1)
+    B, W, D = x_BWD.shape
     head_VD = model.head_VD.astype(s.x.dtype)
     with jax.named_scope("head"):
-        logits_BV = head_einsum("BD,VD->BV", s.x, head_VD)
-    key_B = jax.random.wrap_key_data(s.key, impl=KEY_KIND)
-    return choose(
-        logits_BV,
-        key_B,
-        s.drawn,
+        logits_QV = head_einsum("QD,VD->QV", x_BWD.reshape(-1, D), head_VD)
+    number_BW = s.drawn[:, None] + jnp.arange(W)
+    drawn = choose(
+        logits_QV,
+        jax.random.wrap_key_data(jnp.repeat(s.key, W, axis=0), impl=KEY_KIND),
+        number_BW.reshape(-1),
         temperature,
         filters,
         reachable=model.cfg.reachable,
         with_stats=with_stats,
     )
+    return jax.tree.map(lambda x_Q: x_Q.reshape(B, W), drawn)
+
+
+def _put(all_BK: Array, new_BW: Array, at_B: Array) -> Array:
+    """`all_BK` with W new columns, from column `at_B` of each row on."""
+    place_BK = jnp.arange(all_BK.shape[1]) - at_B[:, None]
+    for w in range(new_BW.shape[1]):
+        all_BK = jnp.where(place_BK == w, new_BW[:, w, None], all_BK)
+    return all_BK
+
+
+def _kept(s: Slots, token_BW: Array, ends: Array) -> tuple[Array, Array]:
+    """How many of the tokens that it has drawn each slot keeps, int32 [B]; if its sequence ends."""
+    number_BW = s.drawn[:, None] + 1 + jnp.arange(token_BW.shape[1])
+    last_BW = jnp.isin(token_BW, ends) | (number_BW >= s.limit[:, None])
+    if s.drafts is None:
+        return jnp.ones_like(s.drawn), last_BW[:, 0]
+    right_BW = (token_BW[:, :-1] == s.drafts.token) & ~last_BW[:, :-1]
+    kept_B = 1 + jnp.cumprod(right_BW, axis=1).sum(axis=1)
+    return kept_B, jnp.take_along_axis(last_BW, kept_B[:, None] - 1, axis=1)[:, 0]
+
+
+def _guessable(s: Slots, kept_B: Array, room_B: Array) -> Array:
+    """Which of the next W - 1 guesses a slot has a page for, and a token may follow, [B, W - 1]."""
+    assert s.drafts is not None
+    number_BW = (s.drawn + kept_B)[:, None] + jnp.arange(s.drafts.token.shape[1])
+    return (number_BW < room_B[:, None]) & (number_BW + 1 < s.limit[:, None])

@@ -27,9 +27,6 @@ from rlif_jax.model.cache import PagedCache, init_cache
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.lora import without_adapters
 from rlif_jax.sampler.decode import (
-    Block,
-    Slots,
-    empty_slots,
     make_admit,
     make_decode_chunk,
     make_narrow,
@@ -39,20 +36,34 @@ from rlif_jax.sampler.filters import NO_FILTERS, Filters
 from rlif_jax.sampler.pool_shape import Batching, PoolShape, bucket, pool_shape
 from rlif_jax.sampler.requests import Finished, Request, Stop
 from rlif_jax.sampler.schedule import Drawn, Schedule
+from rlif_jax.sampler.slots import Block, Slots, empty_slots
 
 
 @dataclass
 class Usage:
-    """What a run has cost so far: slot-steps done and useful, steps, chunks, prompts computed.
+    """What a run has cost so far: slot-steps done, steps, chunks, prompts computed.
 
-    `useful` counts the tokens of finished samples, so it is whole only at the end.
+    `drawing` are the slot-steps that drew something, and `drawn` the tokens: more, where guesses
+    were right. `useful` counts the tokens of finished samples, so it is whole only at the end.
     """
 
     slot_steps: int = 0
+    drawing: int = 0
+    drawn: int = 0
     useful: int = 0
     steps: int = 0
     chunks: int = 0
     prefills: int = 0
+
+    @property
+    def tokens_per_draw(self) -> float:
+        """Tokens that a slot has drawn in a step on average: 1 unless tokens are guessed ahead."""
+        return self.drawn / max(self.drawing, 1)
+
+    @property
+    def slot_use(self) -> float:
+        """The share of slot-steps that drew a token of a finished sample."""
+        return self.useful / self.tokens_per_draw / self.slot_steps
 
 
 class Engine:
@@ -74,11 +85,12 @@ class Engine:
         self.admit = make_admit()
         self.decode_chunk = make_decode_chunk(
             self.graphdef,
-            steps=batching.chunk,
+            tokens=batching.chunk,
             temperature=temperature,
             filters=filters,
             eos_ids=eos_ids,
             with_stats=with_stats,
+            drafts=batching.draft_tokens,
         )
         self.narrow = make_narrow()
 
@@ -116,6 +128,7 @@ class Engine:
             requests,
             chunk=self.batching.chunk,
             narrow_for=self.batching.narrow_for,
+            drafts=self.batching.draft_tokens > 0,
             eos_ids=cfg.eos_ids if self._eos_ids is None else self._eos_ids,
             stop=stop,
         )
@@ -136,7 +149,7 @@ class Engine:
         work hides behind the device's; unless texts decide which sequences continue.
         """
         with _on(mesh):
-            device = _on_device(params, cfg, shape)
+            device = _on_device(params, cfg, shape, self.batching.draft_tokens)
             block = self._start_chunk(device, schedule, usage)
         while block is not None:
             with _on(mesh):
@@ -176,10 +189,14 @@ class Engine:
 
     def _settle(self, block: Block, schedule: Schedule, usage: Usage) -> list[Drawn]:
         """Wait for a chunk, and see which sequences are over."""
-        count_B, live_B, steps = jax.device_get((block.count, block.live, block.steps))
+        count_B, passes_B, live_B, steps = jax.device_get(
+            (block.count, block.passes, block.live, block.steps)
+        )
         usage.chunks += 1
         usage.steps += int(steps)
         usage.slot_steps += int(steps) * len(count_B)
+        usage.drawing += int(passes_B.sum())
+        usage.drawn += int(count_B.sum())
         return schedule.settle(count_B, live_B)
 
     def _record(self, block: Block, drawn: list[Drawn], schedule: Schedule) -> list[Finished]:
@@ -196,12 +213,12 @@ class _Device:
     prompt_x: Array
 
 
-def _on_device(params: Params, cfg: ModelConfig, shape: PoolShape) -> _Device:
+def _on_device(params: Params, cfg: ModelConfig, shape: PoolShape, drafts: int) -> _Device:
     """Parameters, and cache, slots and prompts before anything is in them."""
     cache = init_cache(
         cfg, pages=shape.pages, page=shape.page, dtype=shape.dtype, kernel=shape.kernel
     )
-    slots = empty_slots(shape.slots, cfg.embed, cfg.dtype)
+    slots = empty_slots(shape.slots, cfg.embed, cfg.dtype, drafts)
     prompt_x = jnp.zeros((sharding.slot_shards(), cfg.embed), cfg.dtype)
     everything: Any = (
         params,

@@ -30,14 +30,22 @@ class Batching(Pool):
     """
 
     chunk: Annotated[int, at_least(1)] = 32
-    """Most decode steps between two looks of the host."""
+    """Most tokens of a sequence between two looks of the host."""
     narrow_for: Annotated[int, at_least(0)] = 64
     """Continue with fewer slots when most are empty, nothing waits, and some sequence may still get
     this many tokens: for less, compiling the narrower stage does not pay. 0: never."""
 
     def __post_init__(self) -> None:
-        if problems := range_problems(self):
+        problems = range_problems(self)
+        if self.draft_tokens >= self.chunk:
+            problems.append(f"draft_tokens={self.draft_tokens} must be below chunk={self.chunk}")
+        if problems:
             raise UserError("; ".join(problems))
+
+    @property
+    def steps(self) -> int:
+        """Most decode steps between two looks of the host: each may draw all that is guessed."""
+        return self.chunk // (1 + self.draft_tokens)
 
     @classmethod
     def of(cls, section: Pool) -> "Batching":
@@ -130,7 +138,8 @@ def pool_shape(
     columns = bucket(total, page) // page
     own, prompt_pages = -(-(page - 1 + new) // page), -(-prompt // page)
     wanted = 1 + each * own + (-(-each // samples) + 2) * prompt_pages
-    kernel = kernel_for(cfg, platform, tensor, page, dtype.name, each * columns)
+    entries = each * columns * (1 + batching.draft_tokens)
+    kernel = kernel_for(cfg, platform, tensor, page, dtype.name, entries)
     _, heads = heads_of_device(cfg, tensor)
     row = heads * head_width(kernel, cfg.head_dim) * dtype.itemsize
     page_bytes = 2 * cfg.layers * page * row

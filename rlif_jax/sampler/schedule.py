@@ -16,9 +16,10 @@ import numpy as np
 
 from rlif_jax.batch import TokenStats
 from rlif_jax.sampler import pages as paging
-from rlif_jax.sampler.decode import Admission
+from rlif_jax.sampler.drafts import NONE as NO_TOKEN
 from rlif_jax.sampler.pool_shape import PoolShape, bucket
 from rlif_jax.sampler.requests import Finished, Request, Stop
+from rlif_jax.sampler.slots import Admission
 
 _NARROWEST = 4
 """Slots of a shard below which a narrower stage is not worth compiling."""
@@ -94,12 +95,14 @@ class Schedule:
         *,
         chunk: int,
         narrow_for: int,
+        drafts: bool,
         eos_ids: Sequence[int],
         stop: Stop | None,
     ):
         self._shape, self._page, self._chunk = shape, shape.page, chunk
         self._prompts, self._requests = prompts, requests
         self._narrow_for, self._eos_ids, self._stop = narrow_for, eos_ids, stop
+        self._drafts = drafts
         self._waiting: dict[int, deque[int]] = {}
         for index, request in enumerate(requests):
             self._waiting.setdefault(request.prompt, deque()).append(index)
@@ -230,6 +233,7 @@ class Schedule:
             copy_from=np.zeros(B, np.int32),
             copy_to=np.zeros(B, np.int32),
             copies=np.zeros(len(self._shards), np.int32),
+            prompt=self._prompts_behind(fresh) if self._drafts else None,
         )
         for n, slot, live in fresh:
             shard, row = self._shards[n], n * self.each + slot
@@ -243,6 +247,16 @@ class Schedule:
                 new.copy_to[at] = live.pages.own[0]
                 new.copies[n] += 1
         return new
+
+    def _prompts_behind(self, fresh: Sequence[tuple[int, int, _Live]]) -> np.ndarray:
+        """Of shards with fresh sequences the prompt, at the end of its row; see `Admission`."""
+        prompt_NT = np.full(
+            (len(self._shards), self._shape.columns * self._page), NO_TOKEN, np.int32
+        )
+        for n in {n for n, _, _ in fresh}:
+            prompt = self._prompts[self._shards[n].prompt]
+            prompt_NT[n, -len(prompt) :] = prompt
+        return prompt_NT
 
     # ---- decoding
 

@@ -20,8 +20,8 @@ from rlif_jax.model.config import ModelConfig
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.optimizer import state_shapes
 from rlif_jax.planning.ahead import packed_shapes, train_batch_shapes
-from rlif_jax.sampler.decode import empty_slots
 from rlif_jax.sampler.pool_shape import pool_shape
+from rlif_jax.sampler.slots import empty_slots
 from rlif_jax.sharding import make_mesh
 from rlif_jax.step import Stages, make_stages
 

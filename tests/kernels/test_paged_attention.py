@@ -1,5 +1,6 @@
 """Attention over pages: the plain kernel's values, and what is written to each kernel's pool."""
 
+import contextlib
 import functools
 from itertools import product
 
@@ -152,6 +153,45 @@ def test_the_gpu_kernel_is_called():
         assert ("pallas_call" in str(jaxpr)) == calls
 
 
+@pytest.mark.parametrize("kernel", ["plain", "tpu"])
+def test_several_queries_of_a_slot_are_several_slots_with_its_pages(kernel):
+    """Of lengths of their own, among them none; on an accelerator as well."""
+    W, page, A = 3, 16, 128
+    dtype = "float32" if kernel == "plain" else "bfloat16"
+    k_pages, v_pages = pools(kernel, 2, page, A, dtype)
+    q_QHA = jax.random.normal(jax.random.key(1), (5 * W, 4, A))
+    length_Q = np.maximum(lengths(page)[:, None] - [2, 0, 7], 0).astype(np.int32).reshape(-1)
+    interpreted = {"plain": contextlib.nullcontext, "tpu": pltpu.force_tpu_interpret_mode}
+
+    def attended(table):
+        args = jnp.asarray(table, jnp.int32), jnp.asarray(length_Q), PAGES
+        with interpreted[kernel]():
+            return paged_attention(kernel, q_QHA, k_pages, v_pages, *args)
+
+    got, want = attended(TABLE_BJ), attended(np.repeat(TABLE_BJ, W, axis=0))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert (np.asarray(got)[length_Q == 0] == 0).all() and (length_Q == 0).sum() == W + 2
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_write_tokens_of_one_slot_next_to_each_other(kernel):
+    """Two tokens a slot, in one tile, across two pages, and of an idle slot in page 0."""
+    K, page, A = 2, 16, 128
+    before = pools(kernel, K, page, A, "bfloat16")
+    rng = np.random.default_rng(1)
+    k_QKA, v_QKA = (jnp.asarray(rng.normal(size=(6, K, A)), jnp.float32) for _ in "kv")
+    page_Q, row_Q = np.int32([35, 35, 0, 0, 13, 2]), np.int32([4, 5, 0, 1, 15, 0])
+    write = functools.partial(write_token, kernel, per_slot=2)
+    with pltpu.force_tpu_interpret_mode():
+        after = jax.jit(write)(*before, k_QKA, v_QKA, jnp.asarray(page_Q), jnp.asarray(row_Q))
+    both = zip(in_order(kernel, *after), in_order(kernel, *before), (k_QKA, v_QKA), strict=True)
+    for new, old, x_QKA in both:
+        want = old.copy()
+        for at, row, x_KA in zip(page_Q, row_Q, x_QKA.astype(jnp.bfloat16), strict=True):
+            want[at, :, row] = x_KA
+        np.testing.assert_array_equal(new[1:], want[1:])
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_write_token(kernel):
     """One row of every head of each slot's page; idle slots all write to page 0."""
@@ -160,7 +200,7 @@ def test_write_token(kernel):
     rng = np.random.default_rng(1)
     k_BKA, v_BKA = (jnp.asarray(rng.normal(size=(5, K, A)), jnp.float32) for _ in "kv")
     page_B, row_B = np.int32([35, 0, 13, 0, 2]), np.int32([0, 0, 15, 3, 7])
-    write = functools.partial(write_token, kernel)
+    write = functools.partial(write_token, kernel, per_slot=1)
     with pltpu.force_tpu_interpret_mode():
         after = jax.jit(write)(*before, k_BKA, v_BKA, jnp.asarray(page_B), jnp.asarray(row_B))
     assert [p.dtype for p in after] == [jnp.bfloat16] * 2

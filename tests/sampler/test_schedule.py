@@ -17,7 +17,7 @@ PROMPT = [4, 5, 6]
 def schedule(limits, slots: int = 2, stop=None, **how) -> Schedule:
     shape = PoolShape(slots, 4, 40, 5, "plain", "float32")
     requests = [Request(0, KEY, limit) for limit in limits]
-    settings = {"chunk": 4, "narrow_for": 0, "eos_ids": (9,), "stop": stop, **how}
+    settings = {"chunk": 4, "narrow_for": 0, "drafts": False, "eos_ids": (9,), "stop": stop, **how}
     return Schedule(shape, 1, [PROMPT], requests, **settings)
 
 

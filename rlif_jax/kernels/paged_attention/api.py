@@ -1,6 +1,7 @@
-"""Attention of one query a slot over keys and values that lie in pages of a pool.
+"""Attention of one query a slot, or a few, over keys and values that lie in pages of a pool.
 
-Letters beyond `batch.py`'s: B slots, S pages of the pool, J pages of a slot. The pool holds the
+Letters beyond `batch.py`'s: B slots, S pages of the pool, J pages of a slot, Q = B * W queries with
+W of each slot: that of row b * W + w is the w-th of slot b. The pool holds the
 pages of all layers, one layer after another; page p of a layer is at `first_page + p`. Token i of a
 slot is row i % page of page `table_BJ[b, i // page]`. Page 0 of a layer is the null page: it is
 never read, and slots that are not live write there.
@@ -99,34 +100,36 @@ def page_axis(kernel: Kernel) -> int:
 
 def paged_attention(
     kernel: Kernel,
-    q_BHA: Array,
+    q_QHA: Array,
     k_pages: Array,
     v_pages: Array,
     table_BJ: Array,
-    length_B: Array,
+    length_Q: Array,
     first_page: Array | int,
 ) -> Array:
-    """softmax(q . k / sqrt(A)) . v over the first `length_B` tokens of each slot, [B, H, A].
+    """softmax(q . k / sqrt(A)) . v over the first `length_Q` tokens of a slot, [Q, H, A].
 
     Query head h reads key/value head h // (H / K). The softmax is float32, products are of the
-    pool's type, or float32 in `plain`. A slot of length 0 gives zeros. Entries of the table that a
-    slot does not use must name a page.
+    pool's type, or float32 in `plain`. Length 0 gives zeros. Entries of the table that a
+    slot does not use must name a page. `plain` reads a slot's pages once for all its queries, the
+    others for each.
     """
     if kernel == "tpu":
         from rlif_jax.kernels.paged_attention.tpu import paged_attention_tpu as attend
     elif kernel == "gpu":
         from rlif_jax.kernels.paged_attention.gpu import paged_attention_gpu as attend
     else:
-        attend = _paged_attention_plain
-    return attend(q_BHA, k_pages, v_pages, table_BJ, length_B, first_page)
+        return _paged_attention_plain(q_QHA, k_pages, v_pages, table_BJ, length_Q, first_page)
+    table_QJ = jnp.repeat(table_BJ, len(q_QHA) // len(table_BJ), axis=0)
+    return attend(q_QHA, k_pages, v_pages, table_QJ, length_Q, first_page)
 
 
 def _paged_attention_plain(
-    q_BHA: Array,
+    q_QHA: Array,
     k_pages: Array,
     v_pages: Array,
     table_BJ: Array,
-    length_B: Array,
+    length_Q: Array,
     first_page: Array | int,
 ) -> Array:
     """Page after page, up to the longest slot's last, with a running softmax.
@@ -135,8 +138,12 @@ def _paged_attention_plain(
     lengths of others. What a pass gathers, one page a slot, stays in the processor's cache; of a
     bfloat16 pool it is widened on the way, for products of bfloat16 are slow on CPUs.
     """
-    (B, H, A), (_, K, page, _) = q_BHA.shape, v_pages.shape
-    q_BKRA = (q_BHA.astype(jnp.float32) * A**-0.5).reshape(B, K, H // K, A)
+    (Q, H, A), (_, K, page, _), B = q_QHA.shape, v_pages.shape, len(table_BJ)
+    W = Q // B
+    scaled_QHA = q_QHA.astype(jnp.float32) * A**-0.5
+    # R: the queries that read one key, of H / K heads and W rows.
+    q_BKRA = scaled_QHA.reshape(B, W, K, -1, A).swapaxes(1, 2).reshape(B, K, -1, A)
+    length_BR = jnp.repeat(length_Q.reshape(B, W), H // K, axis=1)
 
     def one_page(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         m_BKR, s0_BKR, out_BKRA = carry
@@ -146,44 +153,52 @@ def _paged_attention_plain(
             for p in (k_pages, v_pages)
         )
         z_BKRS = einsum("BKRA,BKAS->BKRS", q_BKRA, k_BKAS)
-        seen_BS = j * page + jnp.arange(page) < length_B[:, None]
-        z_BKRS = jnp.where(seen_BS[:, None, None], z_BKRS, _MASKED)
+        seen_BRS = j * page + jnp.arange(page) < length_BR[..., None]
+        z_BKRS = jnp.where(seen_BRS[:, None], z_BKRS, _MASKED)
         new_m_BKR = jnp.maximum(m_BKR, z_BKRS.max(axis=-1))
         scale_BKR = jnp.exp(m_BKR - new_m_BKR)
-        weight_BKRS = jnp.where(seen_BS[:, None, None], jnp.exp(z_BKRS - new_m_BKR[..., None]), 0.0)
+        weight_BKRS = jnp.where(seen_BRS[:, None], jnp.exp(z_BKRS - new_m_BKR[..., None]), 0.0)
         add_BKRA = einsum("BKRS,BKSA->BKRA", weight_BKRS, v_BKSA)
         s0_BKR = s0_BKR * scale_BKR + weight_BKRS.sum(axis=-1)
         return new_m_BKR, s0_BKR, out_BKRA * scale_BKR[..., None] + add_BKRA
 
     empty = jnp.zeros(q_BKRA.shape[:3], jnp.float32)
     start = (empty + _MASKED, empty, jnp.zeros(q_BKRA.shape, jnp.float32))
-    last = (length_B.max() + page - 1) // page
+    last = (length_Q.max() + page - 1) // page
     _, s0_BKR, out_BKRA = lax.fori_loop(0, last, one_page, start)
     out_BKRA = out_BKRA / jnp.where(s0_BKR > 0, s0_BKR, 1.0)[..., None]
-    return out_BKRA.reshape(B, H, A).astype(q_BHA.dtype)
+    out_QHA = out_BKRA.reshape(B, K, W, -1, A).swapaxes(1, 2).reshape(Q, H, A)
+    return out_QHA.astype(q_QHA.dtype)
 
 
 def write_token(
     kernel: Kernel,
     k_pages: Array,
     v_pages: Array,
-    k_BKA: Array,
-    v_BKA: Array,
-    page_B: Array,
-    row_B: Array,
+    k_QKA: Array,
+    v_QKA: Array,
+    page_Q: Array,
+    row_Q: Array,
+    per_slot: int,
 ) -> tuple[Array, Array]:
-    """Both pools with one token a slot at row `row_B` of page `page_B` (first page added)."""
+    """Both pools with `per_slot` tokens a slot at row `row_Q` of page `page_Q` (first page added).
+
+    Tokens of different slots are in different pages, except for the null page.
+    """
     if kernel == "tpu":
         from rlif_jax.kernels.paged_attention.tpu import write_token_tpu
 
-        return write_token_tpu(k_pages, v_pages, k_BKA, v_BKA, page_B, row_B)
+        for w in range(per_slot):  # those of one slot may share a tile
+            one = (x[w::per_slot] for x in (k_QKA, v_QKA, page_Q, row_Q))
+            k_pages, v_pages = write_token_tpu(k_pages, v_pages, *one)
+        return k_pages, v_pages
 
-    k_BKA, v_BKA = _stored(k_BKA, k_pages), _stored(v_BKA, v_pages)
+    k_QKA, v_QKA = _stored(k_QKA, k_pages), _stored(v_QKA, v_pages)
     if kernel == "plain":
-        k_pages = k_pages.at[page_B, :, :, row_B].set(k_BKA)
-        return k_pages, v_pages.at[page_B, :, row_B].set(v_BKA)
-    k_pages = k_pages.at[:, page_B, row_B].set(k_BKA.swapaxes(0, 1))
-    return k_pages, v_pages.at[:, page_B, row_B].set(v_BKA.swapaxes(0, 1))
+        k_pages = k_pages.at[page_Q, :, :, row_Q].set(k_QKA)
+        return k_pages, v_pages.at[page_Q, :, row_Q].set(v_QKA)
+    k_pages = k_pages.at[:, page_Q, row_Q].set(k_QKA.swapaxes(0, 1))
+    return k_pages, v_pages.at[:, page_Q, row_Q].set(v_QKA.swapaxes(0, 1))
 
 
 def write_prompt(
