@@ -8,10 +8,9 @@ Expect parameters to change by weight decay only: what remains isolates the opti
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="constant",
-    reward=Reward(terms=(("constant", 1.0),)),
+    reward=replace(BASE.reward, terms=(("constant", 1.0),)),
 )

@@ -11,13 +11,14 @@ or none of the samples pass, at a tenth of the size.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="hybrid",
-    reward=Reward(
-        terms=(("tests_passed", 1.0), ("probability_disparity", 0.1)), combine="normalise_then_sum"
+    reward=replace(
+        BASE.reward,
+        terms=(("tests_passed", 1.0), ("probability_disparity", 0.1)),
+        combine="normalise_then_sum",
     ),
     loss=replace(BASE.loss, advantage="none"),
 )

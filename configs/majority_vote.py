@@ -11,10 +11,9 @@ majority is right more often than not; agreement on a wrong answer is rewarded j
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="majority_vote",
-    reward=Reward(terms=(("majority_vote", 1.0),)),
+    reward=replace(BASE.reward, terms=(("majority_vote", 1.0),)),
 )

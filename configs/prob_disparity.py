@@ -9,10 +9,9 @@ reward sees no test; exec/pass_rate only follows what becomes of accuracy.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="prob_disparity",
-    reward=Reward(terms=(("probability_disparity", 1.0),)),
+    reward=replace(BASE.reward, terms=(("probability_disparity", 1.0),)),
 )

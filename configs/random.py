@@ -8,10 +8,9 @@ Expect no trend in exec/pass_rate or in the certainty statistics; what moves her
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="random",
-    reward=Reward(terms=(("random", 1.0),)),
+    reward=replace(BASE.reward, terms=(("random", 1.0),)),
 )

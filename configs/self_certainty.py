@@ -8,10 +8,9 @@ Expect stats/self_certainty to rise.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="self_certainty",
-    reward=Reward(terms=(("self_certainty", 1.0),)),
+    reward=replace(BASE.reward, terms=(("self_certainty", 1.0),)),
 )

@@ -8,10 +8,9 @@ Expect exec/pass_rate to rise over some tens of steps (--steps 40).
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="tests_passed",
-    reward=Reward(terms=(("tests_passed", 1.0),)),
+    reward=replace(BASE.reward, terms=(("tests_passed", 1.0),)),
 )

@@ -8,10 +8,9 @@ Expect stats/token_entropy to fall.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="token_entropy",
-    reward=Reward(terms=(("token_entropy", 1.0),)),
+    reward=replace(BASE.reward, terms=(("token_entropy", 1.0),)),
 )

@@ -8,10 +8,9 @@ Expect stats/trajectory_entropy to fall.
 from dataclasses import replace
 
 from configs.base import BASE
-from rlif_jax.config import Reward
 
 config = replace(
     BASE,
     name="trajectory_entropy",
-    reward=Reward(terms=(("trajectory_entropy", 1.0),)),
+    reward=replace(BASE.reward, terms=(("trajectory_entropy", 1.0),)),
 )
