@@ -20,6 +20,7 @@ LAYERS = (
     {"step"},
     {"planning", "prepare"},
     {"train", "evaluate", "grade", "check", "convert", "plan", "replay"},
+    {"study"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

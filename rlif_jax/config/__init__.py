@@ -32,6 +32,7 @@ from rlif_jax.config.shared import (
     Thinking,
     WeightsDtype,
 )
+from rlif_jax.config.suite import Stage, Suite, Sweep
 
 __all__ = [
     "CacheDtype",
@@ -58,6 +59,9 @@ __all__ = [
     "Reward",
     "Sampling",
     "SamplingOptions",
+    "Stage",
+    "Suite",
+    "Sweep",
     "Thinking",
     "WeightsDtype",
     "load",

@@ -9,6 +9,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -59,24 +60,7 @@ def read_config_file(path: str | Path) -> Config:
         UserError: there is no such file, it fails, or its `config` is no Config or holds a value
             of the wrong type, which flags could not override.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"--config={path} is not a file. The configurations that come with the project are in "
-            "configs/, for example --config=configs/prob_disparity.py."
-        )
-    above = [p.parent for p in path.resolve().parents if p.name == "configs"]
-    sys.path[:0] = [str(folder) for folder in above]
-    try:
-        left = runpy.run_path(str(path))
-    except Exception as error:
-        raise UserError(
-            f"--config={path} could not be run: {type(error).__name__}: {error}. "
-            "Correct the file, or start from one in configs/."
-        ) from error
-    finally:
-        del sys.path[: len(above)]
-    config = left.get("config")
+    config = left_by(path, "config", "--config", "configs/prob_disparity.py")
     if not isinstance(config, Config):
         raise UserError(
             f"--config={path} leaves no `config` of type rlif_jax.config.Config. "
@@ -86,3 +70,28 @@ def read_config_file(path: str | Path) -> Config:
         problems = listed([*wrong, *range_problems(config)])
         raise UserError(f"--config={path} leaves a `config` that cannot run:\n{problems}")
     return config
+
+
+def left_by(path: str | Path, name: str, flag: str, example: str) -> Any:
+    """What a Python file leaves under a name, None for nothing; `flag` has named the file.
+
+    Raises:
+        UserError: there is no such file, or it fails.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"{flag}={path} is not a file. The configurations that come with the project are in "
+            f"configs/, for example {flag}={example}."
+        )
+    above = [p.parent for p in path.resolve().parents if p.name == "configs"]
+    sys.path[:0] = [str(folder) for folder in above]
+    try:
+        return runpy.run_path(str(path)).get(name)
+    except Exception as error:
+        raise UserError(
+            f"{flag}={path} could not be run: {type(error).__name__}: {error}. "
+            "Correct the file, or start from one in configs/."
+        ) from error
+    finally:
+        del sys.path[: len(above)]

@@ -1,0 +1,52 @@
+"""The study on a laptop: SmolLM2-135M on the starter problems, long enough to show the whole arc.
+
+    python -m rlif_jax.study --suite configs/study/laptop.py [--dry-run]
+
+Eight rewards, four of them with three seeds, and a run from tests that starts where a certainty
+reward has been for 20 steps. The learning rate is five times that of the other laptop runs, so that
+40 steps show both the gain and the collapse.
+"""
+
+from dataclasses import replace
+
+from configs.base import BASE
+from rlif_jax.config import Checkpoint, Eval, Optim, Stage, Suite
+
+
+def rewarded(name: str) -> dict:
+    """A method with this reward alone."""
+    return {"reward.terms": ((name, 1.0),)}
+
+
+suite = Suite(
+    name="laptop",
+    base=replace(
+        BASE,
+        steps=40,
+        optim=Optim(learning_rate=1e-4, warmup_steps=2),
+        eval=Eval(every=10),
+        checkpoint=Checkpoint(every=20, keep=2),
+    ),
+    methods={
+        name: rewarded(name)
+        for name in (
+            "self_certainty",
+            "probability_disparity",
+            "tests_passed",
+            "random",
+            "token_entropy",
+            "trajectory_entropy",
+            "majority_vote",
+            "constant",
+        )
+    },
+    seeds={
+        "self_certainty": 3,
+        "probability_disparity": 3,
+        "tests_passed": 3,
+        "random": 3,
+        "": 1,
+    },
+    stages=(Stage("tests_passed", after="probability_disparity", at=(20,)),),
+    step_s=40.0,  # two cores with AVX2
+)

@@ -1,0 +1,209 @@
+"""Run a suite: all the runs of a study that are not finished, one after another.
+
+python -m rlif_jax.study --suite configs/study/laptop.py [--dry-run] [--only 'self_certainty-*']
+
+Each run is a process of its own and has its run folder, OUT/NAME. A finished run is never repeated;
+one that was interrupted resumes. So the same command continues a study after anything, and on
+another machine from the folders that are copied there.
+"""
+
+import argparse
+import fnmatch
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from rlif_jax.config.suite import PlannedRun, Suite, read_suite_file
+from rlif_jax.config.validate import validate
+from rlif_jax.console.interrupt import Interrupted, sigterm_as_ctrl_c
+from rlif_jax.console.screen import Screen, format_duration
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.rewards import known_rewards
+from rlif_jax.run.provenance import check_same_config
+from rlif_jax.run.standing import Standing, seconds_of_steps, standing
+from rlif_jax.train import train
+
+REFUSED, STOPPED = 2, 130
+"""Statuses of a run that ends for good: bad input, and a signal to stop."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run, how far it is, and the seconds that it still takes; None where nothing is known."""
+
+    run: PlannedRun
+    standing: Standing
+    seconds: float | None
+
+
+def study(suite_file: str, suite: Suite, out: str, only: Sequence[str], screen: Screen) -> bool:
+    """Run what is missing; whether all runs that were asked for are finished now.
+
+    A run that ends in an error is started once more, unless it was refused, and then left; those
+    that start from its checkpoints are left with it.
+
+    Raises:
+        KeyboardInterrupt: a signal has stopped a run, which can resume.
+    """
+    left: list[str] = []
+    runs = planned(suite, out, only)
+    for number, one in enumerate(runs):
+        run, title = one.run, f"run {number + 1} of {len(runs)}: {one.run.name}"
+        if one.standing.finished:
+            continue
+        if run.after in left:
+            screen.note(f"{title} is left out, because it starts from {run.after}")
+            left.append(run.name)
+            continue
+        screen.note(title + _time_left(planned(suite, out, only)[number:]))
+        command = [sys.executable, "-m", "rlif_jax.study", *_arguments_of(suite_file, out, run)]
+        if (status := _status_of(command)) not in (0, REFUSED):
+            screen.note(f"{run.name} ended with status {status}: once more")
+            status = _status_of(command)
+        if status:
+            screen.note(f"{run.name} is not finished: its error is above")
+            left.append(run.name)
+    if left:
+        screen.note(f"{len(left)} of {len(runs)} runs are not finished; the same command resumes")
+    return not left
+
+
+def _status_of(command: Sequence[str]) -> int:
+    """The status of a command, which is given the signals that come here.
+
+    Raises:
+        KeyboardInterrupt: it was stopped by one.
+    """
+    child = subprocess.Popen(command, start_new_session=True)  # a Ctrl-C reaches it once, from here
+    before = {
+        number: signal.signal(number, lambda number, _: child.send_signal(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status in (STOPPED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    return status
+
+
+def planned(suite: Suite, out: str, only: Sequence[str]) -> list[Planned]:
+    """The runs whose names match one of the patterns `only`, or all, as they stand now.
+
+    Raises:
+        UserError: no name matches, a configuration is invalid, or a folder holds another one.
+    """
+    runs = suite.runs(out)
+    if only:
+        runs = [run for run in runs if any(fnmatch.fnmatch(run.name, one) for one in only)]
+        if not runs:
+            names = ", ".join(run.name for run in suite.runs(out))
+            raise UserError(f"no run matches --only {' '.join(only)}; the suite has {names}")
+    stands = {}
+    for run in runs:
+        validate(run.config, known_rewards())
+        check_same_config(run.config.folder, run.config)
+        stands[run.name] = standing(run.config)
+    step_s = seconds_of_steps([run.config for run in suite.runs(out)]) or suite.step_s or None
+    return [
+        Planned(run, one, None if step_s is None else step_s * one.steps_left)
+        for run in runs
+        for one in [stands[run.name]]
+    ]
+
+
+def table(runs: Sequence[Planned]) -> Table:
+    """The runs with what is left of each."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("run", "starts from", "steps", "state", "hours left"):
+        shown.add_column(name, justify="right" if name in ("steps", "hours left") else "left")
+    for one in runs:
+        hours = "unknown" if one.seconds is None else f"{one.seconds / 3600:.2f}"
+        start = one.run.config.init_from.rpartition("/")[2]
+        shown.add_row(one.run.name, start, f"{one.run.config.steps}", f"{one.standing}", hours)
+    known = [one.seconds for one in runs if one.seconds is not None]
+    if len(known) == len(runs):
+        shown.add_section()
+        shown.add_row(f"{len(runs)} runs", "", "", "", f"{sum(known) / 3600:.2f}")
+    return shown
+
+
+def _arguments_of(suite_file: str, out: str, run: PlannedRun) -> list[str]:
+    return ["--suite", suite_file, "--out", out, "--run", run.name]
+
+
+def _time_left(runs: Sequence[Planned]) -> str:
+    """Of the first of these runs, and of all."""
+    known = [one.seconds for one in runs if one.seconds is not None]
+    if len(known) < len(runs):
+        return ""
+    return f", about {format_duration(known[0])}; the whole study {format_duration(sum(known))}"
+
+
+def _run(suite: Suite, out: str, name: str) -> None:
+    """Train one run of the suite in this process, which stops when its parent has gone."""
+    found = [run for run in suite.runs(out) if run.name == name]
+    if not found:
+        names = ", ".join(run.name for run in suite.runs(out))
+        raise UserError(f"--run {name} is not in the suite; it has {names}")
+    threading.Thread(target=_stop_with, args=[os.getppid()], daemon=True).start()
+    with sigterm_as_ctrl_c():
+        train(found[0].config)
+
+
+def _stop_with(parent: int) -> None:
+    """Ask this process to stop, as SIGTERM does, once `parent` is no longer its parent."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 1 where runs are left, 2 for bad input, 130 when stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rlif_jax.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--suite", required=True, help="suite file, such as configs/study/laptop.py"
+    )
+    parser.add_argument("--out", default="", help="folder of the runs (default runs/SUITE)")
+    parser.add_argument("--only", nargs="+", default=[], help="names of runs; * and ? match any")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="list the runs and their hours")
+    what.add_argument("--commands", action="store_true", help="print a command for each run")
+    what.add_argument("--run", default="", help="train this run alone, in this process")
+    args = parser.parse_args(argv)
+    with exit_on_user_error():
+        suite = read_suite_file(args.suite)
+        out = args.out or f"runs/{suite.name}"
+        screen = Screen()
+        try:
+            if args.dry_run:
+                screen.console.print(table(planned(suite, out, args.only)))
+            elif args.commands:
+                for one in planned(suite, out, args.only):
+                    arguments = shlex.join(_arguments_of(args.suite, out, one.run))
+                    print(f"python -m rlif_jax.study {arguments}")
+            elif args.run:
+                _run(suite, out, args.run)
+            elif not study(args.suite, suite, out, args.only, screen):
+                raise SystemExit(1)
+        except (Interrupted, KeyboardInterrupt):
+            raise SystemExit(STOPPED) from None
+
+
+if __name__ == "__main__":
+    main()
