@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from flax import nnx, struct
 
+from rlif_jax.config.learning import Reward
 from rlif_jax.problem import Outcome
 
 Array = jax.Array | np.ndarray  # on the devices, or on the host before a stage takes it
@@ -70,6 +71,8 @@ class Evidence:
     `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control
     rewards, `group_size` G, `outcomes`, one per row, or None when no program was run, and
     `max_new_tokens`, the longest completion that sampling allows, or None where it had no limit.
+    `read` bool [B, C] are the tokens of the part that reward.over names, None where that is not a
+    part of the text, and `settings` the whole section.
     """
 
     stats: TokenStats
@@ -79,6 +82,8 @@ class Evidence:
     group_size: int = struct.field(pytree_node=False)
     outcomes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     max_new_tokens: int | None = struct.field(pytree_node=False, default=None)
+    read: Array | None = None
+    settings: Reward = struct.field(pytree_node=False, default_factory=Reward)
 
 
 @struct.dataclass

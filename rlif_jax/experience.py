@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlif_jax.batch import Evidence, Rollout, TokenStats
+from rlif_jax.batch import Array, Evidence, Rollout, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
 from rlif_jax.data.prompts import EncodedPrompt
@@ -100,6 +100,8 @@ def experience(
             group_size=cfg.sampling.samples_per_prompt,
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
+            read=None if answers.parts is None else _columns(answers.parts, rollout.mask),
+            settings=cfg.reward,
         )
         try:
             rewards = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
@@ -110,6 +112,13 @@ def experience(
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     keys = key_data(row_keys(sample_key, len(reward_B)))
     return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
+
+
+def _columns(parts: Sequence[tuple[int, int]], mask_BC: Array) -> np.ndarray:
+    """The tokens [first, end) of each row, bool [B, C]."""
+    first_B, end_B = np.asarray(parts).T
+    column_C = np.arange(mask_BC.shape[1])
+    return (column_C >= first_B[:, None]) & (column_C < end_B[:, None])
 
 
 def drawn_arrays(rollout: Rollout, stats: TokenStats, **more: np.ndarray) -> dict[str, np.ndarray]:
@@ -158,6 +167,9 @@ def joined(rounds: Sequence[Experience]) -> Experience:
         outcomes=None
         if outcomes[0] is None
         else tuple(one for some in outcomes for one in (some or ())),
+        parts=None
+        if rounds[0].answers.parts is None
+        else tuple(one for r in rounds for one in (r.answers.parts or ())),
     )
     counts = [dataclasses.astuple(r.usage) for r in rounds]
     return Experience(

@@ -16,6 +16,7 @@ from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_statistics
 from rlif_jax.problem import Outcome, Verdict
+from rlif_jax.rewards.consensus import behaviours
 
 REASONING_MARKERS = (
     "wait", "hmm", "okay", "but", "so", "because", "since", "therefore", "thus", "hence",
@@ -65,6 +66,30 @@ def repetition_ratio(text: str, n: int = REPETITION_NGRAM) -> float:
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
+def distinct_ratio(texts: Sequence[str], n: int = REPETITION_NGRAM) -> float:
+    """Share of all word n-grams of these texts that are different ones (distinct-n), in [0, 1].
+
+    Source: Li et al. 2016, arXiv 1510.03055. 0.0 of texts shorter than n words.
+    """
+    split = [text.split() for text in texts]
+    grams = [tuple(words[i : i + n]) for words in split for i in range(len(words) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def rank_biserial(values_B: ArrayLike, positive_B: ArrayLike) -> float:
+    """How well values tell positive rows from others, in [-1, 1]: 2 AUROC - 1; ties count half.
+
+    P(value of a positive > of another) - P(it is less). 0.0 where either class is empty.
+    """
+    positive_B = np.asarray(positive_B, bool)
+    ones, others = int(positive_B.sum()), int((~positive_B).sum())
+    if not ones or not others:
+        return 0.0
+    _, place_B, count = np.unique(np.asarray(values_B), return_inverse=True, return_counts=True)
+    rank_sum = (np.cumsum(count) - (count - 1) / 2)[place_B][positive_B].sum()
+    return float(2 * (rank_sum - ones * (ones + 1) / 2) / (ones * others) - 1)
+
+
 def count_reasoning_markers(text: str) -> int:
     """Number of `REASONING_MARKERS` in a text: whole words, any case, "let me" counting once.
 
@@ -81,15 +106,17 @@ def rollout_metrics(
     *,
     max_new_tokens: int,
     sampler_stats: TokenStats | None = None,
+    group_size: int = 1,
 ) -> dict[str, float]:
     """The `rollout/`, `stats/` and `drift/` metrics of the sampled completions.
 
     `stats` [B, C] at the sampling temperature; `mask_BC` bool, true up to and including the first
     end-of-sequence token; `truncated_B` bool. `texts` are the decoded completions: without them the
-    two text metrics are left out. `sampler_stats` is what the sampler recorded: without it there
+    text metrics are left out. `sampler_stats` is what the sampler recorded: without it there
     is no drift.
 
     - rollout/action_reward = sum of mask * logprob over B * max_new_tokens (the paper's panel c).
+    - rollout/distinct_ratio is the mean over groups of `distinct_ratio` of their texts.
     - stats/* are means over rows of the row's token mean, as the rewards define them; both
       entropies are positive nats (trajectory_entropy = -mean of ln p(token)); self_certainty keeps
       its ln V.
@@ -112,6 +139,8 @@ def rollout_metrics(
     if texts is not None:
         metrics["rollout/reasoning_tokens"] = _mean([count_reasoning_markers(t) for t in texts])
         metrics["rollout/repetition_ratio"] = _mean([repetition_ratio(t) for t in texts])
+        groups = [texts[i : i + group_size] for i in range(0, len(texts), group_size)]
+        metrics["rollout/distinct_ratio"] = _mean([distinct_ratio(group) for group in groups])
     if sampler_stats is not None:
         metrics |= _drift(sampler_stats, stats, mask_BC)
     return metrics
@@ -169,16 +198,53 @@ def reward_metrics(
     return metrics
 
 
-def execution_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def execution_metrics(
+    outcomes: Sequence[Outcome], reward_B: ArrayLike, group_size: int
+) -> dict[str, float]:
     """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
 
-    All verdicts of an outcome are present, also those that did not occur; their shares add up to 1.
+    exec/reward_rank_biserial says how well the reward tells programs that pass from others. Where
+    the answers to all inputs are known, those of `vote_metrics` come as well. All verdicts of an
+    outcome are present, also those that did not occur; their shares add up to 1.
     """
     verdicts = [o.verdict for o in outcomes]
     metrics = {
         "exec/pass_rate": _mean([o.passed for o in outcomes]),
         "exec/tests_fraction": _mean([o.fraction_passed for o in outcomes]),
+        "exec/reward_rank_biserial": rank_biserial(reward_B, [o.passed for o in outcomes]),
     }
     for verdict in Verdict:
         metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
+    if all(_answered(outcome) for outcome in outcomes):
+        metrics |= vote_metrics(outcomes, group_size)
     return metrics
+
+
+def _answered(outcome: Outcome) -> bool:
+    """Whether the answers to all inputs were recorded, or there is no program."""
+    answers = outcome.answers
+    whole = len(answers) in (0, outcome.tests_total) or None in answers
+    return whole and len(answers) == len(outcome.results)
+
+
+def vote_metrics(outcomes: Sequence[Outcome], group_size: int) -> dict[str, float]:
+    """What the programs of a group say together, means over groups; see `rewards.consensus`.
+
+    - exec/unique_behaviours: classes of equal programs, of those that vote.
+    - exec/vote_entropy: -sum p ln p over these classes, nats.
+    - exec/label_accuracy: whether the largest class passes all tests, so that its answers are the
+      right label; of several largest ones their mean, and 0 without a vote.
+    """
+    classes, entropy, right = [], [], []
+    for group in behaviours(outcomes, group_size):
+        sizes = np.array([len(rows) for rows in group], np.float64)
+        share = sizes / max(sizes.sum(), 1)
+        largest = [rows for rows in group if len(rows) == sizes.max()]
+        classes.append(len(group))
+        entropy.append(-float((share * np.log(share)).sum()))
+        right.append(_mean([outcomes[rows[0]].passed for rows in largest]))
+    return {
+        "exec/unique_behaviours": _mean(classes),
+        "exec/vote_entropy": _mean(entropy),
+        "exec/label_accuracy": _mean(right),
+    }

@@ -132,6 +132,7 @@ def make_ask(
                 notice,
                 inputs.model.cfg.eos_ids,
                 share=range(index, len(problems), count),
+                part=cfg.reward.over if cfg.reward.over in ("code", "thinking") else "",
             )
             return Questions(problems, prompts, submissions)
 

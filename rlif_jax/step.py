@@ -38,6 +38,7 @@ from rlif_jax.model.config import INPUT_AXES
 from rlif_jax.model.lora import with_trained
 from rlif_jax.optimizer import make_optimizer
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
+from rlif_jax.rewards import reward_at
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
@@ -169,6 +170,11 @@ class StepRecord:
             **reward_metrics(
                 seen.reward, seen.terms, cfg.sampling.samples_per_prompt, cfg.loss.std_floor
             ),
+            **{
+                f"reward/{name}_weight": weight
+                for name, weight in reward_at(cfg.reward, self.drawn_by.step + 1).terms
+                if name in {ramp[0] for ramp in cfg.reward.ramps}
+            },
             **{name: float(np.mean([m[name] for m in updates])) for name in updates[0]},
             # Of the first update, which alone starts from the policy that has sampled.
             "drift/sampler_logprob": float(updates[0]["drift/sampler_logprob"]),
@@ -179,9 +185,14 @@ class StepRecord:
                 seen.answers.texts,
                 max_new_tokens=cfg.sampling.max_new_tokens,
                 sampler_stats=seen.rollout.stats if seen.policy else None,
+                group_size=cfg.sampling.samples_per_prompt,
             ),
             "rollout/refills": len(seen.problems) / N - 1,
-            **({} if outcomes is None else execution_metrics(outcomes)),
+            **(
+                {}
+                if outcomes is None
+                else execution_metrics(outcomes, seen.reward, cfg.sampling.samples_per_prompt)
+            ),
             "throughput/slot_use": seen.usage.slot_use,
             **(
                 {"throughput/tokens_per_draw": seen.usage.tokens_per_draw}
@@ -289,6 +300,7 @@ def train_step(
     and the step not counted, though mini-batches before the one that failed have been learnt from.
     """
     G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
+    cfg = dataclasses.replace(cfg, reward=reward_at(cfg.reward, int(state.step) + 1))
     try:
         seen, groups, digest = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
     except NotFinite as error:

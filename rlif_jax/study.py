@@ -25,6 +25,7 @@ from rlif_jax.config.suite import PlannedRun, Suite, read_suite_file
 from rlif_jax.config.validate import validate
 from rlif_jax.console.interrupt import Interrupted, sigterm_as_ctrl_c
 from rlif_jax.console.screen import Screen, format_duration
+from rlif_jax.distributed import ending_together
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.provenance import check_same_config
@@ -126,7 +127,8 @@ def table(runs: Sequence[Planned]) -> Table:
     """The runs with what is left of each."""
     shown = Table(box=None, pad_edge=False)
     for name in ("run", "starts from", "steps", "state", "hours left"):
-        shown.add_column(name, justify="right" if name in ("steps", "hours left") else "left")
+        right = name in ("steps", "hours left")
+        shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for one in runs:
         hours = "unknown" if one.seconds is None else f"{one.seconds / 3600:.2f}"
         start = one.run.config.init_from.rpartition("/")[2]
@@ -157,7 +159,7 @@ def _run(suite: Suite, out: str, name: str) -> None:
         names = ", ".join(run.name for run in suite.runs(out))
         raise UserError(f"--run {name} is not in the suite; it has {names}")
     threading.Thread(target=_stop_with, args=[os.getppid()], daemon=True).start()
-    with sigterm_as_ctrl_c():
+    with ending_together(), sigterm_as_ctrl_c():
         train(found[0].config)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlif_jax.console.notice import Notice, ignore
-from rlif_jax.data.extract import extract_code
+from rlif_jax.data.extract import find_code, find_thought
 from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.distributed import all_of, gathered
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Outcome, Problem
-from rlif_jax.weights.tokenizer import continuation, without_end
+from rlif_jax.weights.tokenizer import continuation, tokens_of, without_end
 
 LOOK_EVERY_S = 0.2
 """Seconds between two notices while the tests run."""
@@ -24,12 +24,14 @@ class Answers:
     """The completions of a step once all are judged, row = n * G + g.
 
     `texts` as sampled; `codes` the extracted programs, None where there is no program; `outcomes`
-    are None when no program was run.
+    are None when no program was run. `parts` are the tokens [first, end) of the part that was asked
+    for, which are none, (0, 0), where a text lacks it; None: none was asked for.
     """
 
     texts: tuple[str, ...]
     codes: tuple[str | None, ...]
     outcomes: tuple[Outcome, ...] | None
+    parts: tuple[tuple[int, int], ...] | None = None
 
 
 class Submissions:
@@ -41,7 +43,8 @@ class Submissions:
     may raise to stop. Where a prompt ends inside the thinking, a completion that does not end the
     thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
-    end. `eos_ids` are the model's end-of-sequence tokens. Of several processes each decodes and
+    end. `eos_ids` are the model's end-of-sequence tokens. `part`, code or thinking, is to be found
+    in each. Of several processes each decodes and
     judges its own `share` of the problems, whole groups, and `collect` gives all of them the same.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
@@ -57,18 +60,21 @@ class Submissions:
         notice: Notice = ignore,
         eos_ids: Collection[int] = (),
         share: Collection[int] | None = None,
+        part: str = "",
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
         self._thinking_open = [opens_thinking(prompt.text) for prompt in prompts]
         self._share = range(len(problems)) if share is None else share
+        self._part = part
         if judge is not None:
             for n in self._share:
                 judge.check(problems[n])
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows
+        self.parts: list[tuple[int, int]] = [(0, 0)] * rows
         self._futures: dict[int, Future[Outcome]] = {}
         self._ungiven: dict[Future[Outcome], int] = {}
 
@@ -81,7 +87,14 @@ class Submissions:
             answer = without_end(self._tokenizer, sampled.tolist(), self._eos_ids)
             text = continuation(self._tokenizer, self._prompts[n].tokens, answer)
             self.texts[row] = text
-            self.codes[row] = extract_code(text, self._thinking_open[n])
+            code = find_code(text, self._thinking_open[n])
+            self.codes[row] = None if code is None else code.text
+            if self._part:
+                where = find_thought(text, self._thinking_open[n])
+                if self._part == "code":
+                    where = None if code is None else (code.start, code.end)
+                before = self._prompts[n].tokens
+                self.parts[row] = tokens_of(self._tokenizer, before, answer, where)
             if self._judge is not None:
                 future = self._judge.submit(self._problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
@@ -109,13 +122,21 @@ class Submissions:
             row: (
                 self.texts[row],
                 self.codes[row],
+                self.parts[row],
                 None if self._judge is None else self._futures[row].result(),
             )
             for row in rows
         }
         everyone = {row: one for part in gathered(own) for row, one in part.items()}
-        texts, codes, outcomes = zip(*(everyone[row] for row in sorted(everyone)), strict=True)
-        return Answers(texts, codes, None if self._judge is None else outcomes)
+        texts, codes, parts, outcomes = zip(
+            *(everyone[row] for row in sorted(everyone)), strict=True
+        )
+        return Answers(
+            texts,
+            codes,
+            None if self._judge is None else outcomes,
+            parts if self._part else None,
+        )
 
     def _wait(self) -> None:
         """Wait for the tests of all processes, which look together so that all stop together."""

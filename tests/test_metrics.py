@@ -12,6 +12,7 @@ from rlif_jax.metrics import (
     REASONING_MARKERS,
     count_reasoning_markers,
     execution_metrics,
+    rank_biserial,
     repetition_ratio,
     reward_metrics,
     rollout_metrics,
@@ -35,15 +36,21 @@ def stats() -> TokenStats:
 
 def test_rollout_metrics_are_means_over_rows_of_row_means():
     metrics = rollout_metrics(
-        stats(), MASK, np.array([False, True]), ["a b", "so wait"], max_new_tokens=4
+        stats(),
+        MASK,
+        np.array([False, True]),
+        ["a b c d e", "so wait", "a b c d a", "a b c d"],
+        max_new_tokens=4,
+        group_size=2,
     )
     assert metrics == pytest.approx(
         {
             "rollout/response_length": 2.5,
             "rollout/truncated_fraction": 0.5,
             "rollout/action_reward": (-4.0 - 1.5) / (2 * 4),
-            "rollout/reasoning_tokens": 1.0,
+            "rollout/reasoning_tokens": 0.5,
             "rollout/repetition_ratio": 0.0,
+            "rollout/distinct_ratio": (1 + 2 / 3) / 2,
             "stats/trajectory_entropy": (2.0 + 0.5) / 2,
             "stats/token_entropy": (1.5 + 3.0) / 2,
             "stats/self_certainty": (11.0 + 9.0) / 2,
@@ -156,6 +163,53 @@ def test_groups_of_one_and_no_rows_have_no_spread():
     assert set(reward_metrics([], {"constant": []}, 4).values()) == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("values", "positive", "want"),
+    [
+        ([1, 2, 3], [0, 1, 1], 1.0),
+        ([1, 2, 3], [1, 0, 0], -1.0),
+        ([1, 2, 3, 4], [0, 1, 0, 1], 0.5),  # of four pairs one is the wrong way round
+        ([1, 1, 1], [0, 1, 0], 0.0),
+        ([1, 1, 2], [0, 1, 1], 0.5),  # a tie counts half
+        ([1, 2], [1, 1], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_rank_biserial_by_hand(values, positive, want):
+    assert rank_biserial(values, positive) == pytest.approx(want)
+
+
+def test_votes_of_two_groups_by_hand():
+    """a a b -, of which a passes; c d, of which d passes, and two that did not answer."""
+    passed, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER
+
+    def gave(answer: str | None, ok: bool = False) -> Outcome:
+        verdict = passed if ok else wrong
+        return Outcome(verdict, (verdict,), 1, 0.1, answers=(answer,))
+
+    none = Outcome(Verdict.NO_CODE, (), 1, 0.0)
+    first = [gave("a", True), gave("a", True), gave("b"), none]
+    second = [gave("c"), gave("d", True), gave(None), gave(None)]
+    metrics = execution_metrics([*first, *second], [3, 3, 1, 0, 1, 3, 0, 0], 4)
+    entropies = -2 / 3 * np.log(2 / 3) - 1 / 3 * np.log(1 / 3), np.log(2)
+    assert metrics["exec/unique_behaviours"] == 2
+    assert metrics["exec/vote_entropy"] == pytest.approx(np.mean(entropies))
+    assert metrics["exec/label_accuracy"] == (1 + 0.5) / 2
+    assert metrics["exec/reward_rank_biserial"] == 1.0
+    nobody = execution_metrics([none] * 4, [0] * 4, 4)
+    names = ("unique_behaviours", "vote_entropy", "label_accuracy")
+    assert [nobody[f"exec/{name}"] for name in names] == [0, 0, 0]
+
+
+def test_votes_are_not_counted_where_the_judge_has_stopped():
+    """After a first failure the answers to other inputs are unknown."""
+    passed, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER
+    stopped = Outcome(wrong, (wrong,), 2, 0.1, answers=("a",))
+    whole = Outcome(passed, (passed,) * 2, 2, 0.1, answers=("a", "b"))
+    assert "exec/vote_entropy" not in execution_metrics([whole, stopped], [1, 0], 2)
+    assert "exec/vote_entropy" in execution_metrics([whole, whole], [1, 0], 2)
+
+
 def test_a_term_may_not_take_the_name_of_a_metric():
     with pytest.raises(UserError, match="my_mean"):
         reward_metrics([0.0, 1.0], {"mean": [0.0, 1.0]}, 2)
@@ -169,7 +223,7 @@ def test_execution_metrics():
         Outcome(Verdict.NO_CODE, (), 4, 0.0),
         Outcome(wrong, (wrong,), 2, 0.1),
     ]
-    metrics = execution_metrics(outcomes)
+    metrics = execution_metrics(outcomes, np.arange(len(outcomes)), 1)
     assert metrics["exec/pass_rate"] == 0.25
     assert metrics["exec/tests_fraction"] == pytest.approx((1 + 0.25) / 4)
     assert metrics["exec/wrong_answer"] == 0.5
@@ -177,4 +231,4 @@ def test_execution_metrics():
     assert metrics["exec/time_limit"] == 0.0
     shares = [metrics[f"exec/{v.value}"] for v in Verdict]
     assert sum(shares) == pytest.approx(1.0)
-    assert set(execution_metrics([]).values()) == {0.0}
+    assert set(execution_metrics([], [], 1).values()) == {0.0}

@@ -14,7 +14,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
 from rlif_jax.problem import Problem, Test, Verdict
 from rlif_jax.submissions import Submissions
-from rlif_jax.weights.tokenizer import decode
+from rlif_jax.weights.tokenizer import continuation, decode
 
 PROBLEM = Problem("p", "Echo.", (Test("1\n", "1\n", "stdin"),))
 BLOCK = "```python\n{}\n```\n"
@@ -47,6 +47,29 @@ def test_thoughts_and_programs_of_special_tokens(make, prompt, answer):
     submissions.finished(np.array([0]), [np.array(sampled, np.int32)])
     assert submissions.texts == [answer]
     assert submissions.codes == [ANSWERS[prompt, answer]]
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+@pytest.mark.parametrize("part", ["code", "thinking"])
+def test_tokens_of_the_part_that_is_asked_for(make, part):
+    """They are the fewest that hold its characters; a text without it has none."""
+    tokenizer = make()
+    answer = "<think>Was sonst: \u00e4?</think>\n```python\nprint('\u00e4')\n```\nDone."
+    want = {"code": "print('\u00e4')\n", "thinking": "Was sonst: \u00e4?"}[part]
+    prompts = [posed(tokenizer, "Q\n")]
+    submissions = Submissions([PROBLEM], prompts, 2, tokenizer, None, part=part)
+    rows = [tokenizer(text, add_special_tokens=False).input_ids for text in (answer, "no")]
+    submissions.finished(np.array([0, 1]), [np.array(row, np.int32) for row in rows])
+    (first, end), none = submissions.collect().parts
+    text = submissions.texts[0]
+    assert none == (0, 0) and 0 < first < end < len(rows[0])
+
+    def said(count: int) -> str:
+        return continuation(tokenizer, prompts[0].tokens, rows[0][:count])
+
+    start = text.index(want)
+    assert len(said(first)) <= start < len(said(first + 1))
+    assert len(said(end - 1)) < start + len(want) <= len(said(end))
 
 
 def test_a_text_keeps_its_first_space_and_loses_every_end():

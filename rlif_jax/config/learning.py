@@ -5,13 +5,20 @@ from typing import Annotated, Literal
 
 from rlif_jax.config.ranges import FINITE, at_least, between, positive
 
+Step = Annotated[int, at_least(1)]
+Weight = Annotated[float, FINITE]
+Ramp = tuple[str, Step, Step, Weight]
+
 
 @dataclass(frozen=True)
 class Reward:
     """What is rewarded: a weighted sum of named terms."""
 
-    terms: tuple[tuple[str, Annotated[float, FINITE]], ...] = (("tests_passed", 1.0),)
+    terms: tuple[tuple[str, Weight], ...] = (("tests_passed", 1.0),)
     """Pairs of a reward's name and its weight."""
+    ramps: tuple[Ramp, ...] = ()
+    """Weights that change: a term, the last step with its weight of terms,
+    the first step with another weight, and that weight; linear in between."""
     combine: Literal["sum", "normalise_then_sum"] = "sum"
     """sum: weigh and add the terms. With loss.advantage=grpo the sum is normalised,
     so that the smallest term has full size where the others are equal;
@@ -20,6 +27,19 @@ class Reward:
     with loss.advantage=none or dr_grpo."""
     reward_temperature: Annotated[float, positive()] | None = None
     """Temperature at which certainty terms read the logits; None: that of sampling."""
+    over: str = "response"
+    """What certainty terms read. response: all of it;
+    code: the program; thinking: what comes before </think>;
+    tail(TOKENS): so many at the end;
+    lowest_window(TOKENS): the so many neighbours of least certainty."""
+    aggregate: Literal["mean", "sum", "min", "quantile"] = "mean"
+    """What becomes of the certainty of the tokens that are read;
+    terms called ..._sum always add up."""
+    quantile: Annotated[float, between(0, 1)] | None = None
+    """Of aggregate=quantile: 0 is the least certain token's value, 1 the most certain one's."""
+    vote_entropy_max: Annotated[float, positive()] | None = None
+    """behaviour_entropy rewards groups whose votes have less entropy than this, in nats;
+    None: all."""
     short_length_tokens: Annotated[int, at_least(0)] = 0
     """The penalty applies to completions shorter than this many tokens,
     with certainty terms only; 0: to none."""

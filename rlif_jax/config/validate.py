@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
+from rlif_jax.config.reward_rules import reward_problems
 from rlif_jax.config.schema import Config, Data, Mesh
 from rlif_jax.config.shared import Processes
 from rlif_jax.errors import UserError
@@ -41,7 +42,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     wrong = type_problems(config)
     problems = [*wrong, *range_problems(config)]
     if not wrong:
-        problems += [*_sizes(config), *_rules(config), *_reward_terms(config, known_rewards)]
+        problems += [*_sizes(config), *_rules(config), *reward_problems(config, known_rewards)]
     if problems:
         raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 
@@ -287,48 +288,6 @@ def _problem_sets(data: Data) -> Iterator[str]:
         yield (
             f"data.pass_rates={data.pass_rates} needs data.graded, the file that rlif_jax.grade "
             "wrote for samples on the problems"
-        )
-
-
-def _reward_terms(c: Config, known: Collection[str]) -> Iterator[str]:
-    """Whether the reward names things that exist."""
-    names = [name for name, _ in c.reward.terms]
-    if not names:
-        yield f"reward.terms is empty; name at least one of {', '.join(sorted(known))}"
-    for name in names:
-        if name not in known:
-            yield f"reward.terms names {name!r}; known rewards are {', '.join(sorted(known))}"
-    if len(set(names)) < len(names):
-        yield f"reward.terms names a reward twice: {names}; give it one weight"
-    if c.reward.combine == "normalise_then_sum" and c.loss.advantage == "grpo":
-        yield (
-            "reward.combine=normalise_then_sum with loss.advantage=grpo normalises twice: where "
-            "one term alone differs in a group, the second time gives it full size whatever its "
-            "weight; use loss.advantage=none, or reward.combine=sum"
-        )
-    yield from _overlong(c)
-    if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
-        None,
-        c.sampling.temperature,
-    ):
-        yield (
-            f"reward.reward_temperature={c.reward.reward_temperature} needs "
-            "reward.stats_from=scorer: the sampler sees only sampling.temperature"
-        )
-
-
-def _overlong(c: Config) -> Iterator[str]:
-    """Whether the penalty of overlong completions has a size and a place."""
-    buffer, penalty = c.reward.overlong_buffer_tokens, c.reward.overlong_penalty
-    if (buffer > 0) != (penalty > 0):
-        yield (
-            f"reward.overlong_buffer_tokens={buffer} and reward.overlong_penalty={penalty} work "
-            "together; set both above 0, or both to 0"
-        )
-    if buffer > c.sampling.max_new_tokens:
-        yield (
-            f"reward.overlong_buffer_tokens={buffer} is more than sampling.max_new_tokens="
-            f"{c.sampling.max_new_tokens}, so that every completion would lose reward; use less"
         )
 
 

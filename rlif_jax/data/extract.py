@@ -35,7 +35,25 @@ _FENCE_AT_THE_END = re.compile(r"(?<!`)(`{3,}+)([\w+#.-]*+)[ \t]*$")
 _FENCE_ALONE = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[ \t]*\r?$", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Found:
+    """The program of a completion, and where its block lies there: `completion[start:end]`.
+
+    `text` is that without indentation and quote marks of the fences.
+    """
+
+    text: str
+    start: int
+    end: int
+
+
 def extract_code(completion: str, thinking_open: bool = False) -> str | None:
+    """The program of a completion by the rule above, or None; see `find_code`."""
+    found = find_code(completion, thinking_open)
+    return None if found is None else found.text
+
+
+def find_code(completion: str, thinking_open: bool = False) -> Found | None:
     """The program of a completion by the rule above, or None.
 
     `thinking_open` says that the prompt ended in a `<think>`, so that the completion starts inside
@@ -46,17 +64,31 @@ def extract_code(completion: str, thinking_open: bool = False) -> str | None:
     ends = [tag.end() for tag in _THOUGHT_END.finditer(completion)]
     for end in dict.fromkeys([*ends[-1:], *ends[:1]]):
         if (code := _last_block(completion[end:])) is not None:
-            return code
+            return Found(code.text, end + code.start, end + code.end)
     if thinking_open or completion.lstrip().startswith(THINK):
         return None
     return _last_block(completion)
+
+
+def find_thought(completion: str, thinking_open: bool = False) -> tuple[int, int] | None:
+    """Where a completion thinks: from its start, or its `<think>`, to the last `</think>`.
+
+    A thought that is still open is the rest. None: it does not think.
+    """
+    begins = completion.lstrip().startswith(THINK)
+    ends = [tag.start() for tag in _THOUGHT_END.finditer(completion)]
+    if not (begins or thinking_open or ends):
+        return None
+    start = completion.index(THINK) + len(THINK) if begins else 0
+    return start, ends[-1] if ends else len(completion)
 
 
 @dataclass
 class _Block:
     """An open block: its fence, the fence's indentation in columns, and its depth in quotes.
 
-    `sure` is false for a fence at the end of a line of prose, which may only mention backticks.
+    `sure` is false for a fence at the end of a line of prose, which may only mention backticks;
+    `start` is where the line after the fence begins.
     """
 
     fence: str
@@ -64,6 +96,7 @@ class _Block:
     quotes: int
     sure: bool
     labelled: bool
+    start: int = 0
     lines: list[str] = field(default_factory=list)
 
     def inside(self, line: str) -> str:
@@ -86,9 +119,9 @@ class _Block:
         return "\n".join(_dedent(line, width) for line in self.lines)
 
 
-def _last_block(answer: str) -> str | None:
+def _last_block(answer: str) -> Found | None:
     """The last block of a text that begins outside of thoughts; None where it was cut off."""
-    code: str | None = None
+    code: Found | None = None
     block: _Block | None = None
     alone = max((fence.start() for fence in _FENCE_ALONE.finditer(answer)), default=-1)
     at = 0
@@ -99,10 +132,11 @@ def _last_block(answer: str) -> str | None:
         if block and (found := block.fence_in(line)):
             indent, rest = found
             if _closes(rest, alone >= at):
-                code, block = block.code(indent), _opening_at_the_end(rest)
+                code = Found(block.code(indent), block.start, max(block.start, start))
+                block = _opening_at_the_end(rest, at)
                 continue
             if re.match(r"[\w{]", rest) and "`" not in rest:
-                block = _opening(line)
+                block = _opening(line, at)
                 continue
         if block is None or not block.sure:
             thought = _THOUGHT.search(line)
@@ -115,7 +149,7 @@ def _last_block(answer: str) -> str | None:
                 if begins or re.search("```|~~~", answer[thinking:]):
                     return None
                 break  # an ordinary word
-            opening = _opening(line)
+            opening = _opening(line, at)
             if opening and (block is None or opening.fence.startswith(block.fence)):
                 block = opening
                 continue
@@ -123,7 +157,7 @@ def _last_block(answer: str) -> str | None:
             block.lines.append(block.inside(line))
     if block and (block.sure or block.labelled):
         return None
-    return code if code and code.strip() else None
+    return code if code and code.text.strip() else None
 
 
 def _closes(rest: str, fence_alone_follows: bool) -> bool:
@@ -133,27 +167,27 @@ def _closes(rest: str, fence_alone_follows: bool) -> bool:
     return not fence_alone_follows if rest[0] in " \t" else not re.match(r"[\w{]", rest)
 
 
-def _opening(line: str) -> _Block | None:
-    """The block that a line outside of blocks opens."""
+def _opening(line: str, then: int) -> _Block | None:
+    """The block that a line outside of blocks opens; the next line begins at `then`."""
     marks = (_MARKS.match(line) or [""])[0]
     _, mark, inner = marks.rpartition(">")
     inner = inner.removeprefix(" ") if mark else inner
     found = _FENCE.fullmatch(line, len(marks))
     if found and not (found[1][0] == "`" and "`" in found[2]):
         label = bool(found[2].strip())
-        return _Block(found[1], len(inner.expandtabs(4)), marks.count(">"), True, label)
-    block = _opening_at_the_end(line)
+        return _Block(found[1], len(inner.expandtabs(4)), marks.count(">"), True, label, then)
+    block = _opening_at_the_end(line, then)
     if block:
         block.indent, block.quotes = _indent(inner), marks.count(">")
     return block
 
 
-def _opening_at_the_end(line: str) -> _Block | None:
+def _opening_at_the_end(line: str, then: int) -> _Block | None:
     """The block that the end of a line opens, where backticks on it do not pair off."""
     found = _FENCE_AT_THE_END.search(line)
     if not found or len(re.findall("`{3,}", line)) % 2 == 0:
         return None
-    return _Block(found[1], 0, 0, sure=False, labelled=bool(found[2]))
+    return _Block(found[1], 0, 0, sure=False, labelled=bool(found[2]), start=then)
 
 
 def _indent(line: str) -> int:

@@ -1,7 +1,13 @@
 """Rewards: small pure functions from what is known about a batch to one number per row."""
 
 from rlif_jax.rewards import consensus, controls, intrinsic, verifiable
-from rlif_jax.rewards.combine import combine, needs_all_tests, needs_execution, runs_all_tests
+from rlif_jax.rewards.combine import (
+    combine,
+    needs_all_tests,
+    needs_execution,
+    reward_at,
+    runs_all_tests,
+)
 from rlif_jax.rewards.registry import known_rewards, reward
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "needs_all_tests",
     "needs_execution",
     "reward",
+    "reward_at",
     "runs_all_tests",
     "verifiable",
 ]

@@ -1,5 +1,7 @@
 """From named terms to the reward of each row."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -33,6 +35,15 @@ def needs_all_tests(reward: Reward) -> bool:
 def runs_all_tests(config: Config) -> bool:
     """Whether tests after the first failing one are run: a reward or the configuration asks."""
     return config.execution.run_all_tests or needs_all_tests(config.reward)
+
+
+def reward_at(reward: Reward, step: int) -> Reward:
+    """The reward with the weights that its `ramps` give its terms at a step, counted from 1."""
+    weights = dict(reward.terms)
+    for name, first, last, weight in reward.ramps:
+        done = min(max((step - first) / (last - first), 0.0), 1.0)
+        weights[name] += done * (weight - weights[name])
+    return dataclasses.replace(reward, terms=tuple(weights.items()))
 
 
 def combine(

@@ -7,7 +7,9 @@ did not compile or is missing does not vote. Source: TTRL, arXiv 2504.16084, who
 answer to a question becomes here the majority behaviour on a problem's inputs.
 """
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,19 +44,76 @@ def vote_fraction(ev: Evidence) -> Array:
     return jnp.asarray(_class_sizes(ev) / ev.group_size, jnp.float32).reshape(-1)
 
 
+@reward(needs="exec", all_tests=True)
+def behaviour_entropy(ev: Evidence) -> Array:
+    """As `vote_fraction`, in groups whose votes have an entropy below reward.vote_entropy_max.
+
+    H = -sum p ln p over the classes of the programs that vote, in nats (EMPO, arXiv 2504.05812:
+    where the votes are spread the majority is not to be believed). In other groups 0.
+    """
+    size_NG = _class_sizes(ev)
+    voters_N = (size_NG > 0).sum(axis=1)
+    # Over rows, of which a class of n has n: each adds ln p / voters.
+    share_NG = np.where(size_NG > 0, size_NG / np.maximum(voters_N, 1)[:, None], 1.0)
+    entropy_N = -np.log(share_NG).sum(axis=1) / np.maximum(voters_N, 1)
+    most = ev.settings.vote_entropy_max
+    believed_N = np.ones_like(voters_N, bool) if most is None else entropy_N < most
+    return jnp.asarray(size_NG / ev.group_size * believed_N[:, None], jnp.float32).reshape(-1)
+
+
+@reward(needs="exec", all_tests=True)
+def soft_vote(ev: Evidence) -> Array:
+    """Mean over the other rows of the group of the share of inputs with equal answers, in [0, 1].
+
+    Unlike a vote it sees programs that agree on most inputs only; an input without an answer agrees
+    with nothing. Source: functional majority voting, arXiv 2604.15618. A group of one has 0.
+    """
+    rows = [_answers(row, outcome) for row, outcome in enumerate(outcomes_of(ev))]
+    rewards = []
+    for start in range(0, len(rows), ev.group_size):
+        group = rows[start : start + ev.group_size]
+        inputs = max(map(len, group))
+        counts = [Counter(row[t] for row in group if t < len(row)) for t in range(inputs)]
+        for row in group:
+            # Of the group, the row itself left out, those that answer each input alike.
+            alike = [counts[t][one] - 1 for t, one in enumerate(row) if one is not None]
+            rewards.append(sum(alike) / max(inputs * (ev.group_size - 1), 1))
+    return jnp.asarray(rewards, jnp.float32)
+
+
+def behaviours(outcomes: Sequence[Outcome], group_size: int) -> list[list[list[int]]]:
+    """The classes of equal programs of each group, each a list of the rows that vote in it.
+
+    Raises:
+        UserError: answers were not recorded, or the judge stopped before the last test.
+    """
+    groups = []
+    for start in range(0, len(outcomes), group_size):
+        classes: dict[tuple[str | None, ...], list[int]] = {}
+        for row in range(start, start + group_size):
+            if (vote := _vote(row, outcomes[row])) is not None:
+                classes.setdefault(vote, []).append(row)
+        groups.append(list(classes.values()))
+    return groups
+
+
 def _class_sizes(ev: Evidence) -> np.ndarray:
     """Rows of the group whose programs equal the row's, itself included, [N, G]; 0: no vote."""
-    votes = [_vote(row, outcome) for row, outcome in enumerate(outcomes_of(ev))]
-    sizes = []
-    for start in range(0, len(votes), ev.group_size):
-        group = votes[start : start + ev.group_size]
-        counts = Counter(vote for vote in group if vote is not None)
-        sizes.append([counts[vote] if vote is not None else 0 for vote in group])
-    return np.asarray(sizes)
+    outcomes = outcomes_of(ev)
+    size_B = np.zeros(len(outcomes), int)
+    for rows in itertools.chain.from_iterable(behaviours(outcomes, ev.group_size)):
+        size_B[rows] = len(rows)
+    return size_B.reshape(-1, ev.group_size)
 
 
 def _vote(row: int, outcome: Outcome) -> tuple[str | None, ...] | None:
-    """The answers of a program that answered every input; None when it did not.
+    """The answers of a program that answered every input; None when it did not."""
+    answers = _answers(row, outcome)
+    return None if None in answers else answers or None
+
+
+def _answers(row: int, outcome: Outcome) -> tuple[str | None, ...]:
+    """The answers of a program to all inputs, None where it gave none; () of no program.
 
     Raises:
         UserError: answers were not recorded, or the judge stopped before the last test.
@@ -67,13 +126,11 @@ def _vote(row: int, outcome: Outcome) -> tuple[str | None, ...] | None:
             "runs all tests: set --execution.run-all-tests, or declare the reward that calls this "
             'one with @reward(needs="exec", all_tests=True).'
         )
-    if None in answers:
-        return None
-    if 0 < len(answers) < outcome.tests_total:
+    if None not in answers and 0 < len(answers) < outcome.tests_total:
         raise UserError(
             f"The outcome of row {row} has answers to {len(answers)} of {outcome.tests_total} "
             "tests, because the judge stopped at the first failing one, and a majority vote "
             "compares answers to all: set --execution.run-all-tests, or declare the reward that "
             'calls this one with @reward(needs="exec", all_tests=True).'
         )
-    return answers or None
+    return answers

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from rlif_jax.batch import Array, Evidence
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome
+from rlif_jax.rewards.intrinsic import masked_mean_B
 from rlif_jax.rewards.registry import reward
 
 
@@ -18,6 +19,18 @@ def tests_passed(ev: Evidence) -> Array:
 def tests_fraction(ev: Evidence) -> Array:
     """Share of the tests that the row's program passes; those that were not run count as failed."""
     return jnp.asarray([outcome.fraction_passed for outcome in outcomes_of(ev)], jnp.float32)
+
+
+@reward(needs="exec")
+def brier(ev: Evidence) -> Array:
+    """Passing, and knowing it: 1[pass] - (q - 1[pass])^2, in [-1, 1].
+
+    q is the confidence of the response, the geometric mean of its tokens' probabilities (the score
+    of RLCR, arXiv 2507.16806, which asks the model for q).
+    """
+    passed_B = tests_passed(ev)
+    q_B = jnp.exp(masked_mean_B(ev.stats.logprob, ev.mask))
+    return passed_B - (q_B - passed_B) ** 2
 
 
 def outcomes_of(ev: Evidence) -> tuple[Outcome, ...]:

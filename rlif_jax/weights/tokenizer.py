@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -88,6 +89,26 @@ def continuation(tokenizer: Tokenizer, before: Ids, tokens: Ids) -> str:
     while not text.startswith(begun):
         begun = begun[:-1]
     return text[len(begun) :]
+
+
+def tokens_of(
+    tokenizer: Tokenizer, before: Ids, tokens: Ids, where: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Which `tokens` [first, end) hold the characters `where` [start, end) of their text.
+
+    Their text is that of `continuation`. A token that holds one of the characters is among them;
+    (0, 0) for None.
+    """
+    if where is None:
+        return 0, 0
+    start, end = where
+
+    def length(count: int) -> int:
+        return len(continuation(tokenizer, before, tokens[:count]))
+
+    counts = range(len(tokens) + 1)
+    first = max(bisect_right(counts, start, key=length) - 1, 0)
+    return first, max(first, bisect_left(counts, end, key=length))
 
 
 def without_end(

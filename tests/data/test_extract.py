@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import CASES
 
-from rlif_jax.data.extract import extract_code
+from rlif_jax.data.extract import extract_code, find_code, find_thought
 
 ANSWERS = {
     "plain": ("```python\nx = 1\n```", "x = 1"),
@@ -149,6 +149,40 @@ ANSWERS = {
 def test_answers(name):
     answer, code = ANSWERS[name]
     assert extract_code(answer) == code
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_where_the_program_is(name):
+    """Its block holds every line of it, in order, and nothing but blanks and marks beside."""
+    answer, code = ANSWERS[name]
+    found = find_code(answer)
+    assert (found and found.text) == code
+    if found is None:
+        return
+    block = answer[found.start : found.end].splitlines()
+    assert "```" not in "".join(block) or "```" in found.text
+    for line, inside in zip(found.text.splitlines(), block, strict=True):
+        assert inside.endswith(line.lstrip()) and not inside.removesuffix(line.lstrip()).strip(
+            " \t>"
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking_open", "thought"),
+    [
+        ("<think>hm</think>yes", False, "hm"),
+        ("  <think>hm</think>a</think>b", False, "hm</think>a"),
+        ("hm</think>yes", True, "hm"),
+        ("hm</think>yes", False, "hm"),  # as if the prompt had opened it
+        ("<think>hm", False, "hm"),
+        ("hm", True, "hm"),
+        ("yes", False, None),
+        ("It is '</think>'", False, None),
+    ],
+)
+def test_where_the_thought_is(text, thinking_open, thought):
+    found = find_thought(text, thinking_open)
+    assert (found and text[slice(*found)]) == thought
 
 
 def test_a_thought_that_the_prompt_opened():

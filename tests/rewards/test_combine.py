@@ -20,6 +20,7 @@ from rlif_jax.rewards import (
     known_rewards,
     needs_all_tests,
     needs_execution,
+    reward_at,
     runs_all_tests,
 )
 
@@ -56,6 +57,37 @@ def test_weighted_sum_by_hand():
     np.testing.assert_array_equal(terms["tests_passed"], [1, 0, 1, 1])
     np.testing.assert_allclose(terms["trajectory_entropy"], LOGPROB_B)
     assert reward_B.dtype == jnp.float32 and set(terms) == {"tests_passed", "trajectory_entropy"}
+
+
+@pytest.mark.parametrize(
+    ("step", "weights"),
+    [
+        *((1, (1.0, 0.0)), (5, (1.0, 0.0)), (6, (0.9, 0.2))),
+        *((10, (0.5, 1.0)), (15, (0.0, 2.0)), (99, (0.0, 2.0))),
+    ],
+)
+def test_weights_change_between_two_steps(step, weights):
+    ramps = (("trajectory_entropy", 5, 15, 0.0), ("tests_passed", 5, 15, 2.0))
+    reward = Reward(terms=(("trajectory_entropy", 1.0), ("tests_passed", 0.0)), ramps=ramps)
+    then = reward_at(reward, step)
+    assert [name for name, _ in then.terms] == ["trajectory_entropy", "tests_passed"]
+    assert [weight for _, weight in then.terms] == pytest.approx(weights)
+    want = weights[0] * LOGPROB_B + weights[1] * np.array([1, 0, 1, 1])
+    np.testing.assert_allclose(combine(then, evidence())[0], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ramps", "message"),
+    [
+        ((("length", 1, 2, 0.0),), "names 'length', which is not in reward.terms"),
+        ((("tests_passed", 4, 4, 0.0),), "change from step 4 to step 4"),
+        ((("tests_passed", 1, 2, 0.0), ("tests_passed", 3, 4, 1.0)), "a reward twice"),
+        ((("tests_passed", 0, 2, 0.0),), "reward.ramps.*0 must be at least 1"),
+    ],
+)
+def test_ramps_that_mean_nothing(ramps, message):
+    with pytest.raises(UserError, match=message):
+        validate(Config(reward=Reward(ramps=ramps)), known_rewards())
 
 
 def test_normalise_then_sum_by_hand():

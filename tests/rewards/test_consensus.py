@@ -11,10 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_jax.batch import Evidence, TokenStats
+from rlif_jax.config import Reward
 from rlif_jax.errors import UserError
 from rlif_jax.execution.compare import answer_key
 from rlif_jax.problem import Outcome, Verdict
-from rlif_jax.rewards.consensus import majority_vote, vote_fraction
+from rlif_jax.rewards.consensus import (
+    behaviour_entropy,
+    majority_vote,
+    soft_vote,
+    vote_fraction,
+)
 from rlif_jax.rewards.registry import find_reward
 
 WRONG, CRASH = Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR
@@ -62,6 +68,37 @@ def test_one_group_by_hand(group, majority, fraction):
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, majority)
     np.testing.assert_allclose(vote_fraction(ev), np.array(fraction) / len(group), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("group", "entropy"),
+    [
+        ("AAAA", 0.0),
+        ("AAAB", -0.75 * np.log(0.75) - 0.25 * np.log(0.25)),
+        ("AABC", 1.5 * np.log(2)),
+        ("ABCD", np.log(4)),
+        ("AAB-", -2 / 3 * np.log(2 / 3) - 1 / 3 * np.log(1 / 3)),  # of those that vote
+        ("A---", 0.0),
+    ],
+)
+def test_a_group_is_believed_below_an_entropy(group, entropy):
+    outcomes = [NO_CODE if vote == "-" else answered(vote, "same") for vote in group]
+    ev = evidence(outcomes, 4)
+    share = np.asarray(vote_fraction(ev))
+    np.testing.assert_array_equal(behaviour_entropy(ev), share)  # no gate
+    for most, believed in ((entropy + 1e-6, True), (max(entropy - 1e-6, 1e-9), entropy == 0)):
+        gated = replace(ev, settings=Reward(vote_entropy_max=most))
+        np.testing.assert_array_equal(behaviour_entropy(gated), share * believed)
+
+
+def test_soft_votes_by_hand():
+    """Four programs on two inputs: 1, 2 | 1, 3 | 1, crash | none."""
+    outcomes = [answered("1", "2"), answered("1", "3"), answered("1", None), NO_CODE]
+    got = soft_vote(evidence(outcomes, 4))
+    np.testing.assert_allclose(got, np.array([2, 2, 2, 0]) / (2 * 3), rtol=1e-6)
+    pair = soft_vote(evidence([answered("1", "2"), answered("1", "2"), *outcomes[2:]], 2))
+    np.testing.assert_array_equal(pair, [1, 1, 0, 0])
+    assert soft_vote(evidence([answered("1")], 1)).tolist() == [0.0]
 
 
 def test_groups_do_not_vote_for_one_another():

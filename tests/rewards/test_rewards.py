@@ -1,41 +1,15 @@
 """Each reward against hand-worked values, and the laws that all of them obey."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.evidence import MASK, NAN, OUTCOMES, evidence
 
-from rlif_jax.batch import Evidence, TokenStats
 from rlif_jax.errors import UserError
-from rlif_jax.problem import Outcome, Verdict
 from rlif_jax.rewards import controls, intrinsic, known_rewards, verifiable
 from rlif_jax.rewards.registry import find_reward, reward
-
-P, CRASH = Verdict.PASSED, Verdict.RUNTIME_ERROR
-OUTCOMES = (
-    Outcome(P, (P, P, P, P), 4, 0.1, answers=("a", "b", "c", "d")),
-    Outcome(CRASH, (P, CRASH), 4, 0.1, answers=("a", None)),
-    Outcome(Verdict.NO_CODE, (), 4, 0.0),
-    Outcome(P, (P,), 1, 0.1, answers=("a",)),
-)
-MASK = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
-NAN = np.nan  # outside the mask
-
-
-def evidence(group_size=2, outcomes=OUTCOMES, key=0, mask=MASK, **stats):
-    fields = dict.fromkeys(("logprob", "entropy", "self_certainty", "top1", "top2"), MASK * 0.0)
-    arrays = {k: jnp.asarray(v, jnp.float32) for k, v in (fields | stats).items()}
-    return Evidence(
-        stats=TokenStats(**arrays),
-        mask=jnp.asarray(mask),
-        truncated=jnp.zeros(len(mask), bool),
-        key=jax.random.key(key),
-        group_size=group_size,
-        outcomes=outcomes,
-    )
-
 
 VALUES = [[1.0, 2.0, 6.0], [4.0, 1.0, NAN], [0.5, NAN, NAN], [NAN, NAN, NAN]]
 MEANS, SUMS = np.array([3.0, 2.5, 0.5, 0.0]), np.array([9.0, 5.0, 0.5, 0.0])
@@ -75,6 +49,13 @@ def test_sequence_probability_of_one_group():
     logprob = np.log([[0.5, 0.5, 1], [0.5, 1, 1], [0.25, 1, 1], [1, 1, 1]])
     got = intrinsic.sequence_probability(evidence(4, logprob=logprob, mask=MASK | True))
     np.testing.assert_allclose(got, [0.25, 0.5, 0.25, 1.0], rtol=1e-6)
+
+
+def test_brier_by_hand():
+    """q: e^-1, 1, e^-2, and 1 of no token; the first and the last row pass."""
+    logprob = [[-1.0, -2.0, 0.0], [0.0, 0.0, NAN], [-2.0, NAN, NAN], [NAN] * 3]
+    want = [1 - (np.exp(-1) - 1) ** 2, -1.0, -np.exp(-4), 1.0]
+    np.testing.assert_allclose(verifiable.brier(evidence(logprob=logprob)), want, rtol=1e-6)
 
 
 def test_verifiable_rewards_by_hand():

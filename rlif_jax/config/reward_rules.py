@@ -1,0 +1,85 @@
+"""What must hold between the fields of the reward, and between the reward and the rest."""
+
+from collections.abc import Collection, Iterator
+
+from rlif_jax.config.schema import Config
+from rlif_jax.config.spans import FORMS, Span
+
+
+def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
+    """Settings of the reward that contradict each other, or name what is not there."""
+    names = [name for name, _ in c.reward.terms]
+    if not names:
+        yield f"reward.terms is empty; name at least one of {', '.join(sorted(known))}"
+    for name in names:
+        if name not in known:
+            yield f"reward.terms names {name!r}; known rewards are {', '.join(sorted(known))}"
+    if len(set(names)) < len(names):
+        yield f"reward.terms names a reward twice: {names}; give it one weight"
+    if c.reward.combine == "normalise_then_sum" and c.loss.advantage == "grpo":
+        yield (
+            "reward.combine=normalise_then_sum with loss.advantage=grpo normalises twice: where "
+            "one term alone differs in a group, the second time gives it full size whatever its "
+            "weight; use loss.advantage=none, or reward.combine=sum"
+        )
+    yield from _overlong(c)
+    yield from _span(c)
+    yield from _ramps(c)
+    if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
+        None,
+        c.sampling.temperature,
+    ):
+        yield (
+            f"reward.reward_temperature={c.reward.reward_temperature} needs "
+            "reward.stats_from=scorer: the sampler sees only sampling.temperature"
+        )
+
+
+def _overlong(c: Config) -> Iterator[str]:
+    """Whether the penalty of overlong completions has a size and a place."""
+    buffer, penalty = c.reward.overlong_buffer_tokens, c.reward.overlong_penalty
+    if (buffer > 0) != (penalty > 0):
+        yield (
+            f"reward.overlong_buffer_tokens={buffer} and reward.overlong_penalty={penalty} work "
+            "together; set both above 0, or both to 0"
+        )
+    if buffer > c.sampling.max_new_tokens:
+        yield (
+            f"reward.overlong_buffer_tokens={buffer} is more than sampling.max_new_tokens="
+            f"{c.sampling.max_new_tokens}, so that every completion would lose reward; use less"
+        )
+
+
+def _span(c: Config) -> Iterator[str]:
+    """Whether terms read what is set, and a part of the completion that there is."""
+    try:
+        Span.parse(c.reward.over)
+    except ValueError:
+        yield f"reward.over={c.reward.over!r} is none of {FORMS}"
+    if c.reward.vote_entropy_max is not None and "behaviour_entropy" not in dict(c.reward.terms):
+        yield (
+            f"reward.vote_entropy_max={c.reward.vote_entropy_max} is read by the reward "
+            "behaviour_entropy alone; name it in reward.terms, or leave this at None"
+        )
+    if c.reward.quantile is not None and c.reward.aggregate != "quantile":
+        yield (
+            f"reward.quantile={c.reward.quantile} is read only with reward.aggregate=quantile; "
+            "set that, or leave reward.quantile at None"
+        )
+    if c.reward.quantile is None and c.reward.aggregate == "quantile":
+        yield "reward.aggregate=quantile needs reward.quantile, such as 0.1"
+
+
+def _ramps(c: Config) -> Iterator[str]:
+    """Whether weights change of terms that there are, once each, and forward in time."""
+    names = [name for name, *_ in c.reward.ramps]
+    for name, first, last, _ in c.reward.ramps:
+        if name not in dict(c.reward.terms):
+            yield f"reward.ramps names {name!r}, which is not in reward.terms; add it to them"
+        if first >= last:
+            yield (
+                f"reward.ramps has {name!r} change from step {first} to step {last}; the second "
+                "must be later"
+            )
+    if len(set(names)) < len(names):
+        yield f"reward.ramps names a reward twice: {names}; one ramp for each"

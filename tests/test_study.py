@@ -1,0 +1,168 @@
+"""A suite from the command line: run, stopped, killed, resumed, and never run twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support import ROOT
+from support.small_runs import metrics, numbers, wait_for_step
+
+from rlif_jax.study import main
+
+SUITE = """
+from dataclasses import replace
+from rlif_jax.config import Checkpoint, Config, Data, Eval, Model, Sampling, Stage, Suite
+
+suite = Suite(
+    name="small",
+    base=Config(
+        steps=4,
+        model=Model(source={model!r}),
+        data=Data(name={data!r}, prompts_per_step=2),
+        sampling=Sampling(samples_per_prompt=4, max_new_tokens=12),
+        eval=Eval(every=0),
+        checkpoint=Checkpoint(every=2, keep=2),
+    ),
+    methods={{name: {{"reward.terms": ((name, 1.0),)}} for name in ("random", "token_entropy")}},
+    stages=(Stage("random", after="token_entropy", at=(2,)),),
+    step_s=1800.0,
+)
+"""
+RUNS = ["random-s0", "token_entropy-s0", "random-from-token_entropy@2-s0"]
+
+
+@pytest.fixture(scope="module")
+def suite(flags, tmp_path_factory):
+    named = dict(flag.removeprefix("--").split("=") for flag in flags)
+    path = tmp_path_factory.mktemp("suite") / "small.py"
+    path.write_text(SUITE.format(model=named["model.source"], data=named["data.name"]))
+    return path
+
+
+def study(suite, out, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "rlif_jax.study", "--suite", str(suite), "--out", str(out)]
+    return subprocess.Popen(
+        [*command, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(suite, tmp_path_factory):
+    """A study that was killed within its second run, stopped in it again, and then completed."""
+    out = tmp_path_factory.mktemp("study")
+    killed = study(suite, out)
+    wait_for_step(out / RUNS[1], 1)
+    killed.kill()
+    killed.wait()
+    gone_by = time.monotonic() + 60
+    while _in_use(out / RUNS[1]) and time.monotonic() < gone_by:
+        time.sleep(0.2)  # the run stops by itself, now that the study has gone
+    first = (out / RUNS[0] / "metrics.jsonl").stat()
+    stopped = study(suite, out)
+    wait_for_step(out / RUNS[1], 3)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.wait(120) == 130
+    last = study(suite, out)
+    text, _ = last.communicate(timeout=400)
+    assert last.returncode == 0, text
+    assert (out / RUNS[0] / "metrics.jsonl").stat() == first  # it was not run again
+    return out, text
+
+
+def _in_use(folder) -> bool:
+    import fcntl
+
+    with open(folder / "lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_what_is_missing_is_run(finished):
+    out, text = finished
+    assert f"run 1 of 3: {RUNS[0]}" not in text and f"run 3 of 3: {RUNS[2]}, about" in text
+    for name in RUNS:
+        assert [one["step"] for one in metrics(out / name)] == [1, 2, 3, 4]
+
+
+def test_it_is_as_if_nothing_had_happened(finished, suite, tmp_path):
+    """The run that was killed and stopped has the numbers of one that ran at once."""
+    out, _ = finished
+    alone = study(suite, tmp_path, "--only", "token*")
+    text, _ = alone.communicate(timeout=300)
+    assert alone.returncode == 0, text
+    assert numbers(tmp_path / RUNS[1]) == numbers(out / RUNS[1])
+    assert not os.path.exists(tmp_path / RUNS[0])
+
+
+def test_nothing_is_repeated(finished, suite, capsys):
+    out, _ = finished
+    before = {name: (out / name / "metrics.jsonl").stat() for name in RUNS}
+    main(["--suite", str(suite), "--out", str(out)])
+    assert capsys.readouterr().out == ""
+    assert {name: (out / name / "metrics.jsonl").stat() for name in RUNS} == before
+
+
+def test_a_dry_run_lists_runs_and_hours(suite, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    main(["--suite", str(suite), "--out", str(tmp_path), "--dry-run"])
+    *rows, total = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[0] for row in rows if row.strip()] == RUNS
+    assert all(row.split()[-1] == "2.00" for row in rows if row.strip())
+    assert total.split() == ["3", "runs", "6.00"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_hours_are_those_of_measured_steps(finished, suite, capsys):
+    out, _ = finished
+    (out / "extra").mkdir(exist_ok=True)
+    main(["--suite", str(suite), "--out", str(out), "--dry-run", "--only", "random-s0"])
+    text = capsys.readouterr().out
+    assert "finished" in text and "0.00" in text
+
+
+def test_commands_for_another_launcher(suite, tmp_path, capsys):
+    main(["--suite", str(suite), "--out", str(tmp_path), "--commands", "--only", "random-s0"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"python -m rlif_jax.study --suite {suite} --out {tmp_path} --run random-s0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "other*"], "no run matches --only other*; the suite has random-s0"),
+        (["--run", "other"], "--run other is not in the suite; it has random-s0"),
+    ],
+)
+def test_runs_that_are_not_there(suite, tmp_path, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--suite", str(suite), "--out", str(tmp_path), *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_suite_that_was_changed_is_refused(finished, suite, tmp_path, capsys):
+    out, _ = finished
+    changed = tmp_path / "changed.py"
+    changed.write_text(suite.read_text().replace("max_new_tokens=12", "max_new_tokens=13"))
+    with pytest.raises(SystemExit) as stop:
+        main(["--suite", str(changed), "--out", str(out)])
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert "another configuration" in text and "sampling.max_new_tokens" in text
+
+
+def test_a_run_that_cannot_start_leaves_those_behind_it(suite, tmp_path):
+    """token_entropy's folder cannot be written; the others run, but for the one that needs it."""
+    (tmp_path / RUNS[1]).write_text("in the way")
+    text, _ = (one := study(suite, tmp_path)).communicate(timeout=300)
+    assert one.returncode == 1
+    assert f"{RUNS[1]} is not finished" in text
+    assert f"{RUNS[2]} is left out, because it starts from {RUNS[1]}" in text
+    assert "2 of 3 runs are not finished; the same command resumes" in text
+    assert metrics(tmp_path / RUNS[0])[-1]["step"] == 4
