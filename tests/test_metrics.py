@@ -106,7 +106,7 @@ def test_nothing_sampled_gives_finite_zeros(rows):
         max_new_tokens=3,
         sampler_stats=TokenStats(empty, empty, empty, empty, empty),
     )
-    assert len(metrics) == 14
+    assert len(metrics) == 15
     assert set(metrics.values()) == {0.0}
 
 

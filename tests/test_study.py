@@ -19,12 +19,12 @@ from rlif_jax.config import Checkpoint, Config, Data, Eval, Model, Sampling, Sta
 suite = Suite(
     name="small",
     base=Config(
-        steps=4,
+        steps=9,
         model=Model(source={model!r}),
         data=Data(name={data!r}, prompts_per_step=2),
         sampling=Sampling(samples_per_prompt=4, max_new_tokens=12),
         eval=Eval(every=0),
-        checkpoint=Checkpoint(every=2, keep=2),
+        checkpoint=Checkpoint(every=2, keep=1, keep_every=2),
     ),
     methods={{name: {{"reward.terms": ((name, 1.0),)}} for name in ("random", "token_entropy")}},
     stages=(Stage("random", after="token_entropy", at=(2,)),),
@@ -61,8 +61,9 @@ def finished(suite, tmp_path_factory):
     while _in_use(out / RUNS[1]) and time.monotonic() < gone_by:
         time.sleep(0.2)  # the run stops by itself, now that the study has gone
     first = (out / RUNS[0] / "metrics.jsonl").stat()
+    recorded = metrics(out / RUNS[1])[-1]["step"]
     stopped = study(suite, out)
-    wait_for_step(out / RUNS[1], 3)
+    wait_for_step(out / RUNS[1], recorded + 1)
     stopped.send_signal(signal.SIGINT)
     assert stopped.wait(120) == 130
     last = study(suite, out)
@@ -87,7 +88,7 @@ def test_what_is_missing_is_run(finished):
     out, text = finished
     assert f"run 1 of 3: {RUNS[0]}" not in text and f"run 3 of 3: {RUNS[2]}, about" in text
     for name in RUNS:
-        assert [one["step"] for one in metrics(out / name)] == [1, 2, 3, 4]
+        assert [one["step"] for one in metrics(out / name)] == [*range(1, 10)]
 
 
 def test_it_is_as_if_nothing_had_happened(finished, suite, tmp_path):
@@ -113,8 +114,8 @@ def test_a_dry_run_lists_runs_and_hours(suite, tmp_path, capsys, monkeypatch):
     main(["--suite", str(suite), "--out", str(tmp_path), "--dry-run"])
     *rows, total = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[0] for row in rows if row.strip()] == RUNS
-    assert all(row.split()[-1] == "2.00" for row in rows if row.strip())
-    assert total.split() == ["3", "runs", "6.00"]
+    assert all(row.split()[-1] == "4.50" for row in rows if row.strip())
+    assert total.split() == ["3", "runs", "13.50"]
     assert not any(tmp_path.iterdir())
 
 
@@ -165,4 +166,4 @@ def test_a_run_that_cannot_start_leaves_those_behind_it(suite, tmp_path):
     assert f"{RUNS[1]} is not finished" in text
     assert f"{RUNS[2]} is left out, because it starts from {RUNS[1]}" in text
     assert "2 of 3 runs are not finished; the same command resumes" in text
-    assert metrics(tmp_path / RUNS[0])[-1]["step"] == 4
+    assert metrics(tmp_path / RUNS[0])[-1]["step"] == 9

@@ -68,7 +68,8 @@ def test_tokens_of_the_part_that_is_asked_for(make, part):
         return continuation(tokenizer, prompts[0].tokens, rows[0][:count])
 
     start = text.index(want)
-    assert len(said(first)) <= start < len(said(first + 1))
+    # A decoder may show a space only once something follows it, so that it is at either side.
+    assert len(said(first)) <= start <= len(said(first + 1)) and start < len(said(first + 2))
     assert len(said(end - 1)) < start + len(want) <= len(said(end))
 
 

@@ -78,6 +78,32 @@ def test_every_config_file_trains(path, flags, tmp_path):
     assert (tmp_path / "run/checkpoints/1").is_dir()
 
 
+def test_the_part_that_certainty_reads_and_weights_that_change(flags, tmp_path):
+    """A random model writes no program: there is nothing to read, and nothing to gain."""
+    value = "reward/probability_disparity"
+    by_part = {}
+    for over in ("code", "tail(3)"):
+        run = f"--run-dir={tmp_path / over}"
+        main(
+            [
+                config("prob_disparity"),
+                *flags,
+                "--steps=1",
+                "--eval.every=0",
+                f"--reward.over={over}",
+                run,
+            ]
+        )
+        (by_part[over],) = metrics(tmp_path / over)
+    assert by_part["code"][value] == 0 < by_part["tail(3)"][value]
+    ramp = ["--reward.ramps", "probability_disparity", "1", "3", "0.0"]
+    run = [f"--run-dir={tmp_path / 'ramp'}", "--steps=3", "--eval.every=0"]
+    main([config("prob_disparity"), *flags, *run, *ramp])
+    steps = metrics(tmp_path / "ramp")
+    assert [step[f"{value}_weight"] for step in steps] == [1.0, 0.5, 0.0]
+    assert [step["reward/mean"] / step[value] for step in steps] == pytest.approx([1.0, 0.5, 0.0])
+
+
 @pytest.mark.slow
 def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
     """Every number of two steps, the second after an update that moves the parameters.

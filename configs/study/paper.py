@@ -19,7 +19,8 @@ ALL = ("tests_passed", *CERTAINTY)
 suite = Suite(
     name="paper",
     base=replace(R1_8K, name="r1_1p5b_8k"),
-    methods={name: rewarded(name) for name in (*ALL, "random")}
+    methods={name: rewarded(name) for name in ("tests_passed", "random")}
+    | {name: rewarded(name) | {"checkpoint.keep_every": 10} for name in CERTAINTY}
     | {"tests_passed_3_epochs": {"loss.epochs": 3, "loss.dual_clip": 10.0}},
     sweeps=(
         Sweep("sampling.temperature", (0.8, 1.2), ALL),

@@ -29,7 +29,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Stage:
-    """Runs of `method` that start from checkpoints of the runs of another one.
+    """Runs of `method` that start from checkpoints of the runs of another one, which keeps them.
 
     `at` are the steps of these checkpoints; `optimizer` is fresh or kept, as `init_optimizer`;
     `fields` are set on top, such as the evaluation problems for training at test time.
@@ -72,7 +72,8 @@ class Suite:
         """All runs, those with a folder `FOLDER/NAME` each, in the order in which they can run.
 
         Raises:
-            UserError: a field, a method or a step that is not there, or two runs of one name.
+            UserError: a field or a method that is not there, a checkpoint that is not kept, or two
+                runs of one name.
         """
         planned = [*self._methods(folder), *self._sweeps(folder), *self._stages(folder)]
         names = [run.name for run in planned]
@@ -104,7 +105,14 @@ class Suite:
                 raise self._unknown(stage.after)
             for seed in range(min(self.seeds_of(stage.method), self.seeds_of(stage.after))):
                 before = f"{stage.after}-s{seed}"
+                start_from = self._run(folder, before, stage.after, seed).config
                 for step in stage.at:
+                    if not _keeps(start_from, step):
+                        raise UserError(
+                            f"suite {self.name!r} starts {stage.method!r} from step {step} of "
+                            f"{stage.after!r}, which does not keep that checkpoint; give it a "
+                            f"checkpoint.every and a checkpoint.keep_every that divide {step}"
+                        )
                     start = {
                         "init_from": f"{folder}/{before}@{step}",
                         "init_optimizer": stage.optimizer,
@@ -132,6 +140,13 @@ class Suite:
         return UserError(
             f"suite {self.name!r} names the method {method!r}; it has {', '.join(self.methods)}"
         )
+
+
+def _keeps(cfg: Config, step: int) -> bool:
+    """Whether a run keeps the checkpoint of a step, however often it was interrupted."""
+    every, keep_every = cfg.checkpoint.every, cfg.checkpoint.keep_every
+    by_rule = every and keep_every and step % every == 0 and step % keep_every == 0
+    return step == cfg.steps or bool(0 < step < cfg.steps and by_rule)
 
 
 def with_fields(config: Any, fields: Fields) -> Any:

@@ -47,7 +47,8 @@ def certainty_B(ev: Evidence, x_BC: Array, aggregate: str = "") -> Array:
         case "min":
             value_B = jnp.where(read_BC, x_BC, jnp.inf).min(axis=1)
         case _:
-            value_B = jnp.nanquantile(jnp.where(read_BC, x_BC, jnp.nan), settings.quantile, axis=1)
+            known_BC = jnp.where(read_BC, x_BC, jnp.nan)
+            value_B = jnp.nanquantile(known_BC, settings.quantile or 0.0, axis=1)
     some_B = read_BC.any(axis=1)
     value_B = jnp.where(some_B, value_B, 0.0)
     if span.kind not in PARTS[1:]:
@@ -66,7 +67,7 @@ def _lowest_window(x_BC: Array, mask_BC: Array, width: int) -> Array:
     mask_BC, C = np.asarray(mask_BC), mask_BC.shape[1]
     # Float64, for a window is the difference of two running sums.
     upto_BC = np.cumsum(np.where(mask_BC, np.asarray(x_BC, np.float64), 0.0), axis=1)
-    upto_BC = np.pad(upto_BC, ((0, 0), (1, width)), mode="edge")
+    upto_BC = np.pad(np.pad(upto_BC, ((0, 0), (1, 0))), ((0, 0), (0, width)), mode="edge")
     sum_BC = upto_BC[:, width : width + C] - upto_BC[:, :C]
     last_B1 = C - 1 - np.argmax(mask_BC[:, ::-1], axis=1)[:, None]
     column_C = np.arange(C)

@@ -1,5 +1,6 @@
 """Answers and the program that each one holds, by CommonMark or the official rule."""
 
+import itertools
 import json
 import re
 
@@ -161,7 +162,7 @@ def test_where_the_program_is(name):
         return
     block = answer[found.start : found.end].splitlines()
     assert "```" not in "".join(block) or "```" in found.text
-    for line, inside in zip(found.text.splitlines(), block, strict=True):
+    for line, inside in itertools.zip_longest(found.text.splitlines(), block, fillvalue=""):
         assert inside.endswith(line.lstrip()) and not inside.removesuffix(line.lstrip()).strip(
             " \t>"
         )

@@ -82,7 +82,7 @@ def test_weights_change_between_two_steps(step, weights):
         ((("length", 1, 2, 0.0),), "names 'length', which is not in reward.terms"),
         ((("tests_passed", 4, 4, 0.0),), "change from step 4 to step 4"),
         ((("tests_passed", 1, 2, 0.0), ("tests_passed", 3, 4, 1.0)), "a reward twice"),
-        ((("tests_passed", 0, 2, 0.0),), "reward.ramps.*0 must be at least 1"),
+        ((("tests_passed", 0, 2, 0.0),), "reward.ramps.*holds 0, which must be at least 1"),
     ],
 )
 def test_ramps_that_mean_nothing(ramps, message):

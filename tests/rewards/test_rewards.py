@@ -109,6 +109,8 @@ def test_random_and_shuffled_draw_independently():
 
 def test_all_rewards_of_the_field_are_known():
     assert known_rewards() == (
+        "behaviour_entropy",
+        "brier",
         "constant",
         "length",
         "majority_vote",
@@ -117,6 +119,7 @@ def test_all_rewards_of_the_field_are_known():
         "self_certainty",
         "sequence_probability",
         "shuffled",
+        "soft_vote",
         "tests_fraction",
         "tests_passed",
         "token_entropy",
