@@ -230,8 +230,8 @@ def test_groups_that_teach_nothing_are_replaced_as_often_as_allowed(flags, tmp_p
 def test_sampler_statistics_need_no_scoring_pass(flags, tmp_path):
     """The distance to the trainer's comes from the update then, before it has changed anything."""
     arguments = [config("self_certainty"), *flags, "--steps=1", "--eval.every=0"]
-    main([*arguments, f"--run-dir={tmp_path / 'scorer'}"])
-    main([*arguments, "--reward.stats-from=sampler", f"--run-dir={tmp_path / 'sampler'}"])
+    main([*arguments, "--reward.stats-from=scorer", f"--run-dir={tmp_path / 'scorer'}"])
+    main([*arguments, f"--run-dir={tmp_path / 'sampler'}"])
     (scorer,), (sampler,) = metrics(tmp_path / "scorer"), metrics(tmp_path / "sampler")
     names = ("logprob", "logprob_max", "entropy", "self_certainty", "probability_disparity")
     drift = {name for name in scorer if name.startswith("drift/")}
