@@ -71,6 +71,7 @@ class Evidence:
     `stats` and `mask` [B, C], `truncated` bool [B], `key` a PRNG key of this step for the control
     rewards, `group_size` G, `outcomes`, one per row, or None when no program was run, and
     `max_new_tokens`, the longest completion that sampling allows, or None where it had no limit.
+    `votes` are the outcomes on the inputs of votes, one per row, None where these are the tests.
     `read` bool [B, C] are the tokens of the part that reward.over names, None where that is not a
     part of the text, and `settings` the whole section.
     """
@@ -82,6 +83,7 @@ class Evidence:
     group_size: int = struct.field(pytree_node=False)
     outcomes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     max_new_tokens: int | None = struct.field(pytree_node=False, default=None)
+    votes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     read: Array | None = None
     settings: Reward = struct.field(pytree_node=False, default_factory=Reward)
 

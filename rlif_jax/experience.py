@@ -100,6 +100,7 @@ def experience(
             group_size=cfg.sampling.samples_per_prompt,
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
+            votes=answers.votes if needs_execution(cfg.reward) else None,
             read=None if answers.parts is None else _columns(answers.parts, rollout.mask),
             settings=cfg.reward,
         )
@@ -170,6 +171,9 @@ def joined(rounds: Sequence[Experience]) -> Experience:
         parts=None
         if rounds[0].answers.parts is None
         else tuple(one for r in rounds for one in (r.answers.parts or ())),
+        votes=None
+        if rounds[0].answers.votes is None
+        else tuple(one for r in rounds for one in (r.answers.votes or ())),
     )
     counts = [dataclasses.astuple(r.usage) for r in rounds]
     return Experience(

@@ -199,13 +199,17 @@ def reward_metrics(
 
 
 def execution_metrics(
-    outcomes: Sequence[Outcome], reward_B: ArrayLike, group_size: int
+    outcomes: Sequence[Outcome],
+    reward_B: ArrayLike,
+    group_size: int,
+    votes: Sequence[Outcome] | None = None,
 ) -> dict[str, float]:
     """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
 
     exec/reward_rank_biserial says how well the reward tells programs that pass from others. Where
-    the answers to all inputs are known, those of `vote_metrics` come as well. All verdicts of an
-    outcome are present, also those that did not occur; their shares add up to 1.
+    the answers to all inputs are known, those of `vote_metrics` come as well. `votes` are the
+    outcomes on the inputs of votes, by default those on the tests. All verdicts of an outcome are
+    present, also those that did not occur; their shares add up to 1.
     """
     verdicts = [o.verdict for o in outcomes]
     metrics = {
@@ -215,8 +219,9 @@ def execution_metrics(
     }
     for verdict in Verdict:
         metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
-    if all(_answered(outcome) for outcome in outcomes):
-        metrics |= vote_metrics(outcomes, group_size)
+    votes = outcomes if votes is None else votes
+    if all(_answered(outcome) for outcome in votes):
+        metrics |= vote_metrics(votes, outcomes, group_size)
     return metrics
 
 
@@ -227,22 +232,24 @@ def _answered(outcome: Outcome) -> bool:
     return whole and len(answers) == len(outcome.results)
 
 
-def vote_metrics(outcomes: Sequence[Outcome], group_size: int) -> dict[str, float]:
+def vote_metrics(
+    votes: Sequence[Outcome], outcomes: Sequence[Outcome], group_size: int
+) -> dict[str, float]:
     """What the programs of a group say together, means over groups; see `rewards.consensus`.
 
     - exec/unique_behaviours: classes of equal programs, of those that vote.
     - exec/vote_entropy: -sum p ln p over these classes, nats.
-    - exec/label_accuracy: whether the largest class passes all tests, so that its answers are the
-      right label; of several largest ones their mean, and 0 without a vote.
+    - exec/label_accuracy: the share of the largest class that passes all tests, so that its answers
+      are the right label; of several largest ones their mean, and 0 without a vote.
     """
     classes, entropy, right = [], [], []
-    for group in behaviours(outcomes, group_size):
+    for group in behaviours(votes, group_size):
         sizes = np.array([len(rows) for rows in group], np.float64)
         share = sizes / max(sizes.sum(), 1)
         largest = [rows for rows in group if len(rows) == sizes.max()]
         classes.append(len(group))
         entropy.append(-float((share * np.log(share)).sum()))
-        right.append(_mean([outcomes[rows[0]].passed for rows in largest]))
+        right.append(_mean([outcomes[row].passed for rows in largest for row in rows]))
     return {
         "exec/unique_behaviours": _mean(classes),
         "exec/vote_entropy": _mean(entropy),

@@ -22,6 +22,7 @@ from rlif_jax.console.progress import Progress
 from rlif_jax.data.pipeline import Mixture, problem_batches
 from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
 from rlif_jax.data.training import Batches, restore_position, training_problems
+from rlif_jax.data.vote_inputs import vote_problem
 from rlif_jax.errors import UserError
 from rlif_jax.evaluation.drawing import HeldOut
 from rlif_jax.evaluation.during_training import held_out_problems
@@ -123,6 +124,10 @@ def make_ask(
             problems = distributed.in_turns([share[0] for share in shares])
             problems[index::count] = own
             prompts = distributed.in_turns([share[1] for share in shares])
+            vote = cfg.reward.vote_inputs, cfg.reward.fuzz_inputs
+            # Of other processes' problems there are only the statements, and nothing to run.
+            mine = range(index, len(problems), count)
+            apart = {n: vote_problem(problems[n], *vote) for n in mine}
             submissions = Submissions(
                 problems,
                 prompts,
@@ -131,7 +136,8 @@ def make_ask(
                 inputs.judge if inputs.tested else None,
                 notice,
                 inputs.model.cfg.eos_ids,
-                share=range(index, len(problems), count),
+                share=mine,
+                vote_on=None if vote[0] == "problem" else apart,
                 part=cfg.reward.over if cfg.reward.over in ("code", "thinking") else "",
             )
             return Questions(problems, prompts, submissions)

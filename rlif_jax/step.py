@@ -191,7 +191,9 @@ class StepRecord:
             **(
                 {}
                 if outcomes is None
-                else execution_metrics(outcomes, seen.reward, cfg.sampling.samples_per_prompt)
+                else execution_metrics(
+                    outcomes, seen.reward, cfg.sampling.samples_per_prompt, seen.answers.votes
+                )
             ),
             "throughput/slot_use": seen.usage.slot_use,
             **(

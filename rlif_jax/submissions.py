@@ -1,6 +1,6 @@
 """Completions on their way through the judge."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 
@@ -24,7 +24,8 @@ class Answers:
     """The completions of a step once all are judged, row = n * G + g.
 
     `texts` as sampled; `codes` the extracted programs, None where there is no program; `outcomes`
-    are None when no program was run. `parts` are the tokens [first, end) of the part that was asked
+    are None when no program was run. `votes` are the outcomes on the inputs of votes, None where
+    these are the tests. `parts` are the tokens [first, end) of the part that was asked
     for, which are none, (0, 0), where a text lacks it; None: none was asked for.
     """
 
@@ -32,6 +33,7 @@ class Answers:
     codes: tuple[str | None, ...]
     outcomes: tuple[Outcome, ...] | None
     parts: tuple[tuple[int, int], ...] | None = None
+    votes: tuple[Outcome, ...] | None = None
 
 
 class Submissions:
@@ -44,8 +46,9 @@ class Submissions:
     thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
     end. `eos_ids` are the model's end-of-sequence tokens. `part`, code or thinking, is to be found
-    in each. Of several processes each decodes and
-    judges its own `share` of the problems, whole groups, and `collect` gives all of them the same.
+    in each. Programs are run on the tests of `vote_on[n]` as well, if it is given. Of several
+    processes each decodes and judges its own `share` of the problems, whole groups, and `collect`
+    gives all of them the same.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
@@ -61,22 +64,26 @@ class Submissions:
         eos_ids: Collection[int] = (),
         share: Collection[int] | None = None,
         part: str = "",
+        vote_on: Mapping[int, Problem] | None = None,
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
         self._thinking_open = [opens_thinking(prompt.text) for prompt in prompts]
         self._share = range(len(problems)) if share is None else share
-        self._part = part
+        self._part, self._vote_on = part, None if judge is None else vote_on
         if judge is not None:
             for n in self._share:
                 judge.check(problems[n])
+                if self._vote_on is not None:
+                    judge.check(self._vote_on[n])
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows
         self.parts: list[tuple[int, int]] = [(0, 0)] * rows
         self._futures: dict[int, Future[Outcome]] = {}
         self._ungiven: dict[Future[Outcome], int] = {}
+        self._votes: dict[int, Future[Outcome]] = {}
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
         """Decode these rows, if any, extract their programs and hand them to the judge."""
@@ -98,6 +105,8 @@ class Submissions:
             if self._judge is not None:
                 future = self._judge.submit(self._problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
+                if self._vote_on is not None:
+                    self._votes[row] = self._judge.submit(self._vote_on[n], self.codes[row])
         self._seen += len(tokens)
         self._notice("sampling", self._seen, len(self.texts))
 
@@ -124,11 +133,12 @@ class Submissions:
                 self.codes[row],
                 self.parts[row],
                 None if self._judge is None else self._futures[row].result(),
+                None if self._vote_on is None else self._votes[row].result(),
             )
             for row in rows
         }
         everyone = {row: one for part in gathered(own) for row, one in part.items()}
-        texts, codes, parts, outcomes = zip(
+        texts, codes, parts, outcomes, votes = zip(
             *(everyone[row] for row in sorted(everyone)), strict=True
         )
         return Answers(
@@ -136,11 +146,12 @@ class Submissions:
             codes,
             None if self._judge is None else outcomes,
             parts if self._part else None,
+            None if self._vote_on is None else votes,
         )
 
     def _wait(self) -> None:
         """Wait for the tests of all processes, which look together so that all stop together."""
-        futures = self._futures.values()
+        futures = [*self._futures.values(), *self._votes.values()]
         while True:
             looked = wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)
             for future in looked.done:

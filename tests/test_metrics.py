@@ -201,6 +201,17 @@ def test_votes_of_two_groups_by_hand():
     assert [nobody[f"exec/{name}"] for name in names] == [0, 0, 0]
 
 
+def test_the_largest_class_of_other_inputs_is_held_against_the_tests():
+    """All three of a class answer alike there, and two of them pass."""
+    passed, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER
+    tests = [Outcome(v, (v,), 1, 0.1) for v in (passed, passed, wrong, passed)]
+    votes = [Outcome(wrong, (wrong,), 1, 0.1, answers=(a,)) for a in "aaab"]
+    assert "exec/label_accuracy" not in execution_metrics(tests, [0] * 4, 4)
+    metrics = execution_metrics(tests, [0] * 4, 4, votes)
+    assert metrics["exec/label_accuracy"] == pytest.approx(2 / 3)
+    assert metrics["exec/unique_behaviours"] == 2 and metrics["exec/pass_rate"] == 0.75
+
+
 def test_votes_are_not_counted_where_the_judge_has_stopped():
     """After a first failure the answers to other inputs are unknown."""
     passed, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER

@@ -116,6 +116,22 @@ def test_tests_are_parsed_once_a_problem_before_the_first_row_comes(monkeypatch)
     assert [outcome.verdict for outcome in outcomes] == verdicts * 2
 
 
+def test_programs_are_run_on_the_inputs_of_votes_as_well():
+    """Its answers there, whatever the tests expect; a row without a program has none."""
+    problem = doubles("1", "2")
+    vote_on = {0: dataclasses.replace(problem, tests=(Test("5", "null", "functional"),))}
+    texts = ["```\ndef f(n): return 2 * n\n```", "```\ndef f(n): return n + 1\n```", "none"]
+    tokenizer = byte_level()
+    with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256), True) as judge:
+        submissions = Submissions([problem], [EMPTY], 3, tokenizer, judge, vote_on=vote_on)
+        tokens = [np.array(tokenizer(text).input_ids) for text in texts]
+        submissions.finished(np.arange(3), tokens)
+        answers = submissions.collect()
+    assert [len(outcome.results) for outcome in answers.outcomes] == [2, 2, 0]
+    ten, six, none = (outcome.answers for outcome in answers.votes)
+    assert len(ten) == len(six) == 1 and ten != six and none == ()
+
+
 def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
         with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 of .* has '\['"):

@@ -104,6 +104,15 @@ def test_the_part_that_certainty_reads_and_weights_that_change(flags, tmp_path):
     assert [step["reward/mean"] / step[value] for step in steps] == pytest.approx([1.0, 0.5, 0.0])
 
 
+def test_votes_on_inputs_made_of_examples(flags, tmp_path):
+    """The judge runs all of them for every reward of votes, beside the tests."""
+    run = [f"--run-dir={tmp_path / 'fuzz'}", "--steps=1", "--eval.every=0"]
+    main([config("majority_vote"), *flags, *run, "--reward.vote-inputs=fuzz"])
+    (step,) = metrics(tmp_path / "fuzz")
+    assert step["exec/no_code"] == 1 and step["exec/unique_behaviours"] == 0
+    assert step["reward/majority_vote"] == 0
+
+
 @pytest.mark.slow
 def test_a_mesh_trains_as_one_device(flags, tmp_path, monkeypatch):
     """Every number of two steps, the second after an update that moves the parameters.

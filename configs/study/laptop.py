@@ -2,9 +2,10 @@
 
     python -m rlif_jax.study --suite configs/study/laptop.py [--dry-run]
 
-Eight rewards, four of them with three seeds, and a run from tests that starts where a certainty
-reward has been for 20 steps. The learning rate is five times that of the other laptop runs, so that
-40 steps show both the gain and the collapse.
+Eight rewards, four of them with three seeds; the vote on hidden tests and on inputs made from the
+examples; and runs from tests that start where a certainty reward has been for 20 steps. The
+learning rate is five times that of the other laptop runs, so that 40 steps show both the gain and
+the collapse.
 """
 
 from dataclasses import replace
@@ -31,17 +32,15 @@ suite = Suite(
         checkpoint=Checkpoint(every=20, keep=1),
     ),
     methods={
-        name: rewarded(name) | ({"checkpoint.keep_every": 20} if name == START else {})
-        for name in (
-            "self_certainty",
-            "probability_disparity",
-            "tests_passed",
-            "random",
-            "token_entropy",
-            "trajectory_entropy",
-            "majority_vote",
-            "constant",
-        )
+        "self_certainty": rewarded("self_certainty"),
+        START: {**rewarded(START), "checkpoint.keep_every": 20},
+        "tests_passed": rewarded("tests_passed"),
+        "random": rewarded("random"),
+        "token_entropy": rewarded("token_entropy"),
+        "trajectory_entropy": rewarded("trajectory_entropy"),
+        "majority_vote": rewarded("majority_vote"),
+        "majority_vote_fuzz": {**rewarded("majority_vote"), "reward.vote_inputs": "fuzz"},
+        "constant": rewarded("constant"),
     },
     seeds={
         "self_certainty": 3,

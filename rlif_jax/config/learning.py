@@ -37,6 +37,12 @@ class Reward:
     terms called ..._sum always add up."""
     quantile: Annotated[float, between(0, 1)] | None = None
     """Of aggregate=quantile: 0 is the least certain token's value, 1 the most certain one's."""
+    vote_inputs: Literal["problem", "examples", "fuzz"] = "problem"
+    """Inputs on which programs vote. problem: those of its tests,
+    also of hidden ones, so that the vote is not free of labels; examples: of its public tests;
+    fuzz: these, and fuzz_inputs more that are made from them."""
+    fuzz_inputs: Annotated[int, at_least(1)] = 8
+    """Inputs that vote_inputs=fuzz makes for each problem."""
     vote_entropy_max: Annotated[float, positive()] | None = None
     """behaviour_entropy rewards groups whose votes have less entropy than this, in nats;
     None: all."""

@@ -1,10 +1,11 @@
 """Rewards from agreement between the samples of a prompt: majority vote for programs.
 
-Two programs are equal when they gave equal answers on every input of the problem, so that a class
-of equal programs votes together. Expected outputs play no part: verdicts are not looked at, only
-`Outcome.answers`. A program votes when it answered every input; one that crashed, ran into a limit,
-did not compile or is missing does not vote. Source: TTRL, arXiv 2504.16084, whose majority
-answer to a question becomes here the majority behaviour on a problem's inputs.
+Two programs are equal when they gave equal answers on every input of the problem, or on those that
+reward.vote_inputs has in their place, so that a class of equal programs votes together. Expected
+outputs play no part: verdicts are not looked at, only `Outcome.answers`. A program votes when it
+answered every input; one that crashed, ran into a limit, did not compile or is missing does not
+vote. Source: TTRL, arXiv 2504.16084, whose majority answer to a question becomes here the majority
+behaviour on a problem's inputs.
 """
 
 import itertools
@@ -68,7 +69,7 @@ def soft_vote(ev: Evidence) -> Array:
     Unlike a vote it sees programs that agree on most inputs only; an input without an answer agrees
     with nothing. Source: functional majority voting, arXiv 2604.15618. A group of one has 0.
     """
-    rows = [_answers(row, outcome) for row, outcome in enumerate(outcomes_of(ev))]
+    rows = [_answers(row, outcome) for row, outcome in enumerate(_voting(ev))]
     rewards = []
     for start in range(0, len(rows), ev.group_size):
         group = rows[start : start + ev.group_size]
@@ -97,9 +98,14 @@ def behaviours(outcomes: Sequence[Outcome], group_size: int) -> list[list[list[i
     return groups
 
 
+def _voting(ev: Evidence) -> tuple[Outcome, ...]:
+    """The outcomes on the inputs of votes, one per row; see reward.vote_inputs."""
+    return outcomes_of(ev) if ev.votes is None else ev.votes
+
+
 def _class_sizes(ev: Evidence) -> np.ndarray:
     """Rows of the group whose programs equal the row's, itself included, [N, G]; 0: no vote."""
-    outcomes = outcomes_of(ev)
+    outcomes = _voting(ev)
     size_B = np.zeros(len(outcomes), int)
     for rows in itertools.chain.from_iterable(behaviours(outcomes, ev.group_size)):
         size_B[rows] = len(rows)

@@ -101,6 +101,17 @@ def test_soft_votes_by_hand():
     assert soft_vote(evidence([answered("1")], 1)).tolist() == [0.0]
 
 
+@pytest.mark.parametrize(
+    "name", ["majority_vote", "vote_fraction", "soft_vote", "behaviour_entropy"]
+)
+def test_votes_may_have_inputs_of_their_own(name):
+    """Then the outcomes of the tests are not looked at."""
+    fn = find_reward(name)
+    tests = evidence([answered(None)] * 3, 3)
+    votes = (answered("1", "2"), answered("1", "2"), answered("1", "3"))
+    np.testing.assert_array_equal(fn(replace(tests, votes=votes)), fn(evidence(votes, 3)))
+
+
 def test_groups_do_not_vote_for_one_another():
     outcomes = [answered(v) for v in ("A", "A", "B", "B", "A", "B", "C", "C", "C")]
     ev = evidence(outcomes, 3)
