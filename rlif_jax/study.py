@@ -27,6 +27,7 @@ from rlif_jax.console.interrupt import Interrupted, sigterm_as_ctrl_c
 from rlif_jax.console.screen import Screen, format_duration
 from rlif_jax.distributed import ending_together
 from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.reporting.study_summary import MethodOutcome, RunOutcome, shown, summarise
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.provenance import check_same_config
 from rlif_jax.run.standing import Standing, seconds_of_steps, standing
@@ -66,6 +67,7 @@ def study(suite_file: str, suite: Suite, out: str, only: Sequence[str], screen: 
             continue
         screen.note(title + _time_left(planned(suite, out, only)[number:]))
         command = [sys.executable, "-m", "rlif_jax.study", *_arguments_of(suite_file, out, run)]
+        command += ["--stop-with", f"{os.getpid()}"]
         if (status := _status_of(command)) not in (0, REFUSED):
             screen.note(f"{run.name} ended with status {status}: once more")
             status = _status_of(command)
@@ -110,17 +112,14 @@ def planned(suite: Suite, out: str, only: Sequence[str]) -> list[Planned]:
         if not runs:
             names = ", ".join(run.name for run in suite.runs(out))
             raise UserError(f"no run matches --only {' '.join(only)}; the suite has {names}")
-    stands = {}
+    step_s = seconds_of_steps([run.config for run in suite.runs(out)]) or suite.step_s or None
+    found = []
     for run in runs:
         validate(run.config, known_rewards())
         check_same_config(run.config.folder, run.config)
-        stands[run.name] = standing(run.config)
-    step_s = seconds_of_steps([run.config for run in suite.runs(out)]) or suite.step_s or None
-    return [
-        Planned(run, one, None if step_s is None else step_s * one.steps_left)
-        for run in runs
-        for one in [stands[run.name]]
-    ]
+        one = standing(run.config)
+        found.append(Planned(run, one, None if step_s is None else step_s * one.steps_left))
+    return found
 
 
 def table(runs: Sequence[Planned]) -> Table:
@@ -140,6 +139,22 @@ def table(runs: Sequence[Planned]) -> Table:
     return shown
 
 
+def outcomes(runs: Sequence[Planned], control: str, margin: float) -> list[MethodOutcome]:
+    """What the finished runs came to, method by method; see `reporting.study_summary`."""
+    by_method: dict[str, dict[int, RunOutcome]] = {}
+    for one in runs:
+        found = RunOutcome.read(one.run.config.folder) if one.standing.finished else None
+        if found is not None:
+            method, seed = one.run.name.rpartition("-s")[0], one.run.config.seed
+            by_method.setdefault(method, {})[seed] = found
+    if not by_method:
+        raise UserError(
+            "no run is finished that was evaluated before and after training; run the suite first, "
+            "with eval.every above 0"
+        )
+    return summarise(by_method, control, margin)
+
+
 def _arguments_of(suite_file: str, out: str, run: PlannedRun) -> list[str]:
     return ["--suite", suite_file, "--out", out, "--run", run.name]
 
@@ -152,13 +167,14 @@ def _time_left(runs: Sequence[Planned]) -> str:
     return f", about {format_duration(known[0])}; the whole study {format_duration(sum(known))}"
 
 
-def _run(suite: Suite, out: str, name: str) -> None:
-    """Train one run of the suite in this process, which stops when its parent has gone."""
+def _run(suite: Suite, out: str, name: str, parent: int) -> None:
+    """Train one run of the suite in this process, which stops when `parent` has gone; 0: nobody."""
     found = [run for run in suite.runs(out) if run.name == name]
     if not found:
         names = ", ".join(run.name for run in suite.runs(out))
         raise UserError(f"--run {name} is not in the suite; it has {names}")
-    threading.Thread(target=_stop_with, args=[os.getppid()], daemon=True).start()
+    if parent:
+        threading.Thread(target=_stop_with, args=[parent], daemon=True).start()
     with ending_together(), sigterm_as_ctrl_c():
         train(found[0].config)
 
@@ -186,7 +202,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list the runs and their hours")
     what.add_argument("--commands", action="store_true", help="print a command for each run")
+    what.add_argument("--summary", action="store_true", help="what the finished runs came to")
     what.add_argument("--run", default="", help="train this run alone, in this process")
+    parser.add_argument(
+        "--control", default="random", help="of --summary: the method that others are held against"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.02,
+        help="of --summary: accuracies so close are equal",
+    )
+    parser.add_argument(
+        "--stop-with", type=int, default=0, help="of --run: stop when this parent process has gone"
+    )
     args = parser.parse_args(argv)
     with exit_on_user_error():
         suite = read_suite_file(args.suite)
@@ -199,8 +228,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for one in planned(suite, out, args.only):
                     arguments = shlex.join(_arguments_of(args.suite, out, one.run))
                     print(f"python -m rlif_jax.study {arguments}")
+            elif args.summary:
+                found = outcomes(planned(suite, out, args.only), args.control, args.margin)
+                screen.console.print(shown(found))
             elif args.run:
-                _run(suite, out, args.run)
+                _run(suite, out, args.run, args.stop_with)
             elif not study(args.suite, suite, out, args.only, screen):
                 raise SystemExit(1)
         except (Interrupted, KeyboardInterrupt):

@@ -127,6 +127,14 @@ def test_the_hours_are_those_of_measured_steps(finished, suite, capsys):
     assert "finished" in text and "0.00" in text
 
 
+def test_a_summary_needs_evaluations(finished, suite, capsys):
+    out, _ = finished
+    with pytest.raises(SystemExit) as stop:
+        main(["--suite", str(suite), "--out", str(out), "--summary"])
+    assert stop.value.code == 2
+    assert "evaluated before and after training" in capsys.readouterr().err
+
+
 def test_commands_for_another_launcher(suite, tmp_path, capsys):
     main(["--suite", str(suite), "--out", str(tmp_path), "--commands", "--only", "random-s0"])
     (line,) = capsys.readouterr().out.splitlines()

@@ -1,0 +1,120 @@
+"""What runs with several seeds say together: intervals, paired tests, and a sentence.
+
+All tests are Student's t over seeds, by scipy. With the two to five seeds of a study they have
+little power, so a sentence claims something only where an interval supports it: that a number did
+not change is claimed by an equivalence test, never by a test that found nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """The mean of n seeds, their standard deviation, and the 95% interval of the mean.
+
+    Of a single seed there is neither: `std`, `low` and `high` are None.
+    """
+
+    value: float
+    n: int
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def text(self, scale: float = 1.0, digits: int = 1) -> str:
+        """As a table shows it, `scale` times."""
+        if self.low is None or self.high is None:
+            return f"{scale * self.value:.{digits}f}"
+        low, high = (f"{scale * end:.{digits}f}" for end in (self.low, self.high))
+        return f"{scale * self.value:.{digits}f} ({low} to {high})"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A paired difference over seeds: its mean, p of it being 0, and Cohen's d of the pairs.
+
+    `p` and `effect` are None of a single pair, and `effect` where all pairs differ alike.
+    """
+
+    difference: SeedMean
+    p: float | None
+    effect: float | None
+
+
+def seed_mean(values: ArrayLike) -> SeedMean:
+    """Mean over seeds with Student's 95% interval. Raises ValueError for none."""
+    from scipy.stats import t
+
+    x = np.asarray(values, np.float64)
+    if not x.size:
+        raise ValueError("no seed")
+    if x.size == 1:
+        return SeedMean(float(x[0]), 1)
+    std = float(x.std(ddof=1))
+    half = float(t.ppf((1 + LEVEL) / 2, x.size - 1)) * std / math.sqrt(x.size)
+    mean = float(x.mean())
+    return SeedMean(mean, x.size, std, mean - half, mean + half)
+
+
+def change(before: ArrayLike, after: ArrayLike) -> Change:
+    """`after` minus `before`, seed by seed."""
+    from scipy.stats import ttest_1samp
+
+    pairs = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    mean = seed_mean(pairs)
+    if mean.std is None:
+        return Change(mean, None, None)
+    if mean.std == 0:  # no noise to hold it against
+        return Change(mean, 1.0 if mean.value == 0 else 0.0, None)
+    return Change(mean, float(ttest_1samp(pairs, 0).pvalue), mean.value / mean.std)
+
+
+def equivalence_p(pairs: ArrayLike, margin: float) -> float | None:
+    """p of the mean of paired differences being at least `margin` away from 0; None of one pair.
+
+    Two one-sided t-tests (Schuirmann 1987): the larger of their p-values. Below 0.05 the mean is
+    within the margin.
+    """
+    from scipy.stats import ttest_1samp
+
+    x = np.asarray(pairs, np.float64)
+    if x.size < 2:
+        return None
+    if x.std() == 0:
+        return 0.0 if abs(x[0]) < margin else 1.0
+    above = ttest_1samp(x, -margin, alternative="greater").pvalue
+    below = ttest_1samp(x, margin, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: at 0.05 the chance of any false claim among them is 5%."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, largest = [0.0] * len(order), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min((len(order) - rank) * p_values[index], 1.0))
+        adjusted[index] = largest
+    return adjusted
+
+
+def sentence(one: Change, adjusted_p: float | None, within_p: float | None, margin: float) -> str:
+    """What may be said of a change in accuracy, in points of a hundred.
+
+    `adjusted_p` is Holm's of the change, `within_p` that of `equivalence_p`.
+    """
+    difference = one.difference
+    points = difference.text(100)
+    if adjusted_p is None or difference.low is None or difference.high is None:
+        return f"{points} points, one seed: no claim"
+    if adjusted_p < 1 - LEVEL and not difference.low <= 0 <= difference.high:
+        return f"{'gains' if difference.value > 0 else 'loses'} {points} points"
+    if within_p is not None and within_p < 1 - LEVEL:
+        return f"changes by less than {100 * margin:g} points: {points}"
+    return f"undecided: {points} points"
