@@ -31,6 +31,7 @@ SIZES = (
     *("--model.dtype", "bfloat16", "--data.max-prompt-tokens", "128"),
     *("--sampling.max-new-tokens", "384", "--sampling.slots", "16"),
     *("--data.prompts-per-step", "4", "--sampling.samples-per-prompt", "8"),
+    *("--reward.stats-from", "scorer"),
 )
 
 
