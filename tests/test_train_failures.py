@@ -13,6 +13,7 @@ from support.small_runs import config, metrics, numbers, refused
 
 from rlif_jax import submissions
 from rlif_jax.console.progress import Progress
+from rlif_jax.data.extract import Found
 from rlif_jax.errors import UserError
 from rlif_jax.rewards import registry
 from rlif_jax.run.failures import memory_advice
@@ -123,14 +124,14 @@ def test_two_runs_in_one_folder_are_refused_until_the_first_is_gone(flags, tmp_p
     assert len(metrics(folder)) == 1
 
 
-SLOW_PROGRAM = "import time\ndef f(x):\n    time.sleep(0.5)\n    return x"
+SLOW_PROGRAM = Found("import time\ndef f(x):\n    time.sleep(0.5)\n    return x", 0, 0)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submissions, "extract_code", lambda *given: SLOW_PROGRAM)
+        patch.setattr(submissions, "find_code", lambda *given: SLOW_PROGRAM)
         main(signalled(flags, folder))
     return folder
 
@@ -150,7 +151,7 @@ def test_sigterm_in_any_phase_leaves_a_checkpoint(
     phase, flags, tmp_path, monkeypatch, undisturbed, capsys
 ):
     """It comes in step 2; the run saves what is whole and resumes to the same numbers."""
-    monkeypatch.setattr(submissions, "extract_code", lambda *given: SLOW_PROGRAM)
+    monkeypatch.setattr(submissions, "find_code", lambda *given: SLOW_PROGRAM)
     folder, shown = tmp_path / "run", Progress.phase
 
     def signal_once(self, text, done=None, total=None):
