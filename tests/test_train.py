@@ -178,6 +178,7 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
             *("--steps=2", "--eval.every=2", "--loss.kl-coef=0.1", "--loss.epochs=2"),
             *("--loss.mini-batches=2", "--loss.entropy-coef=0.01", "--loss.aggregation=dr_grpo"),
             *("--loss.advantage=dr_grpo", "--reward.reward-temperature=0.5"),
+            *("--reward.stats-from=scorer", "--reward.aggregate=quantile", "--reward.quantile=0.5"),
             *("--optim.learning-rate=1e-3", "--optim.warmup-steps=0", "--model.dtype=bfloat16"),
             *("--data.system-prompt=Be brief.", "--data.graded=graded.jsonl"),
             *("--loss.dual-clip=None", "--loss.tokens-per-micro-batch=512"),
@@ -189,9 +190,9 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     )
     read: set[str] = set()
 
-    def recorded_with(**loss_changes):
+    def recorded_with(reward=given.reward, **loss_changes):
         loss = LossWithADeadField(**{**dataclasses.asdict(given.loss), **loss_changes})
-        return recording(dataclasses.replace(given, loss=loss), read)
+        return recording(dataclasses.replace(given, loss=loss, reward=reward), read)
 
     recorded = recorded_with()
     train(recorded)
@@ -202,7 +203,9 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
         assert judge.submit(problem, "print(input())").result().passed
     only = {"sampler_correction_cap": None, "entropy_target": None, "entropy_step": 0.005}
     for variant in ("clip_cov", "kl_cov"):  # which read fields of their own
-        other = recorded_with(variant=variant, clip_low=0.2, clip_high=0.2, **only)
+        votes = {"terms": (("behaviour_entropy", 1.0),), "vote_entropy_max": 1.0}
+        voting = dataclasses.replace(given.reward, **votes)
+        other = recorded_with(voting, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
     alone = Processes(count=2, index=2, coordinator="localhost:1")
     with pytest.raises(UserError, match="did not meet"):
