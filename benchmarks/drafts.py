@@ -11,13 +11,13 @@ beside the cache, and of the cache.
 """
 
 import argparse
-import json
 import time
 from statistics import median
 
 import jax
 
 from benchmarks.on_device.sizes import R1_DISTILL_1_5B
+from benchmarks.sampler_turns import say
 from rlif_jax.config import Config, Data, Mesh, Model, Sampling
 from rlif_jax.data.prompts import encode_prompt
 from rlif_jax.data.sets.named import problem_source
@@ -30,10 +30,6 @@ from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.weights.source import load_model
 
 DRAFTS = (0, 1, 3)
-
-
-def say(**figure) -> None:
-    print(json.dumps(figure), flush=True)
 
 
 def measure(slots: int, turns: int) -> None:

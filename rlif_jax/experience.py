@@ -161,20 +161,12 @@ def joined(rounds: Sequence[Experience]) -> Experience:
     def in_order(field: str) -> tuple:
         return tuple(one for r in rounds for one in getattr(r, field))
 
-    outcomes = [r.answers.outcomes for r in rounds]
-    answers = Answers(
-        texts=tuple(text for r in rounds for text in r.answers.texts),
-        codes=tuple(code for r in rounds for code in r.answers.codes),
-        outcomes=None
-        if outcomes[0] is None
-        else tuple(one for some in outcomes for one in (some or ())),
-        parts=None
-        if rounds[0].answers.parts is None
-        else tuple(one for r in rounds for one in (r.answers.parts or ())),
-        votes=None
-        if rounds[0].answers.votes is None
-        else tuple(one for r in rounds for one in (r.answers.votes or ())),
-    )
+    def answers_in_order(field: str) -> Any:
+        parts = [getattr(r.answers, field) for r in rounds]
+        return None if parts[0] is None else tuple(one for part in parts for one in part)
+
+    fields = (field.name for field in dataclasses.fields(Answers))
+    answers = Answers(**{field: answers_in_order(field) for field in fields})
     counts = [dataclasses.astuple(r.usage) for r in rounds]
     return Experience(
         problems=in_order("problems"),

@@ -16,7 +16,7 @@ from rlif_jax.config import Loss
 from rlif_jax.errors import UserError
 from rlif_jax.groups import group_statistics
 from rlif_jax.problem import Outcome, Verdict
-from rlif_jax.rewards.consensus import behaviours
+from rlif_jax.rewards.consensus import answers_known, behaviours, vote_entropy
 
 REASONING_MARKERS = (
     "wait", "hmm", "okay", "but", "so", "because", "since", "therefore", "thus", "hence",
@@ -61,8 +61,7 @@ def repetition_ratio(text: str, n: int = REPETITION_NGRAM) -> float:
 
     Words are runs of non-blank characters. A text shorter than n words repeats nothing: 0.0.
     """
-    words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = _ngrams(text, n)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -71,9 +70,13 @@ def distinct_ratio(texts: Sequence[str], n: int = REPETITION_NGRAM) -> float:
 
     Source: Li et al. 2016, arXiv 1510.03055. 0.0 of texts shorter than n words.
     """
-    split = [text.split() for text in texts]
-    grams = [tuple(words[i : i + n]) for words in split for i in range(len(words) - n + 1)]
+    grams = [gram for text in texts for gram in _ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = text.split()
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
 def rank_biserial(values_B: ArrayLike, positive_B: ArrayLike) -> float:
@@ -220,16 +223,9 @@ def execution_metrics(
     for verdict in Verdict:
         metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
     votes = outcomes if votes is None else votes
-    if all(_answered(outcome) for outcome in votes):
+    if all(answers_known(outcome) for outcome in votes):
         metrics |= vote_metrics(votes, outcomes, group_size)
     return metrics
-
-
-def _answered(outcome: Outcome) -> bool:
-    """Whether the answers to all inputs were recorded, or there is no program."""
-    answers = outcome.answers
-    whole = len(answers) in (0, outcome.tests_total) or None in answers
-    return whole and len(answers) == len(outcome.results)
 
 
 def vote_metrics(
@@ -244,11 +240,10 @@ def vote_metrics(
     """
     classes, entropy, right = [], [], []
     for group in behaviours(votes, group_size):
-        sizes = np.array([len(rows) for rows in group], np.float64)
-        share = sizes / max(sizes.sum(), 1)
-        largest = [rows for rows in group if len(rows) == sizes.max()]
+        most = max(map(len, group), default=0)
+        largest = [rows for rows in group if len(rows) == most]
         classes.append(len(group))
-        entropy.append(-float((share * np.log(share)).sum()))
+        entropy.append(vote_entropy(group))
         right.append(_mean([outcomes[row].passed for rows in largest for row in rows]))
     return {
         "exec/unique_behaviours": _mean(classes),

@@ -17,6 +17,7 @@ from flax import nnx
 from rlif_jax import distributed
 from rlif_jax.batch import Params, TrainState
 from rlif_jax.config import Config
+from rlif_jax.config.spans import Span
 from rlif_jax.console.notice import Notice
 from rlif_jax.console.progress import Progress
 from rlif_jax.data.pipeline import Mixture, problem_batches
@@ -124,10 +125,12 @@ def make_ask(
             problems = distributed.in_turns([share[0] for share in shares])
             problems[index::count] = own
             prompts = distributed.in_turns([share[1] for share in shares])
-            vote = cfg.reward.vote_inputs, cfg.reward.fuzz_inputs
             # Of other processes' problems there are only the statements, and nothing to run.
             mine = range(index, len(problems), count)
-            apart = {n: vote_problem(problems[n], *vote) for n in mine}
+            vote_on = None
+            if cfg.reward.vote_inputs != "problem":
+                vote = cfg.reward.vote_inputs, cfg.reward.fuzz_inputs
+                vote_on = {n: vote_problem(problems[n], *vote) for n in mine}
             submissions = Submissions(
                 problems,
                 prompts,
@@ -137,8 +140,8 @@ def make_ask(
                 notice,
                 inputs.model.cfg.eos_ids,
                 share=mine,
-                vote_on=None if vote[0] == "problem" else apart,
-                part=cfg.reward.over if cfg.reward.over in ("code", "thinking") else "",
+                vote_on=vote_on,
+                part=Span.parse(cfg.reward.over).part,
             )
             return Questions(problems, prompts, submissions)
 

@@ -166,15 +166,12 @@ class StepRecord:
         """The metrics of the step but for its times."""
         seen, updates = self.experience, self.updates
         outcomes, N = seen.answers.outcomes, cfg.data.prompts_per_step
+        weights = dict(reward_at(cfg.reward, self.drawn_by.step + 1).terms)
         return {
             **reward_metrics(
                 seen.reward, seen.terms, cfg.sampling.samples_per_prompt, cfg.loss.std_floor
             ),
-            **{
-                f"reward/{name}_weight": weight
-                for name, weight in reward_at(cfg.reward, self.drawn_by.step + 1).terms
-                if name in {ramp[0] for ramp in cfg.reward.ramps}
-            },
+            **{f"reward/{name}_weight": weights[name] for name, *_ in cfg.reward.ramps},
             **{name: float(np.mean([m[name] for m in updates])) for name in updates[0]},
             # Of the first update, which alone starts from the policy that has sampled.
             "drift/sampler_logprob": float(updates[0]["drift/sampler_logprob"]),

@@ -107,14 +107,13 @@ def planned(suite: Suite, out: str, only: Sequence[str]) -> list[Planned]:
         UserError: no name matches, a configuration is invalid, or a folder holds another one.
     """
     runs = suite.runs(out)
-    if only:
-        runs = [run for run in runs if any(fnmatch.fnmatch(run.name, one) for one in only)]
-        if not runs:
-            names = ", ".join(run.name for run in suite.runs(out))
-            raise UserError(f"no run matches --only {' '.join(only)}; the suite has {names}")
-    step_s = seconds_of_steps([run.config for run in suite.runs(out)]) or suite.step_s or None
+    asked = [run for run in runs if not only or any(fnmatch.fnmatch(run.name, p) for p in only)]
+    if not asked:
+        names = ", ".join(run.name for run in runs)
+        raise UserError(f"no run matches --only {' '.join(only)}; the suite has {names}")
+    step_s = seconds_of_steps([run.config for run in runs]) or suite.step_s or None
     found = []
-    for run in runs:
+    for run in asked:
         validate(run.config, known_rewards())
         check_same_config(run.config.folder, run.config)
         one = standing(run.config)
@@ -169,14 +168,13 @@ def _time_left(runs: Sequence[Planned]) -> str:
 
 def _run(suite: Suite, out: str, name: str, parent: int) -> None:
     """Train one run of the suite in this process, which stops when `parent` has gone; 0: nobody."""
-    found = [run for run in suite.runs(out) if run.name == name]
-    if not found:
-        names = ", ".join(run.name for run in suite.runs(out))
-        raise UserError(f"--run {name} is not in the suite; it has {names}")
+    runs = {run.name: run for run in suite.runs(out)}
+    if name not in runs:
+        raise UserError(f"--run {name} is not in the suite; it has {', '.join(runs)}")
     if parent:
         threading.Thread(target=_stop_with, args=[parent], daemon=True).start()
     with ending_together(), sigterm_as_ctrl_c():
-        train(found[0].config)
+        train(runs[name].config)
 
 
 def _stop_with(parent: int) -> None:

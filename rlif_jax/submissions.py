@@ -97,8 +97,9 @@ class Submissions:
             code = find_code(text, self._thinking_open[n])
             self.codes[row] = None if code is None else code.text
             if self._part:
-                where = find_thought(text, self._thinking_open[n])
-                if self._part == "code":
+                if self._part == "thinking":
+                    where = find_thought(text, self._thinking_open[n])
+                else:
                     where = None if code is None else (code.start, code.end)
                 before = self._prompts[n].tokens
                 self.parts[row] = tokens_of(self._tokenizer, before, answer, where)

@@ -8,6 +8,7 @@ from rlif_jax.config.ranges import FINITE, at_least, between, positive
 Step = Annotated[int, at_least(1)]
 Weight = Annotated[float, FINITE]
 Ramp = tuple[str, Step, Step, Weight]
+VoteInputs = Literal["problem", "examples", "fuzz"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Reward:
     terms called ..._sum always add up."""
     quantile: Annotated[float, between(0, 1)] | None = None
     """Of aggregate=quantile: 0 is the least certain token's value, 1 the most certain one's."""
-    vote_inputs: Literal["problem", "examples", "fuzz"] = "problem"
+    vote_inputs: VoteInputs = "problem"
     """Inputs on which programs vote. problem: those of its tests,
     also of hidden ones, so that the vote is not free of labels; examples: of its public tests;
     fuzz: these, and fuzz_inputs more that are made from them."""

@@ -23,7 +23,7 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
             "weight; use loss.advantage=none, or reward.combine=sum"
         )
     yield from _overlong(c)
-    yield from _span(c)
+    yield from _read(c)
     yield from _ramps(c)
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
@@ -50,12 +50,12 @@ def _overlong(c: Config) -> Iterator[str]:
         )
 
 
-def _span(c: Config) -> Iterator[str]:
+def _read(c: Config) -> Iterator[str]:
     """Whether terms read what is set, and a part of the completion that there is."""
     try:
         Span.parse(c.reward.over)
     except ValueError:
-        yield f"reward.over={c.reward.over!r} is none of {FORMS}"
+        yield f"reward.over={c.reward.over!r} must be one of {FORMS}"
     if c.reward.vote_entropy_max is not None and "behaviour_entropy" not in dict(c.reward.terms):
         yield (
             f"reward.vote_entropy_max={c.reward.vote_entropy_max} is read by the reward "

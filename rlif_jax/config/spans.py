@@ -15,6 +15,11 @@ class Span:
     kind: str
     width: int = 0
 
+    @property
+    def part(self) -> str:
+        """The part of the text that has to be found there, code or thinking; "" for none."""
+        return self.kind if self.kind in PARTS[1:] else ""
+
     @classmethod
     def parse(cls, text: str) -> "Span":
         """From `response` or `tail(64)`. Raises ValueError for anything else."""

@@ -6,17 +6,18 @@ line of standard input keeps its number of words. Such an input may break a rule
 has; a program that fails on it does not vote. No expected output is used or known.
 """
 
+import itertools
 import json
 import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
+from rlif_jax.config.learning import VoteInputs
 from rlif_jax.errors import UserError
 from rlif_jax.problem import Problem, Test
 
-VoteInputs = Literal["problem", "examples", "fuzz"]
 _TRIES = 20
 
 
@@ -38,20 +39,14 @@ def vote_problem(problem: Problem, inputs: VoteInputs, fuzz_inputs: int) -> Prob
             "example to vote on; mark some tests as public, leave the problem out, or vote on "
             "reward.vote_inputs=problem"
         )
-    tests = [_without_output(test.input, test.kind) for test in examples]
-    if inputs == "fuzz" and examples[0].kind != "assert":
-        more = _further([test.input for test in examples], examples[0].kind, problem.id)
-        tests += [
-            _without_output(text, examples[0].kind)
-            for text, _ in zip(more, range(fuzz_inputs), strict=False)
-        ]
-    elif examples[0].kind == "assert":
-        tests = examples
-    return replace(problem, tests=tuple(tests))
-
-
-def _without_output(text: str, kind: str) -> Test:
-    return Test(text, "null" if kind == "functional" else "", kind, private=True)
+    kind = examples[0].kind
+    if kind == "assert":
+        return replace(problem, tests=tuple(examples))
+    texts = [test.input for test in examples]
+    if inputs == "fuzz":
+        texts += itertools.islice(_further(texts, kind, problem.id), fuzz_inputs)
+    no_output = "null" if kind == "functional" else ""
+    return replace(problem, tests=tuple(Test(text, no_output, kind, True) for text in texts))
 
 
 def _further(texts: list[str], kind: str, seed: str) -> Iterator[str]:

@@ -77,22 +77,21 @@ def change(before: ArrayLike, after: ArrayLike) -> Change:
     return Change(mean, float(2 * t.sf(distance, mean.n - 1)), mean.value / mean.std)
 
 
-def equivalence_p(pairs: ArrayLike, margin: float) -> float | None:
-    """p of the mean of paired differences being at least `margin` away from 0; None of one pair.
+def equivalence_p(mean: SeedMean, margin: float) -> float | None:
+    """p of a mean over seeds being at least `margin` away from 0; None of one seed.
 
     Two one-sided t-tests (Schuirmann 1987): the larger of their p-values. Below 0.025 the 95%
     interval of the mean is within the margin.
     """
     from scipy.stats import t
 
-    x = np.asarray(pairs, np.float64)
-    if x.size < 2:
+    if mean.std is None:
         return None
-    if x.std() == 0:
-        return 0.0 if abs(x[0]) < margin else 1.0
-    error = float(x.std(ddof=1)) / math.sqrt(x.size)
-    above = t.sf((x.mean() + margin) / error, x.size - 1)
-    below = t.cdf((x.mean() - margin) / error, x.size - 1)
+    if mean.std == 0:
+        return 0.0 if abs(mean.value) < margin else 1.0
+    error = mean.std / math.sqrt(mean.n)
+    above = t.sf((mean.value + margin) / error, mean.n - 1)
+    below = t.cdf((mean.value - margin) / error, mean.n - 1)
     return float(max(above, below))
 
 

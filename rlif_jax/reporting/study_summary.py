@@ -86,22 +86,17 @@ def summarise(
 
     p-values of the verdicts are adjusted by Holm over all methods that have one.
     """
-    changes: dict[str, tuple[Change, list[float]]] = {}
-    for name, seeds in runs.items():
-        base = runs.get(control, {}) if name != control else {}
-        shared = sorted(seeds.keys() & base.keys())
-        before = [base[s].final if shared else seeds[s].before for s in shared or sorted(seeds)]
-        after = [seeds[s].final for s in shared or sorted(seeds)]
-        pairs = [b - a for a, b in zip(before, after, strict=True)]
-        changes[name] = change(before, after), pairs
-    tested = [(name, one.p) for name, (one, _) in changes.items() if one.p is not None]
-    adjusted = dict(zip((n for n, _ in tested), holm([p for _, p in tested]), strict=True))
+    held = {
+        name: _held(seeds, {} if name == control else runs.get(control, {}))
+        for name, seeds in runs.items()
+    }
+    tested = {name: one.p for name, (one, _) in held.items() if one.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     outcomes = []
     for name, seeds in runs.items():
-        one, pairs = changes[name]
+        one, compared = held[name]
         ordered = [seeds[seed] for seed in sorted(seeds)]
-        compared = name != control and bool(seeds.keys() & runs.get(control, {}).keys())
-        said = sentence(one, adjusted.get(name), equivalence_p(pairs, margin), margin)
+        said = sentence(one, adjusted.get(name), equivalence_p(one.difference, margin), margin)
         final = [run.final for run in ordered]
         outcomes.append(
             MethodOutcome(
@@ -118,6 +113,14 @@ def summarise(
             )
         )
     return outcomes
+
+
+def _held(seeds: Mapping[int, RunOutcome], base: Mapping[int, RunOutcome]) -> tuple[Change, bool]:
+    """The end against that of `base` with the same seeds; False: against its start, without any."""
+    if shared := sorted(seeds.keys() & base.keys()):
+        return change([base[s].final for s in shared], [seeds[s].final for s in shared]), True
+    runs = [seeds[seed] for seed in sorted(seeds)]
+    return change([run.before for run in runs], [run.final for run in runs]), False
 
 
 def shown(outcomes: Sequence[MethodOutcome]) -> Table:

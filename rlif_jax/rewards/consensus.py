@@ -52,14 +52,10 @@ def behaviour_entropy(ev: Evidence) -> Array:
     H = -sum p ln p over the classes of the programs that vote, in nats (EMPO, arXiv 2504.05812:
     where the votes are spread the majority is not to be believed). In other groups 0.
     """
-    size_NG = _class_sizes(ev)
-    voters_N = (size_NG > 0).sum(axis=1)
-    # Over rows, of which a class of n has n: each adds ln p / voters.
-    share_NG = np.where(size_NG > 0, size_NG / np.maximum(voters_N, 1)[:, None], 1.0)
-    entropy_N = -np.log(share_NG).sum(axis=1) / np.maximum(voters_N, 1)
-    most = ev.settings.vote_entropy_max
-    believed_N = np.ones_like(voters_N, bool) if most is None else entropy_N < most
-    return jnp.asarray(size_NG / ev.group_size * believed_N[:, None], jnp.float32).reshape(-1)
+    most, groups = ev.settings.vote_entropy_max, behaviours(_voting(ev), ev.group_size)
+    believed_N = np.array([most is None or vote_entropy(group) < most for group in groups])
+    share_NG = _class_sizes(ev) / ev.group_size
+    return jnp.asarray(share_NG * believed_N[:, None], jnp.float32).reshape(-1)
 
 
 @reward(needs="exec", all_tests=True)
@@ -98,6 +94,13 @@ def behaviours(outcomes: Sequence[Outcome], group_size: int) -> list[list[list[i
     return groups
 
 
+def vote_entropy(classes: Sequence[Sequence[int]]) -> float:
+    """-sum p ln p over the classes of one group, of `behaviours`, in nats; 0 without a vote."""
+    sizes = np.array([len(rows) for rows in classes], np.float64)
+    share = sizes / max(sizes.sum(), 1)
+    return -float((share * np.log(share)).sum())
+
+
 def _voting(ev: Evidence) -> tuple[Outcome, ...]:
     """The outcomes on the inputs of votes, one per row; see reward.vote_inputs."""
     return outcomes_of(ev) if ev.votes is None else ev.votes
@@ -118,6 +121,13 @@ def _vote(row: int, outcome: Outcome) -> tuple[str | None, ...] | None:
     return None if None in answers else answers or None
 
 
+def answers_known(outcome: Outcome) -> bool:
+    """Whether the answers to all inputs were recorded, as far as the program gave any."""
+    answers = outcome.answers
+    whole = len(answers) in (0, outcome.tests_total) or None in answers
+    return whole and len(answers) == len(outcome.results)
+
+
 def _answers(row: int, outcome: Outcome) -> tuple[str | None, ...]:
     """The answers of a program to all inputs, None where it gave none; () of no program.
 
@@ -125,6 +135,8 @@ def _answers(row: int, outcome: Outcome) -> tuple[str | None, ...]:
         UserError: answers were not recorded, or the judge stopped before the last test.
     """
     answers = outcome.answers
+    if answers_known(outcome):
+        return answers
     if len(answers) != len(outcome.results):
         raise UserError(
             f"The outcome of row {row} has {len(answers)} answers for {len(outcome.results)} tests "
@@ -132,11 +144,9 @@ def _answers(row: int, outcome: Outcome) -> tuple[str | None, ...]:
             "runs all tests: set --execution.run-all-tests, or declare the reward that calls this "
             'one with @reward(needs="exec", all_tests=True).'
         )
-    if None not in answers and 0 < len(answers) < outcome.tests_total:
-        raise UserError(
-            f"The outcome of row {row} has answers to {len(answers)} of {outcome.tests_total} "
-            "tests, because the judge stopped at the first failing one, and a majority vote "
-            "compares answers to all: set --execution.run-all-tests, or declare the reward that "
-            'calls this one with @reward(needs="exec", all_tests=True).'
-        )
-    return answers
+    raise UserError(
+        f"The outcome of row {row} has answers to {len(answers)} of {outcome.tests_total} "
+        "tests, because the judge stopped at the first failing one, and a majority vote "
+        "compares answers to all: set --execution.run-all-tests, or declare the reward that "
+        'calls this one with @reward(needs="exec", all_tests=True).'
+    )

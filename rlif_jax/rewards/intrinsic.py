@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.config.spans import PARTS, Span
+from rlif_jax.config.spans import Span
 from rlif_jax.rewards.registry import reward
 
 
@@ -51,7 +51,7 @@ def certainty_B(ev: Evidence, x_BC: Array, aggregate: str = "") -> Array:
             value_B = jnp.nanquantile(known_BC, settings.quantile or 0.0, axis=1)
     some_B = read_BC.any(axis=1)
     value_B = jnp.where(some_B, value_B, 0.0)
-    if span.kind not in PARTS[1:]:
+    if not span.part:
         return value_B
     value_NG, some_NG = (v_B.reshape(-1, ev.group_size) for v_B in (value_B, some_B))
     least_N1 = jnp.where(some_NG, value_NG, jnp.inf).min(axis=1, keepdims=True)

@@ -173,42 +173,32 @@ def test_several_queries_of_a_slot_are_several_slots_with_its_pages(kernel):
     assert (np.asarray(got)[length_Q == 0] == 0).all() and (length_Q == 0).sum() == W + 2
 
 
+WRITTEN = {
+    # One row of every head of each slot's page; idle slots all write to page 0.
+    "one a slot": (1, [35, 0, 13, 0, 2], [0, 0, 15, 3, 7]),
+    # Next to each other in one tile, across two pages, and of an idle slot in page 0.
+    "two a slot": (2, [35, 35, 0, 0, 13, 2], [4, 5, 0, 1, 15, 0]),
+}
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_write_tokens_of_one_slot_next_to_each_other(kernel):
-    """Two tokens a slot, in one tile, across two pages, and of an idle slot in page 0."""
+@pytest.mark.parametrize("name", WRITTEN)
+def test_write_token(kernel, name):
     K, page, A = 2, 16, 128
+    per_slot, pages, rows = WRITTEN[name]
+    page_Q, row_Q = np.int32(pages), np.int32(rows)
     before = pools(kernel, K, page, A, "bfloat16")
     rng = np.random.default_rng(1)
-    k_QKA, v_QKA = (jnp.asarray(rng.normal(size=(6, K, A)), jnp.float32) for _ in "kv")
-    page_Q, row_Q = np.int32([35, 35, 0, 0, 13, 2]), np.int32([4, 5, 0, 1, 15, 0])
-    write = functools.partial(write_token, kernel, per_slot=2)
+    k_QKA, v_QKA = (jnp.asarray(rng.normal(size=(len(rows), K, A)), jnp.float32) for _ in "kv")
+    write = functools.partial(write_token, kernel, per_slot=per_slot)
     with pltpu.force_tpu_interpret_mode():
         after = jax.jit(write)(*before, k_QKA, v_QKA, jnp.asarray(page_Q), jnp.asarray(row_Q))
+    assert [p.dtype for p in after] == [jnp.bfloat16] * 2
+    assert [p.shape for p in after] == [p.shape for p in before]
     both = zip(in_order(kernel, *after), in_order(kernel, *before), (k_QKA, v_QKA), strict=True)
     for new, old, x_QKA in both:
         want = old.copy()
         for at, row, x_KA in zip(page_Q, row_Q, x_QKA.astype(jnp.bfloat16), strict=True):
-            want[at, :, row] = x_KA
-        np.testing.assert_array_equal(new[1:], want[1:])
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_write_token(kernel):
-    """One row of every head of each slot's page; idle slots all write to page 0."""
-    K, page, A = 2, 16, 128
-    before = pools(kernel, K, page, A, "bfloat16")
-    rng = np.random.default_rng(1)
-    k_BKA, v_BKA = (jnp.asarray(rng.normal(size=(5, K, A)), jnp.float32) for _ in "kv")
-    page_B, row_B = np.int32([35, 0, 13, 0, 2]), np.int32([0, 0, 15, 3, 7])
-    write = functools.partial(write_token, kernel, per_slot=1)
-    with pltpu.force_tpu_interpret_mode():
-        after = jax.jit(write)(*before, k_BKA, v_BKA, jnp.asarray(page_B), jnp.asarray(row_B))
-    assert [p.dtype for p in after] == [jnp.bfloat16] * 2
-    assert [p.shape for p in after] == [p.shape for p in before]
-    both = zip(in_order(kernel, *after), in_order(kernel, *before), (k_BKA, v_BKA), strict=True)
-    for new, old, x_BKA in both:
-        want = old.copy()
-        for at, row, x_KA in zip(page_B, row_B, x_BKA.astype(jnp.bfloat16), strict=True):
             want[at, :, row] = x_KA
         np.testing.assert_array_equal(new[1:], want[1:])
 

@@ -57,15 +57,18 @@ def test_pairs_that_all_differ_alike(after, p):
 def test_one_pair_tests_nothing():
     got = change([1.0], [2.0])
     assert (got.difference.value, got.p, got.effect) == (1.0, None, None)
-    assert equivalence_p([0.0], 1.0) is None
+    assert equivalence_p(seed_mean([0.0]), 1.0) is None
 
 
 def test_equivalence_by_two_one_sided_tests():
     """The bound that is nearer decides: (10 - 7/3) / sqrt(7/9) from the mean."""
     t = (10 - 7 / 3) / math.sqrt(7 / 9)
-    assert equivalence_p(VALUES, 10.0) == pytest.approx(two_sided(t) / 2)
-    assert equivalence_p(VALUES, 2.0) > 0.5
-    assert equivalence_p([1.0, 1.0], 2.0) == 0.0 and equivalence_p([3.0, 3.0], 2.0) == 1.0
+    assert equivalence_p(seed_mean(VALUES), 10.0) == pytest.approx(two_sided(t) / 2)
+    assert equivalence_p(seed_mean(VALUES), 2.0) > 0.5
+    assert (
+        equivalence_p(seed_mean([1.0, 1.0]), 2.0) == 0.0
+        and equivalence_p(seed_mean([3.0, 3.0]), 2.0) == 1.0
+    )
 
 
 def test_holm_by_hand():

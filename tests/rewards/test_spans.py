@@ -103,7 +103,7 @@ def test_the_lowest_window_is_the_lowest(values, width):
 def test_parts_that_there_are_not(over):
     with pytest.raises(ValueError):
         Span.parse(over)
-    with pytest.raises(UserError, match=r"reward\.over=.* is none of response, code, thinking"):
+    with pytest.raises(UserError, match=r"reward\.over=.* must be one of response, code, thinking"):
         validate(Config(reward=Reward(over=over)), known_rewards())
 
 
