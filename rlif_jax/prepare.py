@@ -32,7 +32,7 @@ from rlif_jax.experience import Ask, Questions
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.lora import lora_of, trained
 from rlif_jax.optimizer import state_shapes
-from rlif_jax.rewards import needs_execution, runs_all_tests
+from rlif_jax.rewards import runs_all_tests, runs_programs
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.start import initial_state, start_point
@@ -65,7 +65,7 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
     Raises UserError for what is missing or does not fit.
     """
     # ---- judge: whether programs can be run safely is known before memory is filled
-    tested, judge = needs_execution(cfg.reward) or cfg.execution.monitor, None
+    tested, judge = runs_programs(cfg), None
     if tested or cfg.eval.every:
         judge = stack.enter_context(Judge(cfg.execution, runs_all_tests(cfg)))
         progress.note(f"programs are sandboxed: {described(judge.isolation)}")

@@ -28,6 +28,7 @@ from rlif_jax.rewards import known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.failures import key_of_life, key_of_step, memory_advice
+from rlif_jax.run.guard import Guard, recorded_metrics
 from rlif_jax.run.provenance import differing_fields, recorded_config, resolved
 from rlif_jax.run.recorded import (
     Difference,
@@ -133,21 +134,24 @@ def repeated(
     del begun
     clock = Clock()
     ask = make_ask(cfg, inputs, clock, lambda: None, progress.phase)
+    guard = Guard(cfg, checkpoints, recorded_metrics(cfg, steps.start - 1), progress.note)
     for step in steps:
         key = key_as_recorded(cfg, key, recorded.get(step))
         record, skipped = None, 0
         while not isinstance(record, StepRecord):
             step_key = key_of_step(key, step, skipped)
             state, record = train_step(
-                cfg, stages, state, reference, ask, step_key, clock, progress.phase
+                guard.config(), stages, state, reference, ask, step_key, clock, progress.phase
             )
             if isinstance(record, Skipped):
                 check_skipped(cfg, step, skipped, record)
                 skipped += 1
         position = position_of(inputs.data, inputs.mixture)
+        measured = record.metrics(guard.config())
+        state, signs = guard.watch(step, measured, state)
         provenance = record.provenance(key, position, state.params)
         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
-        progress.step(step, record.metrics(cfg) | speed | clock.lap())
+        progress.step(step, measured | signs | speed | clock.lap())
         yield step, RecordedStep.of(provenance, record.completions())
 
 

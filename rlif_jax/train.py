@@ -35,6 +35,7 @@ from rlif_jax.run.failures import (
     memory_advice,
 )
 from rlif_jax.run.folder import check_shared, locked
+from rlif_jax.run.guard import Guard, recorded_metrics
 from rlif_jax.run.log import NoLog, RunLog
 from rlif_jax.run.policy import check_drift
 from rlif_jax.run.profile import StepTrace
@@ -126,6 +127,9 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
             log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
         by_first(functools.partial(opened.describe_run, cfg.folder))
 
+        seen = recorded_metrics(cfg, start) + ([(start, unrecorded)] if unrecorded else [])
+        guard = Guard(cfg, checkpoints, seen, progress.note)
+
         # ---- from here on there is a state to lose: a signal stops the run at the next notice
         stop = StopRequest(progress.note, cfg.failures.grace_s, together=True)
         stack.enter_context(stop)
@@ -154,7 +158,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         skipped = SkippedBatches(cfg.folder, cfg.failures.skipped_batches, progress.note)
         ask = make_ask(cfg, inputs, clock, stop.check, notice)
         try:
-            if start == 0 and (before := evaluate(0, state.params)):
+            if start == 0 and (before := evaluate(0, state.params, False)):
                 log.metrics(0, before)
                 for line in evaluation_lines(before):
                     progress.note(f"before training: {line}")
@@ -165,32 +169,37 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
                     while not isinstance(record, StepRecord):
                         step_key = key_of_step(key, step, skipped.in_a_row)
                         state, record = train_step(
-                            cfg, stages, state, reference, ask, step_key, clock, notice
+                            guard.config(), stages, state, reference, ask, step_key, clock, notice
                         )
                         if isinstance(record, Skipped):
                             skipped.skip(step, record.reason, record.arrays)
                     skipped.in_a_row = 0
                     position = position_of(data, mixture)
                     with clock("record"):
+                        measured = record.metrics(guard.config())
+                        state, signs = guard.watch(step, measured, state)
                         # First: in a bucket it refuses a run that another one has replaced.
                         log.provenance(step, record.provenance(key, position, state.params))
                         log.rollouts(step, record.completions())
                         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
-                        unrecorded = record.metrics(cfg) | speed
+                        unrecorded = measured | signs | speed
+                last = step == cfg.steps or guard.stopped
                 with clock("evaluate"):
-                    measured = evaluate(step, state.params)
+                    measured = evaluate(step, state.params, last)
                 with clock("record"):
                     values = unrecorded | measured | clock.lap()
                     log.metrics(step, values)
                     unrecorded = {}
                     progress.step(step, values)
                 check_drift(step, values["drift/sampler_logprob"], cfg.failures.max_drift)
-                last, every = step == cfg.steps, cfg.checkpoint.every
+                every = cfg.checkpoint.every
                 if step > saved and (last or (every and step % every == 0)):
                     with clock("save"):
                         progress.phase("saving")
                         checkpoints.save(step, state, key, position, quality(measured))
                     saved = step
+                if last:
+                    break
         except Interrupted:
             if (done := int(state.step)) > saved:
                 kept = joined(position, unrecorded | clock.lap()) if unrecorded else position

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-from rlif_jax.config.learning import Loss, Optim, Reward
+from rlif_jax.config.learning import Loss, Optim, Reward, Weight
 from rlif_jax.config.processors import own_processors
 from rlif_jax.config.ranges import at_least, between, positive
 from rlif_jax.config.shared import (
@@ -210,6 +210,28 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """What a run does when its policy collapses, which it tells without labels.
+
+    Responses become short, or repeat themselves up to the limit; the entropy of tokens is gone; or
+    the reward rises while fewer programs compile.
+    """
+
+    action: Literal["record", "warn", "stop", "switch", "rollback"] = "warn"
+    """record: it shows in the metrics collapse/score and collapse/state alone;
+    warn: it is said as well; stop: the run ends;
+    switch: guard.terms are rewarded from then on;
+    rollback: so they are, from the last checkpoint before the signs.
+    That checkpoint is kept in any case."""
+    terms: tuple[tuple[str, Weight], ...] = ()
+    """Pairs of a reward's name and its weight, rewarded after a collapse."""
+    first_steps: Annotated[int, at_least(2)] = 5
+    """Steps at the start of the run with which later ones are compared."""
+    patience: Annotated[int, at_least(1)] = 3
+    """Steps in a row that show a sign before it counts as a collapse."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """Traces by JAX's profiler."""
 
@@ -267,6 +289,7 @@ class Config:
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     failures: Failures = field(default_factory=Failures)
+    guard: Guard = field(default_factory=Guard)
     profile: Profile = field(default_factory=Profile)
 
     @property

@@ -8,6 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from rlif_jax.config.guard_rules import guard_problems
 from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
@@ -43,6 +44,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     problems = [*wrong, *range_problems(config)]
     if not wrong:
         problems += [*_sizes(config), *_rules(config), *reward_problems(config, known_rewards)]
+        problems += guard_problems(config, known_rewards)
     if problems:
         raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 

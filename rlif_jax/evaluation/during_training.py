@@ -43,14 +43,15 @@ def make_evaluate(
     key: jax.Array,
     judge: Judge | None,
     notice: Notice,
-) -> Callable[[int, Any], dict[str, float]]:
-    """Build `evaluate(step, params) -> metrics` on the held-out problems; {} where it is not due.
+) -> Callable[[int, Any, bool], dict[str, float]]:
+    """Build `evaluate(step, params, last) -> metrics` on the held-out problems.
 
+    It gives {} after a step in which none is due and which is not the `last` one.
     It draws with `key` each time and leaves the training stream alone. Each process judges its
     share of the problems. `notice` may raise to stop.
     """
     if unseen is None:
-        return lambda step, params: {}
+        return lambda step, params, last: {}
     sample = make_evaluation(
         graphdef,
         tokenizer,
@@ -62,8 +63,8 @@ def make_evaluate(
         filters=Filters.of(cfg.eval),
     )
 
-    def evaluate(step: int, params: Params) -> dict[str, float]:
-        if step % cfg.eval.every and step != cfg.steps:
+    def evaluate(step: int, params: Params, last: bool) -> dict[str, float]:
+        if step % cfg.eval.every and not last:
             return {}
         own: dict[Place, dict[str, Any]] = {}
 

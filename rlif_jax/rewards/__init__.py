@@ -5,8 +5,10 @@ from rlif_jax.rewards.combine import (
     combine,
     needs_all_tests,
     needs_execution,
+    reward_after_collapse,
     reward_at,
     runs_all_tests,
+    runs_programs,
 )
 from rlif_jax.rewards.registry import known_rewards, reward
 
@@ -19,7 +21,9 @@ __all__ = [
     "needs_all_tests",
     "needs_execution",
     "reward",
+    "reward_after_collapse",
     "reward_at",
     "runs_all_tests",
+    "runs_programs",
     "verifiable",
 ]

@@ -32,10 +32,24 @@ def needs_all_tests(reward: Reward) -> bool:
     return any(find_reward(name).all_tests for name, _ in reward.terms)
 
 
+def reward_after_collapse(config: Config) -> Reward:
+    """The reward from a collapse on, where `guard.action` is to change it; else the same."""
+    if config.guard.action not in ("switch", "rollback"):
+        return config.reward
+    return dataclasses.replace(config.reward, terms=config.guard.terms, ramps=())
+
+
+def runs_programs(config: Config) -> bool:
+    """Whether programs are run while training: a reward or the configuration asks."""
+    rewards = config.reward, reward_after_collapse(config)
+    return config.execution.monitor or any(map(needs_execution, rewards))
+
+
 def runs_all_tests(config: Config) -> bool:
     """Whether tests after the first failing one are run: a reward or the configuration asks."""
     apart = config.reward.vote_inputs != "problem"  # votes compare answers to all of their inputs
-    return config.execution.run_all_tests or apart or needs_all_tests(config.reward)
+    rewards = config.reward, reward_after_collapse(config)
+    return config.execution.run_all_tests or apart or any(map(needs_all_tests, rewards))
 
 
 def reward_at(reward: Reward, step: int) -> Reward:

@@ -72,7 +72,8 @@ class Checkpoints:
         read_only: bool = False,
     ):
         self._folder = epath.Path(folder if in_bucket(folder) else Path(folder).absolute())
-        self._policy = retention.policy(keep, keep_every, keep_best)
+        self._healthy = retention.NewestBefore()
+        self._policy = retention.policy(keep, keep_every, keep_best, self._healthy)
         self._adapters_only, self._read_only = adapters_only, read_only
         self._writing = 0
 
@@ -142,6 +143,10 @@ class Checkpoints:
         self._writing = step
         with self._reported():
             self._manager.save(step, args=args, metrics={retention.MEASURED: measured})
+
+    def keep_before(self, step: int | None) -> None:
+        """From now on keep the newest checkpoint from before a step as well; None: of none."""
+        self._healthy.step = step
 
     def wait(self) -> None:
         """Return when all that was saved is on disk.

@@ -12,6 +12,7 @@ from rlif_jax.config import Config
 from rlif_jax.distributed import by_first
 from rlif_jax.errors import UserError
 from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.guard import stopped_at
 from rlif_jax.run.log import last_step
 
 UNRECORDED = "unrecorded"
@@ -61,5 +62,11 @@ def _decided(cfg: Config, saved: int) -> ResumePoint:
         raise UserError(
             f"{cfg.folder} holds a run that is complete at step {saved}, and steps={cfg.steps}. "
             "Raise --steps to train further, or choose another folder with --run-dir."
+        )
+    if recorded and (step := stopped_at(cfg, saved)):
+        raise UserError(
+            f"{cfg.folder} holds a run that guard.action=stop has ended at step {step}, where its "
+            "policy had collapsed. Start another from a checkpoint of it, with --init-from "
+            f"{cfg.folder}@STEP and its own --run-dir."
         )
     return ResumePoint(saved, recorded)

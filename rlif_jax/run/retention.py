@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orbax.checkpoint import checkpoint_managers as policies
@@ -29,9 +30,28 @@ def measured(metrics: Any) -> float:
     return -math.inf if value is None else float(value)
 
 
-def policy(keep: int, keep_every: int, keep_best: int) -> policies.PreservationPolicy:
+@dataclass
+class NewestBefore(policies.PreservationPolicy):
+    """Preserves the newest checkpoint of a step before `step`; None: there is no such step."""
+
+    step: int | None = None
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[policies.PolicyCheckpointInfo],
+        *,
+        context: policies.PreservationContext,
+    ) -> Sequence[bool]:
+        """Whether each is kept."""
+        before = [one.step for one in checkpoints if one.step < (self.step or 0)]
+        return [one.step == max(before, default=None) for one in checkpoints]
+
+
+def policy(
+    keep: int, keep_every: int, keep_best: int, healthy: NewestBefore
+) -> policies.PreservationPolicy:
     """What Orbax keeps; of checkpoints that are equally good, the later ones count as better."""
-    kept: list[Any] = [policies.LatestN(keep)]
+    kept: list[Any] = [policies.LatestN(keep), healthy]
     if keep_every:
         kept.append(policies.EveryNSteps(keep_every))
     if keep_best:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from rlif_jax.config import Config
+from rlif_jax.run.guard import stopped_at
 from rlif_jax.run.log import last_step, recorded_lines
 from rlif_jax.storage.folder import bucket_errors, is_folder
 
@@ -32,14 +33,15 @@ class Standing:
 def standing(cfg: Config) -> Standing:
     """How far the run of a configuration is.
 
-    It is finished with its last step in metrics.jsonl and in checkpoints/. A folder without
-    checkpoints/, as it is passed on, need not have one.
+    It is finished with its last step, or that with which the guard has ended it, in metrics.jsonl
+    and in checkpoints/. A folder without checkpoints/, as it is passed on, need not have one.
     """
     with bucket_errors(cfg.folder):
         done = max(last_step(cfg.folder), 0)
         checkpoints = cfg.folder / "checkpoints"
-        saved = not is_folder(checkpoints) or is_folder(checkpoints / str(cfg.steps))
-    return Standing(done, cfg.steps, done >= cfg.steps and saved)
+        last = min(cfg.steps, stopped_at(cfg, done) or cfg.steps)
+        saved = not is_folder(checkpoints) or is_folder(checkpoints / str(last))
+    return Standing(done, cfg.steps, done >= last and saved)
 
 
 def seconds_of_steps(configs: Sequence[Config]) -> float | None:

@@ -1,0 +1,91 @@
+"""Signs of a collapse, by hand."""
+
+import math
+
+import pytest
+
+from rlif_jax.run.monitor import COLLAPSED, HEALTHY, SUSPICIOUS, Monitor, signs
+
+HEALTHY_STEP = {
+    "rollout/response_length": 400.0,
+    "rollout/truncated_fraction": 0.1,
+    "rollout/repetition_ratio": 0.2,
+    "stats/token_entropy": 1.0,
+    "reward/mean": 0.5,
+    "exec/no_code": 0.1,
+    "exec/compile_error": 0.0,
+}
+FIRST = [HEALTHY_STEP | {"reward/mean": reward} for reward in (0.4, 0.5, 0.6)]  # deviation 0.1
+
+
+def after(**changes: float) -> dict[str, float]:
+    """The signs when three further steps have these values, named by what follows the slash."""
+    full = {name.partition("/")[2]: name for name in HEALTHY_STEP}
+    now = HEALTHY_STEP | {full[name]: value for name, value in changes.items()}
+    return signs([*FIRST, now, now, now], first_steps=3)
+
+
+def test_nothing_is_said_of_the_first_steps():
+    assert signs([*FIRST, HEALTHY_STEP, HEALTHY_STEP], first_steps=3) == {}
+    assert set(after()) == {"short", "entropy", "limit", "divergence"}
+    assert max(after().values()) <= 0.2  # the limit: 0.1 of 0.5 cut off, and no more repetition
+
+
+@pytest.mark.parametrize(
+    ("sign", "changes", "score"),
+    [
+        ("short", {"response_length": 200.0}, 1.0),  # half of 400
+        ("short", {"response_length": 100.0}, 2.0),
+        ("short", {"response_length": 800.0}, -1.0),
+        ("entropy", {"token_entropy": 0.2}, 1.0),  # a fifth of 1
+        ("entropy", {"token_entropy": 0.04}, 2.0),
+        ("limit", {"truncated_fraction": 0.5, "repetition_ratio": 1.0}, 1.0),
+        ("limit", {"truncated_fraction": 1.0, "repetition_ratio": 0.6}, 1.0),  # 0.4 of 0.8
+        ("limit", {"truncated_fraction": 1.0, "repetition_ratio": 0.2}, 0.0),  # long, not repeated
+        ("divergence", {"mean": 0.6, "compile_error": 0.9}, 1.0),  # one deviation above 0.5
+        ("divergence", {"mean": 0.9, "no_code": 0.35}, 1.0),  # a quarter more than at best
+        ("divergence", {"mean": 0.5, "no_code": 0.9}, 0.0),  # worse, and not rewarded for it
+    ],
+)
+def test_the_threshold_of_each_sign(sign, changes, score):
+    assert after(**changes)[sign] == pytest.approx(score, abs=1e-9)
+
+
+def test_the_last_three_steps_are_averaged_and_the_first_ones_have_their_median():
+    steps = [{"stats/token_entropy": value} for value in (9.0, 1.0, 0.9, 0.1, 0.2, 0.3)]
+    # Median 1 of the first three; mean 0.2 of the last three.
+    assert signs(steps, first_steps=3) == {"entropy": pytest.approx(1.0)}
+
+
+def test_a_stream_that_is_not_recorded_gives_no_sign():
+    steps = [{"rollout/response_length": 10.0, "reward/mean": 1.0}] * 6
+    assert signs(steps, first_steps=3) == {"short": 0.0}
+
+
+def test_equal_rewards_at_first_and_nothing_left_of_a_stream_are_finite():
+    steps = [HEALTHY_STEP] * 3 + [
+        HEALTHY_STEP | {"reward/mean": 0.6, "exec/no_code": 1.0, "stats/token_entropy": 0.0}
+    ] * 3
+    scores = signs(steps, first_steps=3)
+    assert scores["divergence"] == pytest.approx(0.9 / 0.25)
+    assert scores["entropy"] == pytest.approx(math.log(1e-6) / math.log(0.2))
+
+
+def test_signs_in_a_row_are_a_collapse_and_stay_one():
+    monitor = Monitor(first_steps=3, patience=2)
+    readings = [monitor.seen(n, step) for n, step in enumerate(FIRST, 1)]
+    assert [r.state for r in readings] == [HEALTHY] * 3
+    assert readings[-1].metrics() == {"collapse/score": 0.0, "collapse/state": 0.0}
+    certain = HEALTHY_STEP | {"stats/token_entropy": 0.01}
+    # With one of three steps certain the mean is 0.67, with two 0.34, with three 0.01.
+    states = [monitor.seen(n, certain).state for n in (4, 5, 6)]
+    assert states == [HEALTHY, HEALTHY, SUSPICIOUS]
+    # One healthy step lifts the mean to 0.34: the row is broken, and no collapse is told.
+    assert monitor.seen(7, HEALTHY_STEP).state == HEALTHY
+    found = [monitor.seen(n, certain) for n in (8, 9, 10, 11)]
+    assert [r.state for r in found] == [HEALTHY, HEALTHY, SUSPICIOUS, COLLAPSED]
+    assert (found[-1].sign, found[-1].since) == ("entropy", 10)
+    assert monitor.collapse == found[-1]
+    back = [monitor.seen(n, HEALTHY_STEP) for n in range(12, 20)][-1]
+    assert (back.state, back.sign, back.since) == (COLLAPSED, "entropy", 10)
+    assert back.score < 1
