@@ -18,11 +18,10 @@ import jax
 
 from rlif_jax.planning.ahead import settle_libtpu
 from rlif_jax.planning.chips import Slice
-from rlif_jax.planning.compiled import CompiledStage, compile_stage
-from rlif_jax.planning.estimate import plan_step
+from rlif_jax.planning.forecast import forecast
 from rlif_jax.planning.lengths import run_lengths
 from rlif_jax.planning.report import run_figures
-from tests.support.paper_settings import SETTINGS, Setting
+from tests.support.paper_settings import SETTINGS, Setting, published
 
 PLANS = Path(__file__).with_suffix(".json")
 GIB = 2**30
@@ -32,10 +31,11 @@ PARTS = ("prefill", "decode", "host", "score", "update")
 def planned(setting: Setting) -> dict[str, Any]:
     """The figures of one configuration on one machine."""
     slice_ = Slice.parse(setting.machine)
-    ahead = setting.ahead()
-    compiled = {name: compile_stage(ahead.lowered(name), slice_) for name in ahead.names}
-    whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
-    step = plan_step(ahead, whole, run_lengths(setting.config, "paper"), slice_)
+    cfg = setting.config
+    found = forecast(cfg, published(cfg), slice_, run_lengths(cfg, "paper"))
+    ahead, step = found.ahead, found.step
+    if step is None:
+        raise SystemExit(f"{setting.name} does not fit: {found.refused[0]}")
     figures = run_figures(ahead, step, slice_, None)
     held = {stage.name: round(stage.held / GIB, 2) for stage in step.stages}
     return {

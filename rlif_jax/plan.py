@@ -6,15 +6,10 @@ XLA compiles the stages that train runs, ahead of time: for TPUs by libtpu, whic
 """
 
 import argparse
-import importlib.util
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import jax
-from jax.sharding import Mesh
 
 from rlif_jax.config import Config, load
 from rlif_jax.config.processors import own_processors
@@ -23,16 +18,11 @@ from rlif_jax.console.meter import Phases
 from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.model.config import ModelConfig, check_length
-from rlif_jax.model.placement import check_mesh
-from rlif_jax.planning.ahead import settle_libtpu
 from rlif_jax.planning.chips import Slice
-from rlif_jax.planning.compiled import CompiledStage, TooLarge, compile_stage
-from rlif_jax.planning.estimate import plan_step
-from rlif_jax.planning.fit import refusals
+from rlif_jax.planning.forecast import check_slice, forecast, use_cpu
 from rlif_jax.planning.lengths import Lengths, run_lengths
 from rlif_jax.planning.report import as_json, found_json, show, show_found
-from rlif_jax.planning.search import NO_MESH, mesh_over, search
-from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.planning.search import NO_MESH, search
 from rlif_jax.rewards import known_rewards
 from rlif_jax.weights.model_shape import model_shape
 
@@ -57,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
         check_length(model, cfg.model.source, prompt, response)
         lengths = run_lengths(cfg, asked.lengths)
-        _use_cpu(asked.slice)
+        use_cpu(asked.slice)
         fits = (compare if asked.search else plan)(asked, cfg, model, lengths)
         raise SystemExit(0 if fits else 1)
 
@@ -65,24 +55,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def plan(asked: Asked, cfg: Config, model: ModelConfig, lengths: Lengths) -> bool:
     """Print the plan of a configuration; whether the run fits."""
     screen = Screen(stderr=asked.json)
-    mesh = _mesh(asked.slice, cfg, model)
-    chip = asked.slice.chip
-    ahead = StagesAhead(cfg, model, mesh, None if chip is None else chip.memory_gib)
-    compiled: dict[str, CompiledStage | TooLarge] = {}
+    check_slice(asked.slice, cfg, model)
     with Phases(screen) as notice:
-        for number, name in enumerate(ahead.names):
-            notice(f"compiling {name} for {asked.slice.name}", number, len(ahead.names))
-            compiled[name] = compile_stage(ahead.lowered(name), asked.slice)
-    if problems := refusals(ahead, compiled, asked.slice):
-        for problem in problems:
-            print(f"does not fit: {problem}", file=sys.stderr)
+        found = forecast(cfg, model, asked.slice, lengths, notice)
+    for problem in found.refused:
+        print(f"does not fit: {problem}", file=sys.stderr)
+    if found.step is None:
         return False
-    whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
-    step = plan_step(ahead, whole, lengths, asked.slice)
     if asked.json:
-        print(json.dumps(as_json(ahead, step, lengths, asked.slice, asked.price), indent=2))
+        figures = as_json(found.ahead, found.step, lengths, asked.slice, asked.price)
+        print(json.dumps(figures, indent=2))
     else:
-        show(screen.console, ahead, step, lengths, asked.slice, asked.price)
+        show(screen.console, found.ahead, found.step, lengths, asked.slice, asked.price)
     return True
 
 
@@ -134,37 +118,6 @@ def _arguments(argv: Sequence[str]) -> tuple[Asked, Config]:
         raise UserError(f"--price {known.price} must be above 0")
     slice_ = Slice.parse(known.topology)
     return Asked(slice_, known.lengths, known.price, known.search, known.json), cfg
-
-
-def _use_cpu(slice_: Slice) -> None:
-    """Keep JAX off accelerators that are there: they are not what is planned for.
-
-    Raises UserError where libtpu is needed and absent.
-    """
-    absent = importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ
-    if slice_.platform == "tpu" and absent:
-        raise UserError(
-            f"libtpu compiles for {slice_.name}, and it is not installed: pip install libtpu "
-            "(Linux on x86-64; no TPU is needed)"
-        )
-    settle_libtpu()
-    jax.config.update("jax_platforms", "cpu")
-    if slice_.platform != "tpu":
-        jax.config.update("jax_num_cpu_devices", slice_.chips)
-
-
-def _mesh(slice_: Slice, cfg: Config, model: ModelConfig) -> Mesh:
-    """The configuration's mesh over all chips of the slice. Raises UserError where it cannot be."""
-    axes = cfg.mesh
-    product = axes.data * axes.fsdp * axes.context * axes.tensor
-    if product != slice_.chips:
-        raise UserError(
-            f"mesh.data={axes.data} * mesh.fsdp={axes.fsdp} * mesh.context={axes.context} * "
-            f"mesh.tensor={axes.tensor} = {product} chips, and {slice_.name} has {slice_.chips}; "
-            f"start from --mesh.fsdp {slice_.chips}, or let --search try meshes"
-        )
-    check_mesh(model, axes.fsdp, axes.tensor, axes.context)
-    return mesh_over(slice_, axes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Run a suite: all the runs of a study that are not finished, one after another.
 
 python -m rlif_jax.study --suite configs/study/laptop.py [--dry-run] [--only 'self_certainty-*']
+python -m rlif_jax.study --suite configs/study/paper.py --dry-run --topology v5e:4x4
 
 Each run is a process of its own and has its run folder, OUT/NAME. A finished run is never repeated;
 one that was interrupted resumes. So the same command continues a study after anything, and on
@@ -17,16 +18,19 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
 from rlif_jax.config.suite import PlannedRun, Suite, read_suite_file
 from rlif_jax.config.validate import validate
 from rlif_jax.console.interrupt import Interrupted, sigterm_as_ctrl_c
+from rlif_jax.console.meter import Phases
 from rlif_jax.console.screen import Screen, format_duration
 from rlif_jax.distributed import ending_together
 from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.planning.chips import Slice
+from rlif_jax.planning.suite_hours import seconds_by_plan
 from rlif_jax.reporting.study_summary import MethodOutcome, RunOutcome, shown, summarise
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.provenance import check_same_config
@@ -121,6 +125,19 @@ def planned(suite: Suite, out: str, only: Sequence[str]) -> list[Planned]:
     return found
 
 
+def planned_on(runs: Sequence[Planned], topology: str, screen: Screen) -> list[Planned]:
+    """The runs with the seconds that they take on a slice by `rlif_jax.plan`, not as measured.
+
+    Raises:
+        UserError: there is no such topology, its meshes are others, or a run does not fit it.
+    """
+    slice_ = Slice.parse(topology)
+    steps = [(one.run.config, one.standing.steps_left) for one in runs]
+    with Phases(screen) as notice:
+        seconds = seconds_by_plan(steps, slice_, notice)
+    return [replace(one, seconds=s) for one, s in zip(runs, seconds, strict=True)]
+
+
 def table(runs: Sequence[Planned]) -> Table:
     """The runs with what is left of each."""
     shown = Table(box=None, pad_edge=False)
@@ -203,6 +220,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     what.add_argument("--summary", action="store_true", help="what the finished runs came to")
     what.add_argument("--run", default="", help="train this run alone, in this process")
     parser.add_argument(
+        "--topology",
+        default="",
+        help="of --dry-run: hours on this slice by its plan, such as v5e:4x4",
+    )
+    parser.add_argument(
         "--control", default="random", help="of --summary: the method that others are held against"
     )
     parser.add_argument(
@@ -221,7 +243,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         screen = Screen()
         try:
             if args.dry_run:
-                screen.console.print(table(planned(suite, out, args.only)))
+                runs = planned(suite, out, args.only)
+                if args.topology:
+                    runs = planned_on(runs, args.topology, screen)
+                screen.console.print(table(runs))
             elif args.commands:
                 for one in planned(suite, out, args.only):
                     arguments = shlex.join(_arguments_of(args.suite, out, one.run))
