@@ -3,7 +3,8 @@
     python -m rlif_jax.study --suite configs/study/laptop.py [--dry-run]
 
 Eight rewards, four of them with three seeds; the vote on hidden tests and on inputs made from the
-examples; and runs from tests that start where a certainty reward has been for 20 steps. The
+examples; two remedies, self-certainty that gives way to tests by plan and where the guard tells a
+collapse; and runs from tests that start where a certainty reward has been for 20 steps. The
 learning rate is five times that of the other laptop runs, so that 40 steps show both the gain and
 the collapse.
 """
@@ -41,6 +42,16 @@ suite = Suite(
         "majority_vote": rewarded("majority_vote"),
         "majority_vote_fuzz": {**rewarded("majority_vote"), "reward.vote_inputs": "fuzz"},
         "constant": rewarded("constant"),
+        "certainty_then_tests": {
+            "reward.terms": (("self_certainty", 1.0), ("tests_passed", 0.0)),
+            "reward.ramps": (("self_certainty", 5, 15, 0.0), ("tests_passed", 5, 15, 1.0)),
+        },
+        "certainty_guarded": {
+            **rewarded("self_certainty"),
+            "guard.action": "rollback",
+            "guard.terms": (("tests_passed", 1.0),),
+            "checkpoint.every": 2,
+        },
     },
     seeds={
         "self_certainty": 3,

@@ -95,7 +95,7 @@ def stopped_at(cfg: Config, last: int) -> int | None:
 def told(cfg: Config, collapse: Reading, step: int, healthy: int) -> str:
     """What has happened and what is done, or can be."""
     signs = {
-        "short": "responses have become short",
+        "short": "responses have become short and certain",
         "limit": "responses repeat themselves up to the limit",
         "entropy": "the entropy of tokens is gone",
         "divergence": "the reward rises while programs break",

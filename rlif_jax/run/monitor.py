@@ -23,10 +23,10 @@ STREAMS = (LENGTH, TRUNCATED, REPETITION, ENTROPY, REWARD, NO_CODE, UNCOMPILED)
 
 RECENT = 3
 """Steps over which a stream is averaged: each step has other problems."""
-SHORT = 0.5
-"""Of the first steps' length: responses count as short."""
-CERTAIN = 0.2
-"""Of the first steps' entropy of a token: it counts as gone."""
+SHORT = 1 / 4
+"""Of the first steps' nats in a response, its length times the entropy of a token."""
+CERTAIN = 1 / 3
+"""Of the first steps' entropy of a token."""
 CUT_OFF, REPEATED = 0.5, 0.5
 """Share of responses that are cut off, and of the way to responses that repeat themselves wholly,
 at which both together count as a run to the limit."""
@@ -90,12 +90,12 @@ def signs(steps: Sequence[Mapping[str, float]], first_steps: int) -> dict[str, f
     """
     if len(steps) < first_steps + RECENT:
         return {}
-    both = {LENGTH: ("short", SHORT), ENTROPY: ("entropy", CERTAIN)}
-    scores = {
-        sign: _fallen(_stream(steps, name), first_steps, share)
-        for name, (sign, share) in both.items()
-        if _has(steps, name)
-    }
+    scores = {}
+    if _has(steps, ENTROPY):
+        scores["entropy"] = _fallen(_stream(steps, ENTROPY), first_steps, CERTAIN)
+    if _has(steps, ENTROPY, LENGTH):
+        nats = [step[LENGTH] * step[ENTROPY] for step in steps]
+        scores["short"] = _fallen(nats, first_steps, SHORT)
     if _has(steps, TRUNCATED, REPETITION):
         cut_off = fmean(_stream(steps, TRUNCATED)[-RECENT:])
         scores["limit"] = min(

@@ -34,11 +34,12 @@ def test_nothing_is_said_of_the_first_steps():
 @pytest.mark.parametrize(
     ("sign", "changes", "score"),
     [
-        ("short", {"response_length": 200.0}, 1.0),  # half of 400
-        ("short", {"response_length": 100.0}, 2.0),
-        ("short", {"response_length": 800.0}, -1.0),
-        ("entropy", {"token_entropy": 0.2}, 1.0),  # a fifth of 1
-        ("entropy", {"token_entropy": 0.04}, 2.0),
+        ("short", {"response_length": 100.0}, 1.0),  # 100 nats of 400
+        ("short", {"response_length": 200.0, "token_entropy": 0.5}, 1.0),
+        ("short", {"response_length": 50.0, "token_entropy": 0.5}, 2.0),  # 1/16 of them
+        ("short", {"response_length": 1600.0}, -1.0),
+        ("entropy", {"token_entropy": 1 / 3}, 1.0),
+        ("entropy", {"token_entropy": 1 / 9}, 2.0),
         ("limit", {"truncated_fraction": 0.5, "repetition_ratio": 1.0}, 1.0),
         ("limit", {"truncated_fraction": 1.0, "repetition_ratio": 0.6}, 1.0),  # 0.4 of 0.8
         ("limit", {"truncated_fraction": 1.0, "repetition_ratio": 0.2}, 0.0),  # long, not repeated
@@ -52,14 +53,14 @@ def test_the_threshold_of_each_sign(sign, changes, score):
 
 
 def test_the_last_three_steps_are_averaged_and_the_first_ones_have_their_median():
-    steps = [{"stats/token_entropy": value} for value in (9.0, 1.0, 0.9, 0.1, 0.2, 0.3)]
-    # Median 1 of the first three; mean 0.2 of the last three.
+    steps = [{"stats/token_entropy": value} for value in (9.0, 1.0, 0.9, 0.2, 0.3, 0.5)]
+    # Median 1 of the first three; mean 1/3 of the last three.
     assert signs(steps, first_steps=3) == {"entropy": pytest.approx(1.0)}
 
 
 def test_a_stream_that_is_not_recorded_gives_no_sign():
-    steps = [{"rollout/response_length": 10.0, "reward/mean": 1.0}] * 6
-    assert signs(steps, first_steps=3) == {"short": 0.0}
+    steps = [{"stats/token_entropy": 1.0, "reward/mean": 1.0}] * 6
+    assert signs(steps, first_steps=3) == {"entropy": 0.0}
 
 
 def test_equal_rewards_at_first_and_nothing_left_of_a_stream_are_finite():
@@ -68,7 +69,7 @@ def test_equal_rewards_at_first_and_nothing_left_of_a_stream_are_finite():
     ] * 3
     scores = signs(steps, first_steps=3)
     assert scores["divergence"] == pytest.approx(0.9 / 0.25)
-    assert scores["entropy"] == pytest.approx(math.log(1e-6) / math.log(0.2))
+    assert scores["entropy"] == pytest.approx(math.log(1e-6) / math.log(1 / 3))
 
 
 def test_signs_in_a_row_are_a_collapse_and_stay_one():
@@ -77,7 +78,7 @@ def test_signs_in_a_row_are_a_collapse_and_stay_one():
     assert [r.state for r in readings] == [HEALTHY] * 3
     assert readings[-1].metrics() == {"collapse/score": 0.0, "collapse/state": 0.0}
     certain = HEALTHY_STEP | {"stats/token_entropy": 0.01}
-    # With one of three steps certain the mean is 0.67, with two 0.34, with three 0.01.
+    # With one of three steps certain the mean is 0.67, with two 0.34 (just above a third).
     states = [monitor.seen(n, certain).state for n in (4, 5, 6)]
     assert states == [HEALTHY, HEALTHY, SUSPICIOUS]
     # One healthy step lifts the mean to 0.34: the row is broken, and no collapse is told.
