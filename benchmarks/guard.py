@@ -55,7 +55,7 @@ SHAPES = {
     "tests": Shape(0.65, 0.6, 0.2, 0.05, (0, 1.5, 1.0, 2.9, 2.6)),
     "random": Shape(1.0, 1.0, 0.2, 0.2, (0, 0, 0, 0, 0)),
 }
-"""Accuracies of R1-Distill-1.5B at 16k. Ends as far as they are published: 600, 985, 8,174 and 3,600
+"""Accuracies of R1-Distill-1.5B at 16k. Ends as far as published: 600, 985, 8,174 and 3,600
 tokens; 0.007 nats of trajectory entropy at the limit, 0.66 after training from tests."""
 
 
