@@ -15,7 +15,8 @@ import numpy as np
 from rlif_jax.batch import Array, Evidence, Rollout, TokenStats
 from rlif_jax.config import Config
 from rlif_jax.console.notice import Notice
-from rlif_jax.data.prompts import EncodedPrompt
+from rlif_jax.data.generated_tests import with_proposed_tests
+from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.distributed import gathered
 from rlif_jax.errors import NotFinite
 from rlif_jax.groups import informative_groups
@@ -31,14 +32,21 @@ from rlif_jax.submissions import Answers, Submissions
 Draw = Callable[[Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]]
 Certainty = Callable[[Rollout], tuple[TokenStats | None, TokenStats]]
 
+_TESTS = 2**31 + 1  # apart from the rounds and from what the step folds its key with
+
 
 @dataclass(frozen=True)
 class Questions:
-    """N problems, the prompts that pose them, and the judge's desk for their completions."""
+    """N problems, the prompts that pose them, and the judge's desk for their completions.
+
+    `tests` ask for tests of the same problems, on which programs are to vote; None: these are not
+    written by the policy.
+    """
 
     problems: Sequence[Problem]
     prompts: Sequence[EncodedPrompt]
     submissions: Submissions
+    tests: "Questions | None" = None
 
 
 Ask = Callable[[], Questions]
@@ -49,8 +57,8 @@ class Experience:
     """Rows n * G + g of N problems, all on the host.
 
     `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
-    sampler's; `reward` and every term are float32 [B]. `keys` uint32 [B, 2] are the PRNG keys that
-    the rows were drawn with.
+    sampler's; `reward` and every term are float32 [B]. `usage` has what was drawn for tests, too.
+    `keys` uint32 [B, 2] are the PRNG keys that the rows were drawn with.
     """
 
     problems: tuple[Problem, ...]
@@ -73,14 +81,19 @@ def experience(
     clock: Clock,
     notice: Notice,
 ) -> Experience:
-    """Ask, sample, score, wait for the tests, reward: one round of it.
+    """Ask, also for tests, sample, score, wait for the tests, reward: one round of it.
 
     `certainty(rollout)` gives the statistics in the trainer's numerics, if any, and those
     that rewards read. Tests of finished completions run while others are sampled and scored.
     Raises NotFinite, with what was drawn, for a reward that is not finite.
     """
     sample_key, reward_key = jax.random.split(key)
-    questions = ask()
+    questions, used = ask(), Usage()
+    if questions.tests is not None:
+        with clock("sample"):
+            notice("asking for tests")
+            tests_key, most = jax.random.fold_in(key, _TESTS), cfg.reward.generated_tests
+            questions, used = with_generated_tests(questions, draw, tests_key, most)
     tokens = [prompt.tokens for prompt in questions.prompts]
     with clock("sample"):
         notice("sampling")
@@ -112,7 +125,35 @@ def experience(
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     keys = key_data(row_keys(sample_key, len(reward_B)))
+    usage = total([used, usage])
     return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
+
+
+def with_generated_tests(
+    questions: Questions, draw: Draw, key: jax.Array, most: int
+) -> tuple[Questions, Usage]:
+    """The questions with programs to be run on tests that the policy writes now, and their cost.
+
+    It writes as many answers for each problem as it writes programs, and is not trained on them:
+    of what they propose `with_proposed_tests` takes `most` tests for each problem.
+    """
+    asked = questions.tests
+    assert asked is not None
+    _, usage = draw([prompt.tokens for prompt in asked.prompts], key, asked.submissions.finished)
+    texts, N = asked.submissions.collect().texts, len(questions.problems)
+    vote_on, generated = {}, {}
+    for n, (problem, prompt) in enumerate(zip(questions.problems, asked.prompts, strict=True)):
+        answers = texts[n * len(texts) // N : (n + 1) * len(texts) // N]
+        thinking = opens_thinking(prompt.text)
+        vote_on[n], generated[n] = with_proposed_tests(problem, answers, most, thinking)
+    submissions = questions.submissions.voting_on(vote_on, generated)
+    return dataclasses.replace(questions, submissions=submissions, tests=None), usage
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    """What all of these have cost."""
+    counts = [dataclasses.astuple(usage) for usage in usages]
+    return Usage(*map(sum, zip(*counts, strict=True)))
 
 
 def _columns(parts: Sequence[tuple[int, int]], mask_BC: Array) -> np.ndarray:
@@ -167,7 +208,6 @@ def joined(rounds: Sequence[Experience]) -> Experience:
 
     fields = (field.name for field in dataclasses.fields(Answers))
     answers = Answers(**{field: answers_in_order(field) for field in fields})
-    counts = [dataclasses.astuple(r.usage) for r in rounds]
     return Experience(
         problems=in_order("problems"),
         prompts=in_order("prompts"),
@@ -176,7 +216,7 @@ def joined(rounds: Sequence[Experience]) -> Experience:
         answers=answers,
         reward=whole([r.reward for r in rounds]),
         terms=whole([r.terms for r in rounds]),
-        usage=Usage(*map(sum, zip(*counts, strict=True))),
+        usage=total([r.usage for r in rounds]),
         keys=whole([r.keys for r in rounds]),
     )
 

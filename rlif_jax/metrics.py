@@ -206,12 +206,14 @@ def execution_metrics(
     reward_B: ArrayLike,
     group_size: int,
     votes: Sequence[Outcome] | None = None,
+    generated: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
 
     exec/reward_rank_biserial says how well the reward tells programs that pass from others. Where
     the answers to all inputs are known, those of `vote_metrics` come as well. `votes` are the
-    outcomes on the inputs of votes, by default those on the tests. All verdicts of an outcome are
+    outcomes on the inputs of votes, by default those on the tests, and `generated` says of each row
+    how many of these, the last ones, the policy has written. All verdicts of an outcome are
     present, also those that did not occur; their shares add up to 1.
     """
     verdicts = [o.verdict for o in outcomes]
@@ -225,7 +227,32 @@ def execution_metrics(
     votes = outcomes if votes is None else votes
     if all(answers_known(outcome) for outcome in votes):
         metrics |= vote_metrics(votes, outcomes, group_size)
+    if generated is not None:
+        metrics |= generated_metrics(votes, outcomes, generated, group_size)
     return metrics
+
+
+def generated_metrics(
+    votes: Sequence[Outcome], outcomes: Sequence[Outcome], generated: Sequence[int], group_size: int
+) -> dict[str, float]:
+    """How many tests the policy has written, and how many of them are right, as far as is known.
+
+    - exec/generated_tests: mean over groups of their number.
+    - exec/generated_tests_right: the share that a program which passes the problem's own tests
+      passes as well, mean over such programs of a group, then over groups that have one and a
+      generated test; 0 where there is none.
+    """
+    right = []
+    for start in range(0, len(votes), group_size):
+        count = generated[start]
+        passing = [r for r in range(start, start + group_size) if outcomes[r].passed]
+        if count and passing:
+            passed = [v is Verdict.PASSED for r in passing for v in votes[r].results[-count:]]
+            right.append(sum(passed) / (count * len(passing)))
+    return {
+        "exec/generated_tests": _mean(generated[::group_size]),
+        "exec/generated_tests_right": _mean(right),
+    }
 
 
 def vote_metrics(

@@ -20,6 +20,7 @@ from rlif_jax.config import Config
 from rlif_jax.config.spans import Span
 from rlif_jax.console.notice import Notice
 from rlif_jax.console.progress import Progress
+from rlif_jax.data.generated_tests import longer_prompt, pose_tests
 from rlif_jax.data.pipeline import Mixture, problem_batches
 from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
 from rlif_jax.data.training import Batches, restore_position, training_problems
@@ -84,9 +85,11 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
     progress.phase(f"preparing the {sets} problems")
     tokenizer, options = opened.tokenizer, PromptOptions.of(cfg.data)
     unseen = held_out_problems(cfg, tokenizer, progress.note)
+    # A problem is left out where the prompt that asks for its tests is too long.
+    encode = longer_prompt if tested and cfg.reward.vote_inputs == "model" else encode_prompt
     mixture = training_problems(
         cfg.data,
-        functools.partial(encode_prompt, tokenizer, options=options),
+        functools.partial(encode, tokenizer, options=options),
         [] if unseen is None else unseen.statements,
         progress.note,
     )
@@ -127,23 +130,30 @@ def make_ask(
             prompts = distributed.in_turns([share[1] for share in shares])
             # Of other processes' problems there are only the statements, and nothing to run.
             mine = range(index, len(problems), count)
-            vote_on = None
-            if cfg.reward.vote_inputs != "problem":
+            desk = functools.partial(
+                Submissions,
+                problems,
+                group=cfg.sampling.samples_per_prompt,
+                tokenizer=tokenizer,
+                notice=notice,
+                eos_ids=inputs.model.cfg.eos_ids,
+                share=mine,
+            )
+            tests = vote_on = None
+            if cfg.reward.vote_inputs == "model" and inputs.tested:
+                asked = [pose_tests(tokenizer, problem, options) for problem in problems]
+                texts = desk(asked, judge=None, phase="asking for tests")
+                tests = Questions(problems, asked, texts)
+            elif cfg.reward.vote_inputs in ("examples", "fuzz"):
                 vote = cfg.reward.vote_inputs, cfg.reward.fuzz_inputs
                 vote_on = {n: vote_problem(problems[n], *vote) for n in mine}
-            submissions = Submissions(
-                problems,
+            submissions = desk(
                 prompts,
-                cfg.sampling.samples_per_prompt,
-                tokenizer,
-                inputs.judge if inputs.tested else None,
-                notice,
-                inputs.model.cfg.eos_ids,
-                share=mine,
+                judge=inputs.judge if inputs.tested else None,
                 vote_on=vote_on,
                 part=Span.parse(cfg.reward.over).part,
             )
-            return Questions(problems, prompts, submissions)
+            return Questions(problems, prompts, submissions, tests)
 
     return ask
 

@@ -189,7 +189,11 @@ class StepRecord:
                 {}
                 if outcomes is None
                 else execution_metrics(
-                    outcomes, seen.reward, cfg.sampling.samples_per_prompt, seen.answers.votes
+                    outcomes,
+                    seen.reward,
+                    cfg.sampling.samples_per_prompt,
+                    seen.answers.votes,
+                    seen.answers.generated,
                 )
             ),
             "throughput/slot_use": seen.usage.slot_use,
@@ -203,8 +207,8 @@ class StepRecord:
 
     @property
     def sampled_tokens(self) -> int:
-        """Tokens of all completions that were drawn."""
-        return int(self.experience.rollout.length.sum())
+        """Tokens of all completions that were drawn, and of answers that hold tests."""
+        return self.experience.usage.useful
 
     @property
     def trained_tokens(self) -> int:
@@ -266,7 +270,8 @@ def gather_experience(
 ) -> tuple[Experience, np.ndarray, str]:
     """What these parameters draw, the groups of it to train on, and the decode copy's digest.
 
-    The copy is freed. Raises UserError for one that is not of these parameters.
+    With reward.vote_inputs=model each round asks them for tests first. The copy is freed. Raises
+    UserError for one that is not of these parameters.
     """
     with clock("sync"):
         decode_params = jax.block_until_ready(stages.sync(params))

@@ -12,11 +12,13 @@ from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.data.tokenizer import Tokenizer
 from rlif_jax.distributed import all_of, gathered
 from rlif_jax.execution.pool import Judge
-from rlif_jax.problem import Outcome, Problem
+from rlif_jax.problem import Outcome, Problem, Verdict
 from rlif_jax.weights.tokenizer import continuation, tokens_of, without_end
 
 LOOK_EVERY_S = 0.2
 """Seconds between two notices while the tests run."""
+UNTESTED = Outcome(Verdict.NO_CODE, (), 0, 0.0, "no input to vote on")
+"""Of every program where there is nothing to vote on: it does not vote."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class Answers:
 
     `texts` as sampled; `codes` the extracted programs, None where there is no program; `outcomes`
     are None when no program was run. `votes` are the outcomes on the inputs of votes, None where
-    these are the tests. `parts` are the tokens [first, end) of the part that was asked
-    for, which are none, (0, 0), where a text lacks it; None: none was asked for.
+    these are the tests; `generated` says how many of these inputs, the last ones, are of tests that
+    the policy has written, None where it was not asked. `parts` are the tokens [first, end) of the
+    part that was asked for, which are none, (0, 0), where a text lacks it; None: none was asked
+    for.
     """
 
     texts: tuple[str, ...]
@@ -34,6 +38,7 @@ class Answers:
     outcomes: tuple[Outcome, ...] | None
     parts: tuple[tuple[int, int], ...] | None = None
     votes: tuple[Outcome, ...] | None = None
+    generated: tuple[int, ...] | None = None
 
 
 class Submissions:
@@ -41,12 +46,13 @@ class Submissions:
 
     `finished` is the sampler's callback; `collect` waits for the judge. Row = n * G + g belongs to
     problem n, which `prompts[n]` poses. Without a judge programs are extracted but not run.
-    `notice` is called with the number of rows that are sampled, then judged, and
+    `notice` is called with `phase` and the number of rows that are sampled, then judged, and
     may raise to stop. Where a prompt ends inside the thinking, a completion that does not end the
     thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
     end. `eos_ids` are the model's end-of-sequence tokens. `part`, code or thinking, is to be found
-    in each. Programs are run on the tests of `vote_on[n]` as well, if it is given. Of several
+    in each. Programs are run on the tests of `vote_on[n]` as well, if it is given; where it has
+    none they do not vote. The policy has written the last `generated[n]` of them. Of several
     processes each decodes and judges its own `share` of the problems, whole groups, and `collect`
     gives all of them the same.
 
@@ -65,17 +71,20 @@ class Submissions:
         share: Collection[int] | None = None,
         part: str = "",
         vote_on: Mapping[int, Problem] | None = None,
+        generated: Mapping[int, int] | None = None,
+        phase: str = "sampling",
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
         self._notice, self._seen = notice, 0
         self._thinking_open = [opens_thinking(prompt.text) for prompt in prompts]
         self._share = range(len(problems)) if share is None else share
-        self._part, self._vote_on = part, None if judge is None else vote_on
+        self._part, self._phase = part, phase
+        self._vote_on, self._generated = None if judge is None else vote_on, generated
         if judge is not None:
             for n in self._share:
                 judge.check(problems[n])
-                if self._vote_on is not None:
+                if self._vote_on is not None and self._vote_on[n].tests:
                     judge.check(self._vote_on[n])
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
@@ -84,6 +93,25 @@ class Submissions:
         self._futures: dict[int, Future[Outcome]] = {}
         self._ungiven: dict[Future[Outcome], int] = {}
         self._votes: dict[int, Future[Outcome]] = {}
+
+    def voting_on(
+        self, vote_on: Mapping[int, Problem], generated: Mapping[int, int]
+    ) -> "Submissions":
+        """The same before its first row, with these inputs of votes."""
+        return Submissions(
+            self._problems,
+            self._prompts,
+            self._group,
+            self._tokenizer,
+            self._judge,
+            notice=self._notice,
+            eos_ids=self._eos_ids,
+            share=self._share,
+            part=self._part,
+            vote_on=vote_on,
+            generated=generated,
+            phase=self._phase,
+        )
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
         """Decode these rows, if any, extract their programs and hand them to the judge."""
@@ -106,10 +134,10 @@ class Submissions:
             if self._judge is not None:
                 future = self._judge.submit(self._problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
-                if self._vote_on is not None:
+                if self._vote_on is not None and self._vote_on[n].tests:
                     self._votes[row] = self._judge.submit(self._vote_on[n], self.codes[row])
         self._seen += len(tokens)
-        self._notice("sampling", self._seen, len(self.texts))
+        self._notice(self._phase, self._seen, len(self.texts))
 
     def judged(self, wait_s: float | None = None) -> list[tuple[int, Outcome]]:
         """Rows that were judged since the last call, in the order in which they were judged.
@@ -134,12 +162,13 @@ class Submissions:
                 self.codes[row],
                 self.parts[row],
                 None if self._judge is None else self._futures[row].result(),
-                None if self._vote_on is None else self._votes[row].result(),
+                self._votes[row].result() if row in self._votes else UNTESTED,
+                0 if self._generated is None else self._generated[row // self._group],
             )
             for row in rows
         }
         everyone = {row: one for part in gathered(own) for row, one in part.items()}
-        texts, codes, parts, outcomes, votes = zip(
+        texts, codes, parts, outcomes, votes, generated = zip(
             *(everyone[row] for row in sorted(everyone)), strict=True
         )
         return Answers(
@@ -148,6 +177,7 @@ class Submissions:
             None if self._judge is None else outcomes,
             parts if self._part else None,
             None if self._vote_on is None else votes,
+            None if self._generated is None else generated,
         )
 
     def _wait(self) -> None:

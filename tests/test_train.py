@@ -202,8 +202,10 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
         problem = Problem("id", "?", (Test("1", "1", "stdin"),))
         assert judge.submit(problem, "print(input())").result().passed
     only = {"sampler_correction_cap": None, "entropy_target": None, "entropy_step": 0.005}
-    for variant in ("clip_cov", "kl_cov"):  # which read fields of their own
+    # Each reads fields of its own, and so do the inputs of votes.
+    for variant, inputs in (("clip_cov", "fuzz"), ("kl_cov", "model")):
         votes = {"terms": (("behaviour_entropy", 1.0),), "vote_entropy_max": 1.0}
+        votes["vote_inputs"] = inputs
         voting = dataclasses.replace(given.reward, **votes)
         other = recorded_with(voting, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))

@@ -8,7 +8,7 @@ from rlif_jax.config.ranges import FINITE, at_least, between, positive
 Step = Annotated[int, at_least(1)]
 Weight = Annotated[float, FINITE]
 Ramp = tuple[str, Step, Step, Weight]
-VoteInputs = Literal["problem", "examples", "fuzz"]
+VoteInputs = Literal["problem", "examples", "fuzz", "model"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,14 @@ class Reward:
     vote_inputs: VoteInputs = "problem"
     """Inputs on which programs vote. problem: those of its tests,
     also of hidden ones, so that the vote is not free of labels; examples: of its public tests;
-    fuzz: these, and fuzz_inputs more that are made from them."""
+    fuzz: these, and fuzz_inputs more that are made from them;
+    model: these, and generated_tests more that the policy writes in each step,
+    with the outputs that it expects; it gives as many answers as completions."""
     fuzz_inputs: Annotated[int, at_least(1)] = 8
     """Inputs that vote_inputs=fuzz makes for each problem."""
+    generated_tests: Annotated[int, at_least(1)] = 8
+    """Tests that vote_inputs=model has for each problem at most:
+    those that most answers propose, examples not counted."""
     vote_entropy_max: Annotated[float, positive()] | None = None
     """behaviour_entropy rewards groups whose votes have less entropy than this, in nats;
     None: all."""

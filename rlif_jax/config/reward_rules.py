@@ -2,8 +2,12 @@
 
 from collections.abc import Collection, Iterator
 
+from rlif_jax.config.learning import Reward
 from rlif_jax.config.schema import Config
 from rlif_jax.config.spans import FORMS, Span
+
+OF_GENERATED_TESTS = ("b4", "codet", "generated_tests")
+"""Rewards that read which tests of the policy a program passes."""
 
 
 def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
@@ -24,6 +28,7 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
         )
     yield from _overlong(c)
     yield from _read(c)
+    yield from _generated(c)
     yield from _ramps(c)
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
@@ -68,6 +73,23 @@ def _read(c: Config) -> Iterator[str]:
         )
     if c.reward.quantile is None and c.reward.aggregate == "quantile":
         yield "reward.aggregate=quantile needs reward.quantile, such as 0.1"
+
+
+def _generated(c: Config) -> Iterator[str]:
+    """Whether the policy writes tests where these are read."""
+    if c.reward.vote_inputs == "model":
+        return
+    if names := [name for name, _ in c.reward.terms if name in OF_GENERATED_TESTS]:
+        yield (
+            f"reward.terms names {', '.join(names)}, for which the policy has to write tests, and "
+            f"reward.vote_inputs={c.reward.vote_inputs} has none written; use "
+            "reward.vote_inputs=model"
+        )
+    if c.reward.generated_tests != Reward.generated_tests:
+        yield (
+            f"reward.generated_tests={c.reward.generated_tests} is read only with "
+            f"reward.vote_inputs=model; set that, or leave it at {Reward.generated_tests}"
+        )
 
 
 def _ramps(c: Config) -> Iterator[str]:

@@ -71,9 +71,27 @@ def render_prompt(
                 f"tokenizer {tokenizer.name_or_path!r} does not have; choose "
                 "prompt_style=livecodebench, which uses the model's own chat template."
             )
-        text, switched = whole.text(problem, options.system_prompt), False
-    else:
-        text, switched = _rendered_chat(tokenizer, problem, options)
+        text = whole.text(problem, options.system_prompt)
+        thinks = options.thinking
+        return text if thinks == "template" else _with_thinking(tokenizer, text, thinks)
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            f"The tokenizer {tokenizer.name_or_path!r} has no chat template, so problems cannot be "
+            "posed to this model; use an instruction-tuned model, add a chat_template to its "
+            f"tokenizer files, or choose a prompt_style without one: {', '.join(WHOLE_TEXTS)}."
+        )
+    return render_messages(tokenizer, prompt_messages(problem, options), options)
+
+
+def render_messages(
+    tokenizer: Tokenizer, messages: list[dict[str, str]], options: PromptOptions
+) -> str:
+    """Messages under the tokenizer's chat template, up to where the answer starts.
+
+    Raises UserError when the template refuses them, and when thinking cannot be switched.
+    """
+    thinking = None if options.thinking == "template" else options.thinking == "on"
+    text, switched = render_chat(tokenizer, messages, thinking)
     if options.thinking == "template" or switched:
         return text
     return _with_thinking(tokenizer, text, options.thinking)
@@ -117,20 +135,6 @@ def opens_thinking(prompt: str) -> bool:
     Only its end counts: an instruction may speak of the tags, and a statement may hold anything.
     """
     return prompt.rstrip().endswith(THINK)
-
-
-def _rendered_chat(
-    tokenizer: Tokenizer, problem: Problem, options: PromptOptions
-) -> tuple[str, bool]:
-    """The text under the tokenizer's chat template, and whether that has switched the thinking."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise UserError(
-            f"The tokenizer {tokenizer.name_or_path!r} has no chat template, so problems cannot be "
-            "posed to this model; use an instruction-tuned model, add a chat_template to its "
-            f"tokenizer files, or choose a prompt_style without one: {', '.join(WHOLE_TEXTS)}."
-        )
-    thinking = None if options.thinking == "template" else options.thinking == "on"
-    return render_chat(tokenizer, prompt_messages(problem, options), thinking)
 
 
 def _has_token(tokenizer: Tokenizer, token: str) -> bool:

@@ -1,6 +1,6 @@
 """Rewards: small pure functions from what is known about a batch to one number per row."""
 
-from rlif_jax.rewards import consensus, controls, intrinsic, verifiable
+from rlif_jax.rewards import consensus, controls, generated, intrinsic, verifiable
 from rlif_jax.rewards.combine import (
     combine,
     needs_all_tests,
@@ -16,6 +16,7 @@ __all__ = [
     "combine",
     "consensus",
     "controls",
+    "generated",
     "intrinsic",
     "known_rewards",
     "needs_all_tests",

@@ -1,5 +1,7 @@
 """Each reward against hand-worked values, and the laws that all of them obey."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.evidence import MASK, NAN, OUTCOMES, evidence
 
+from rlif_jax.config import Reward
 from rlif_jax.errors import UserError
 from rlif_jax.rewards import controls, intrinsic, known_rewards, verifiable
 from rlif_jax.rewards.registry import find_reward, reward
@@ -109,9 +112,12 @@ def test_random_and_shuffled_draw_independently():
 
 def test_all_rewards_of_the_field_are_known():
     assert known_rewards() == (
+        "b4",
         "behaviour_entropy",
         "brier",
+        "codet",
         "constant",
+        "generated_tests",
         "length",
         "majority_vote",
         "probability_disparity",
@@ -144,12 +150,17 @@ def test_neither_padding_nor_the_order_of_tokens_matters(seed, lengths, junk):
     spoilt = {f: np.where(mask, x, junk) for f, x in stats.items()}
     order = rng.permuted(np.tile(np.arange(6), (4, 1)), axis=1)
     move = lambda x: np.take_along_axis(x, order, axis=1)
+
+    def voted(**given):
+        asked = Reward(vote_inputs="model")
+        return replace(evidence(**given), votes=OUTCOMES, settings=asked)
+
     for name in known_rewards():
         fn = find_reward(name)
-        want = fn(evidence(mask=mask, **stats))
+        want = fn(voted(mask=mask, **stats))
         assert np.isfinite(want).all()
-        np.testing.assert_array_equal(fn(evidence(mask=mask, **spoilt)), want, err_msg=name)
-        moved = fn(evidence(mask=move(mask), **{f: move(x) for f, x in spoilt.items()}))
+        np.testing.assert_array_equal(fn(voted(mask=mask, **spoilt)), want, err_msg=name)
+        moved = fn(voted(mask=move(mask), **{f: move(x) for f, x in spoilt.items()}))
         np.testing.assert_allclose(moved, want, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
