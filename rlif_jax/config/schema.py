@@ -225,7 +225,7 @@ class Guard:
     That checkpoint is kept in any case."""
     terms: tuple[tuple[str, Weight], ...] = ()
     """Pairs of a reward's name and its weight, rewarded after a collapse."""
-    first_steps: Annotated[int, at_least(2)] = 5
+    first_steps: Annotated[int, at_least(2)] = 3
     """Steps at the start of the run with which later ones are compared."""
     patience: Annotated[int, at_least(1)] = 3
     """Steps in a row that show a sign before it counts as a collapse."""
