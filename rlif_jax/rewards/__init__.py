@@ -5,6 +5,7 @@ from rlif_jax.rewards.combine import (
     combine,
     needs_all_tests,
     needs_execution,
+    needs_teacher,
     reward_at,
     runs_all_tests,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "known_rewards",
     "needs_all_tests",
     "needs_execution",
+    "needs_teacher",
     "reward",
     "reward_at",
     "runs_all_tests",
