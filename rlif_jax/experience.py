@@ -5,6 +5,7 @@ nothing, so that further prompts may be drawn in their place.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +35,15 @@ Certainty = Callable[[Rollout], tuple[TokenStats | None, TokenStats]]
 
 @dataclass(frozen=True)
 class Questions:
-    """N problems, the prompts that pose them, and the judge's desk for their completions."""
+    """N problems, the prompts that pose them, and the judge's desk for their completions.
+
+    `teacher` is the desk for those of a teacher, None where no term needs one.
+    """
 
     problems: Sequence[Problem]
     prompts: Sequence[EncodedPrompt]
     submissions: Submissions
+    teacher: Submissions | None = None
 
 
 Ask = Callable[[], Questions]
@@ -50,7 +55,8 @@ class Experience:
 
     `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
     sampler's; `reward` and every term are float32 [B]. `keys` uint32 [B, 2] are the PRNG keys that
-    the rows were drawn with.
+    the rows were drawn with. `taught` are a teacher's completions of the same prompts, which are
+    not trained on; `usage` counts them as well.
     """
 
     problems: tuple[Problem, ...]
@@ -62,6 +68,10 @@ class Experience:
     terms: dict[str, np.ndarray]
     usage: Usage
     keys: np.ndarray
+    taught: Answers | None = None
+
+
+_TEACHER = 2**31 + 1  # apart from the rounds and from step._SELECTION, which fold the same key
 
 
 def experience(
@@ -72,25 +82,32 @@ def experience(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
+    teach: Draw | None = None,
 ) -> Experience:
     """Ask, sample, score, wait for the tests, reward: one round of it.
 
     `certainty(rollout)` gives the statistics in the trainer's numerics, if any, and those
-    that rewards read. Tests of finished completions run while others are sampled and scored.
-    Raises NotFinite, with what was drawn, for a reward that is not finite.
+    that rewards read. Tests of finished completions run while others are sampled and scored. A
+    teacher, which `teach` draws from, comes first, so that its tests run meanwhile. Raises
+    NotFinite, with what was drawn, for a reward that is not finite.
     """
     sample_key, reward_key = jax.random.split(key)
     questions = ask()
     tokens = [prompt.tokens for prompt in questions.prompts]
     with clock("sample"):
         notice("sampling")
-        finished = questions.submissions.finished
-        rollout, usage = draw(tokens, sample_key, finished)
+        usages = []
+        if teach is not None:
+            assert questions.teacher is not None
+            teacher_key = jax.random.fold_in(key, _TEACHER)
+            usages.append(teach(tokens, teacher_key, questions.teacher.finished)[1])
+        rollout, usage = draw(tokens, sample_key, questions.submissions.finished)
     with clock("score"):
         notice("scoring")
         policy, stats = certainty(rollout)
     with clock("execute"):
         answers = questions.submissions.collect()
+        taught = None if questions.teacher is None else questions.teacher.collect()
     with clock("reward"):
         evidence = Evidence(
             stats=stats,
@@ -101,6 +118,7 @@ def experience(
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
             votes=answers.votes if needs_execution(cfg.reward) else None,
+            teacher=None if taught is None else taught.votes or taught.outcomes,
             read=None if answers.parts is None else _columns(answers.parts, rollout.mask),
             settings=cfg.reward,
         )
@@ -112,7 +130,15 @@ def experience(
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     keys = key_data(row_keys(sample_key, len(reward_B)))
-    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
+    usage = added([*usages, usage])
+    return Experience(
+        problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys, taught
+    )
+
+
+def added(usages: Sequence[Usage]) -> Usage:
+    """All of them together."""
+    return Usage(*map(sum, zip(*map(dataclasses.astuple, usages), strict=True)))
 
 
 def _columns(parts: Sequence[tuple[int, int]], mask_BC: Array) -> np.ndarray:
@@ -161,23 +187,25 @@ def joined(rounds: Sequence[Experience]) -> Experience:
     def in_order(field: str) -> tuple:
         return tuple(one for r in rounds for one in getattr(r, field))
 
-    def answers_in_order(field: str) -> Any:
-        parts = [getattr(r.answers, field) for r in rounds]
-        return None if parts[0] is None else tuple(one for part in parts for one in part)
+    def answers_in_order(rounds: Sequence[Answers]) -> Answers:
+        def field(name: str) -> Any:
+            parts = [getattr(r, name) for r in rounds]
+            return None if parts[0] is None else tuple(itertools.chain.from_iterable(parts))
 
-    fields = (field.name for field in dataclasses.fields(Answers))
-    answers = Answers(**{field: answers_in_order(field) for field in fields})
-    counts = [dataclasses.astuple(r.usage) for r in rounds]
+        return Answers(**{each.name: field(each.name) for each in dataclasses.fields(Answers)})
+
+    taught = [r.taught for r in rounds if r.taught is not None]
     return Experience(
         problems=in_order("problems"),
         prompts=in_order("prompts"),
         rollout=whole([r.rollout for r in rounds]),
         policy=None if rounds[0].policy is None else whole([r.policy for r in rounds]),
-        answers=answers,
+        answers=answers_in_order([r.answers for r in rounds]),
         reward=whole([r.reward for r in rounds]),
         terms=whole([r.terms for r in rounds]),
-        usage=Usage(*map(sum, zip(*counts, strict=True))),
+        usage=added([r.usage for r in rounds]),
         keys=whole([r.keys for r in rounds]),
+        taught=answers_in_order(taught) if taught else None,
     )
 
 
