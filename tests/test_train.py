@@ -205,7 +205,8 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     only = {"sampler_correction_cap": None, "entropy_target": None, "entropy_step": 0.005}
     for variant in ("clip_cov", "kl_cov"):  # which read fields of their own
         votes = {"terms": (("behaviour_entropy", 1.0), ("teacher_vote", 1.0))}
-        voting = dataclasses.replace(given.reward, **votes, vote_entropy_max=1.0)
+        gates = {"vote_entropy_max": 1.0, "vote_inputs": "fuzz"}
+        voting = dataclasses.replace(given.reward, **votes, **gates)
         other = recorded_with(voting, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
     alone = Processes(count=2, index=2, coordinator="localhost:1")
