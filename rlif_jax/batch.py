@@ -72,6 +72,8 @@ class Evidence:
     rewards, `group_size` G, `outcomes`, one per row, or None when no program was run, and
     `max_new_tokens`, the longest completion that sampling allows, or None where it had no limit.
     `votes` are the outcomes on the inputs of votes, one per row, None where these are the tests.
+    `teacher` are those of a teacher's samples on the inputs of votes, G for each prompt in order,
+    None where no term needs a teacher.
     `read` bool [B, C] are the tokens of the part that reward.over names, None where that is not a
     part of the text, and `settings` the whole section.
     """
@@ -84,6 +86,7 @@ class Evidence:
     outcomes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     max_new_tokens: int | None = struct.field(pytree_node=False, default=None)
     votes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
+    teacher: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     read: Array | None = None
     settings: Reward = struct.field(pytree_node=False, default_factory=Reward)
 

@@ -5,6 +5,7 @@ nothing, so that further prompts may be drawn in their place.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ from rlif_jax.submissions import Answers, Submissions
 Draw = Callable[[Sequence[Sequence[int]], jax.Array, RowsFinished | None], tuple[Rollout, Usage]]
 Certainty = Callable[[Rollout], tuple[TokenStats | None, TokenStats]]
 
-_TESTS = 2**31 + 1  # apart from the rounds and from what the step folds its key with
+# Apart from the rounds and from step._SELECTION, which fold the same key.
+_TESTS, _TEACHER = 2**31 + 1, 2**31 + 2
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class Questions:
     """N problems, the prompts that pose them, and the judge's desk for their completions.
 
     `tests` ask for tests of the same problems, on which programs are to vote; None: these are not
-    written by the policy.
+    written by the policy. `teacher` is the desk for the completions of a teacher, None where no
+    term needs one.
     """
 
     problems: Sequence[Problem]
     prompts: Sequence[EncodedPrompt]
     submissions: Submissions
     tests: "Questions | None" = None
+    teacher: Submissions | None = None
 
 
 Ask = Callable[[], Questions]
@@ -57,8 +61,9 @@ class Experience:
     """Rows n * G + g of N problems, all on the host.
 
     `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
-    sampler's; `reward` and every term are float32 [B]. `usage` has what was drawn for tests, too.
-    `keys` uint32 [B, 2] are the PRNG keys that the rows were drawn with.
+    sampler's; `reward` and every term are float32 [B]. `keys` uint32 [B, 2] are the PRNG keys that
+    the rows were drawn with. `taught` are a teacher's completions of the same prompts, which are
+    not trained on; `usage` has what was drawn for them and for tests, too.
     """
 
     problems: tuple[Problem, ...]
@@ -70,6 +75,7 @@ class Experience:
     terms: dict[str, np.ndarray]
     usage: Usage
     keys: np.ndarray
+    taught: Answers | None = None
 
 
 def experience(
@@ -80,30 +86,39 @@ def experience(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
+    teach: Draw | None = None,
 ) -> Experience:
     """Ask, also for tests, sample, score, wait for the tests, reward: one round of it.
 
     `certainty(rollout)` gives the statistics in the trainer's numerics, if any, and those
-    that rewards read. Tests of finished completions run while others are sampled and scored.
-    Raises NotFinite, with what was drawn, for a reward that is not finite.
+    that rewards read. Tests of finished completions run while others are sampled and scored. A
+    teacher, which `teach` draws from, comes first, so that its tests run meanwhile. Raises
+    NotFinite, with what was drawn, for a reward that is not finite.
     """
     sample_key, reward_key = jax.random.split(key)
-    questions, used = ask(), Usage()
+    questions, usages = ask(), []
     if questions.tests is not None:
         with clock("sample"):
             notice("asking for tests")
             tests_key, most = jax.random.fold_in(key, _TESTS), cfg.reward.generated_tests
             questions, used = with_generated_tests(questions, draw, tests_key, most)
+            usages.append(used)
     tokens = [prompt.tokens for prompt in questions.prompts]
     with clock("sample"):
         notice("sampling")
-        finished = questions.submissions.finished
-        rollout, usage = draw(tokens, sample_key, finished)
+        if teach is not None:
+            assert questions.teacher is not None
+            teacher_key = jax.random.fold_in(key, _TEACHER)
+            usages.append(teach(tokens, teacher_key, questions.teacher.finished)[1])
+        rollout, usage = draw(tokens, sample_key, questions.submissions.finished)
     with clock("score"):
         notice("scoring")
         policy, stats = certainty(rollout)
     with clock("execute"):
         answers = questions.submissions.collect()
+        taught = None
+        if teach is not None and questions.teacher is not None:
+            taught = questions.teacher.collect()
     with clock("reward"):
         evidence = Evidence(
             stats=stats,
@@ -114,6 +129,7 @@ def experience(
             outcomes=answers.outcomes if needs_execution(cfg.reward) else None,
             max_new_tokens=cfg.sampling.max_new_tokens,
             votes=answers.votes if needs_execution(cfg.reward) else None,
+            teacher=None if taught is None else taught.votes or taught.outcomes,
             read=None if answers.parts is None else _columns(answers.parts, rollout.mask),
             settings=cfg.reward,
         )
@@ -125,8 +141,18 @@ def experience(
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     keys = key_data(row_keys(sample_key, len(reward_B)))
-    usage = total([used, usage])
-    return Experience(problems, prompts, rollout, policy, answers, reward_B, terms, usage, keys)
+    return Experience(
+        problems,
+        prompts,
+        rollout,
+        policy,
+        answers,
+        reward_B,
+        terms,
+        total([*usages, usage]),
+        keys,
+        taught,
+    )
 
 
 def with_generated_tests(
@@ -146,8 +172,10 @@ def with_generated_tests(
         answers = texts[n * len(texts) // N : (n + 1) * len(texts) // N]
         thinking = opens_thinking(prompt.text)
         vote_on[n], generated[n] = with_proposed_tests(problem, answers, most, thinking)
-    submissions = questions.submissions.voting_on(vote_on, generated)
-    return dataclasses.replace(questions, submissions=submissions, tests=None), usage
+    desks = questions.submissions, questions.teacher
+    submissions, teacher = (desk and desk.voting_on(vote_on, generated) for desk in desks)
+    given = {"submissions": submissions, "teacher": teacher, "tests": None}
+    return dataclasses.replace(questions, **given), usage
 
 
 def total(usages: Sequence[Usage]) -> Usage:
@@ -202,22 +230,25 @@ def joined(rounds: Sequence[Experience]) -> Experience:
     def in_order(field: str) -> tuple:
         return tuple(one for r in rounds for one in getattr(r, field))
 
-    def answers_in_order(field: str) -> Any:
-        parts = [getattr(r.answers, field) for r in rounds]
-        return None if parts[0] is None else tuple(one for part in parts for one in part)
+    def answers_in_order(rounds: Sequence[Answers]) -> Answers:
+        def field(name: str) -> Any:
+            parts = [getattr(r, name) for r in rounds]
+            return None if parts[0] is None else tuple(itertools.chain.from_iterable(parts))
 
-    fields = (field.name for field in dataclasses.fields(Answers))
-    answers = Answers(**{field: answers_in_order(field) for field in fields})
+        return Answers(**{each.name: field(each.name) for each in dataclasses.fields(Answers)})
+
+    taught = [r.taught for r in rounds if r.taught is not None]
     return Experience(
         problems=in_order("problems"),
         prompts=in_order("prompts"),
         rollout=whole([r.rollout for r in rounds]),
         policy=None if rounds[0].policy is None else whole([r.policy for r in rounds]),
-        answers=answers,
+        answers=answers_in_order([r.answers for r in rounds]),
         reward=whole([r.reward for r in rounds]),
         terms=whole([r.terms for r in rounds]),
         usage=total([r.usage for r in rounds]),
         keys=whole([r.keys for r in rounds]),
+        taught=answers_in_order(taught) if taught else None,
     )
 
 

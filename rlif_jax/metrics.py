@@ -265,15 +265,36 @@ def vote_metrics(
     - exec/label_accuracy: the share of the largest class that passes all tests, so that its answers
       are the right label; of several largest ones their mean, and 0 without a vote.
     """
-    classes, entropy, right = [], [], []
-    for group in behaviours(votes, group_size):
+    groups = behaviours(votes, group_size)
+    return {
+        "exec/unique_behaviours": _mean([len(group) for group in groups]),
+        "exec/vote_entropy": _mean([vote_entropy(group) for group in groups]),
+        "exec/label_accuracy": _label_accuracy(groups, outcomes),
+    }
+
+
+def teacher_metrics(
+    votes: Sequence[Outcome] | None, outcomes: Sequence[Outcome], group_size: int
+) -> dict[str, float]:
+    """exec/teacher_label_accuracy: of a teacher's samples, what exec/label_accuracy is of others.
+
+    `votes` are their outcomes on the inputs of votes, None where these are the tests. Where the
+    answers to some input are unknown there is no such metric.
+    """
+    votes = outcomes if votes is None else votes
+    if not all(answers_known(outcome) for outcome in votes):
+        return {}
+    groups = behaviours(votes, group_size)
+    return {"exec/teacher_label_accuracy": _label_accuracy(groups, outcomes)}
+
+
+def _label_accuracy(
+    groups: Sequence[Sequence[Sequence[int]]], outcomes: Sequence[Outcome]
+) -> float:
+    """The share of the largest classes' programs that pass all tests, a mean over groups."""
+    right = []
+    for group in groups:
         most = max(map(len, group), default=0)
         largest = [rows for rows in group if len(rows) == most]
-        classes.append(len(group))
-        entropy.append(vote_entropy(group))
         right.append(_mean([outcomes[row].passed for rows in largest for row in rows]))
-    return {
-        "exec/unique_behaviours": _mean(classes),
-        "exec/vote_entropy": _mean(entropy),
-        "exec/label_accuracy": _mean(right),
-    }
+    return _mean(right)

@@ -1,6 +1,6 @@
 """The optimiser, and the state of training that it works on."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,69 @@ from jax.sharding import NamedSharding
 
 from rlif_jax.batch import Params, TrainState
 from rlif_jax.config import Optim
+from rlif_jax.errors import UserError
 from rlif_jax.model.lora import trained
 from rlif_jax.sharding import replicated
 
 
 def make_optimizer(optim: Optim, updates_per_step: int = 1) -> optax.GradientTransformation:
-    """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms."""
+    """AdamW after clipping by global norm; linear warm-up, then constant; no decay on norms.
+
+    With `optim.average_decay` its state has the parameters' average as well, see `average_of`.
+    """
     adamw = optax.chain(
         _adam(optim),
         optax.add_decayed_weights(optim.weight_decay, mask=decayed),
         optax.scale_by_learning_rate(learning_rate(optim, updates_per_step)),
     )
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
+    clip = optax.clip_by_global_norm(optim.clip_norm)
+    if optim.average_decay is None:
+        return optax.chain(clip, adamw)
+    return optax.chain(clip, adamw, _averaging(optim.average_decay ** (1 / updates_per_step)))
+
+
+class Average(NamedTuple):
+    """The state of averaging: float32, of the trained parameters."""
+
+    average: Params
+
+
+def _averaging(decay: float) -> optax.GradientTransformation:
+    """average <- decay * average + (1 - decay) * parameters, as an update leaves the parameters.
+
+    Source: the teacher of Co-rewarding-II (arXiv 2508.00410) and M-GRPO (arXiv 2512.13070), where a
+    step has one update. Where a step has k of them, each has the k-th root of a step's decay: after
+    the step the average before it counts as much as it would after one. That needs no count of
+    updates, which a batch that is skipped halfway would leave wrong.
+    """
+
+    def init(params):
+        # Copies: the parameters themselves are used up by the first update.
+        return Average(jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params))
+
+    def update(updates, state, params: Any = None):
+        after = optax.apply_updates(params, updates)
+        # In this form an average that equals the parameters stays as it is, bit for bit.
+        moved = jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), state.average, after)
+        return updates, Average(moved)
+
+    return optax.GradientTransformation(init, update)
+
+
+def average_of(state: TrainState) -> Params:
+    """The exponential moving average of the trained parameters, with all updates done so far.
+
+    Raises:
+        UserError: no average is kept.
+    """
+    parts: Any = state.opt_state
+    for part in parts:
+        if isinstance(part, Average):
+            return part.average
+    raise UserError(
+        "the average of the parameters is read, and none is kept: set optim.average_decay, such as "
+        "0.99"
+    )
 
 
 def _adam(optim: Optim) -> optax.GradientTransformation:

@@ -33,7 +33,7 @@ from rlif_jax.experience import Ask, Questions
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.lora import lora_of, trained
 from rlif_jax.optimizer import state_shapes
-from rlif_jax.rewards import runs_all_tests, runs_programs
+from rlif_jax.rewards import needs_teacher, reward_after_collapse, runs_all_tests, runs_programs
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.start import initial_state, start_point
@@ -117,6 +117,7 @@ def make_ask(
     """
     tokenizer, options = inputs.model.tokenizer, PromptOptions.of(cfg.data)
     index, count = distributed.process_index(), distributed.process_count()
+    taught = any(map(needs_teacher, (cfg.reward, reward_after_collapse(cfg))))
 
     def ask() -> Questions:
         with clock("data"):
@@ -147,13 +148,14 @@ def make_ask(
             elif cfg.reward.vote_inputs in ("examples", "fuzz"):
                 vote = cfg.reward.vote_inputs, cfg.reward.fuzz_inputs
                 vote_on = {n: vote_problem(problems[n], *vote) for n in mine}
-            submissions = desk(
+            submissions = functools.partial(
+                desk,
                 prompts,
                 judge=inputs.judge if inputs.tested else None,
                 vote_on=vote_on,
-                part=Span.parse(cfg.reward.over).part,
             )
-            return Questions(problems, prompts, submissions, tests)
+            policy = submissions(part=Span.parse(cfg.reward.over).part)
+            return Questions(problems, prompts, policy, tests, submissions() if taught else None)
 
     return ask
 
@@ -162,8 +164,8 @@ def make_ask(
 class Beginning:
     """What the steps of a run begin with, on the devices of the mesh of `jax.set_mesh`.
 
-    `reference` is the anchor of a KL term; `kept` is what a checkpoint keeps beside the state, and
-    {} at the start of the run.
+    `reference` is the starting model, where a KL term is anchored in it; `kept` is what a
+    checkpoint keeps beside the state, and {} at the start of the run.
     """
 
     inputs: Inputs
@@ -186,7 +188,7 @@ def begin(
 
     It is the step of one of `checkpoints`, or 0 for where the run starts. The mesh is that of
     `jax.set_mesh` until `stack` closes. Parameters are loaded where the run starts from them, where
-    a KL term is anchored in them, and where they stay frozen beside adapters.
+    a KL term is anchored in the starting model, and where they stay frozen beside adapters.
 
     Raises UserError for what is missing or does not fit, and DamagedCheckpoint.
     """
@@ -198,7 +200,7 @@ def begin(
     mesh = make_mesh(cfg.mesh.data, cfg.mesh.fsdp, cfg.mesh.tensor, cfg.mesh.context)
     stack.enter_context(jax.set_mesh(mesh))
     from_source = origin is not None and not origin.source
-    if from_source or cfg.loss.kl_coef or lora:
+    if from_source or cfg.anchored_at_start or lora:
         model = opened.load(numerics.dtype, numerics.remat, mesh, progress.phase, lora, cfg.seed)
     else:
         model = opened.shapes(numerics.dtype, numerics.remat, mesh)
@@ -211,7 +213,7 @@ def begin(
     shaped = dataclasses.replace(cfg, data=data)
     stages = make_stages(shaped, graphdef, opened.tokenizer.pad_token_id)
     reference = None
-    if cfg.loss.kl_coef:
+    if cfg.anchored_at_start:
         anchor, on_host = trained(params), cfg.loss.reference_on_host
         reference = kept_reference(anchor, numerics.dtype, on_host)
 

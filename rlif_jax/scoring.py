@@ -91,7 +91,7 @@ class Score:
         return [None, *(np.asarray(stats.logprob) for (stats,) in later)]
 
     def reference(self, params: Params, packings: Sequence[Packing], width: int) -> TokenStats:
-        """Statistics [B, `width`] at the sampling temperature under the starting model."""
+        """Statistics [B, `width`] at the sampling temperature under the anchor of the KL term."""
         return whole(_on_host(self.at_sampling, on_devices(params), packings, width))[0]
 
 

@@ -8,7 +8,7 @@ rewards/ turn Evidence into rewards, loss/ has the loss, grpo.py the gradient an
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +18,12 @@ from flax import nnx
 
 from rlif_jax import sharding
 from rlif_jax.batch import Array, Params, Rollout, TrainBatch, TrainState
-from rlif_jax.config import Config
+from rlif_jax.config import Config, Loss
 from rlif_jax.console.notice import Notice
 from rlif_jax.errors import NotFinite
 from rlif_jax.experience import (
     Ask,
+    Draw,
     Experience,
     drawn_arrays,
     experience,
@@ -33,12 +34,12 @@ from rlif_jax.experience import (
 from rlif_jax.grpo import later_epoch, make_update, train_batches
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
-from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics
+from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics, teacher_metrics
 from rlif_jax.model.config import INPUT_AXES
 from rlif_jax.model.lora import with_trained
-from rlif_jax.optimizer import make_optimizer
+from rlif_jax.optimizer import average_of, make_optimizer
 from rlif_jax.packing import Form, Packing, form_of, pack_rollout
-from rlif_jax.rewards import reward_at
+from rlif_jax.rewards import needs_teacher, reward_at
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
@@ -166,6 +167,7 @@ class StepRecord:
         """The metrics of the step but for its times."""
         seen, updates = self.experience, self.updates
         outcomes, N = seen.answers.outcomes, cfg.data.prompts_per_step
+        taught, G = seen.taught, cfg.sampling.samples_per_prompt
         weights = dict(reward_at(cfg.reward, self.drawn_by.step + 1).terms)
         return {
             **reward_metrics(
@@ -196,6 +198,11 @@ class StepRecord:
                     seen.answers.generated,
                 )
             ),
+            **(
+                {}
+                if taught is None or taught.outcomes is None
+                else teacher_metrics(taught.votes, taught.outcomes, G)
+            ),
             "throughput/slot_use": seen.usage.slot_use,
             **(
                 {"throughput/tokens_per_draw": seen.usage.tokens_per_draw}
@@ -207,7 +214,7 @@ class StepRecord:
 
     @property
     def sampled_tokens(self) -> int:
-        """Tokens of all completions that were drawn, and of answers that hold tests."""
+        """Tokens of all completions that were drawn, those of a teacher and of tests included."""
         return self.experience.usage.useful
 
     @property
@@ -267,23 +274,58 @@ def gather_experience(
     key: jax.Array,
     clock: Clock,
     notice: Notice,
+    teacher: Params | None = None,
 ) -> tuple[Experience, np.ndarray, str]:
     """What these parameters draw, the groups of it to train on, and the decode copy's digest.
 
-    With reward.vote_inputs=model each round asks them for tests first. The copy is freed. Raises
-    UserError for one that is not of these parameters.
+    `teacher` are the parameters of a teacher that draws as well, if rewards read what it draws.
+    With reward.vote_inputs=model each round asks the policy for tests first. Each has the sampler's
+    copy in turn: two are never held, and the last one is freed. Raises UserError for one that is
+    not of the parameters that are to draw.
     """
-    with clock("sync"):
-        decode_params = jax.block_until_ready(stages.sync(params))
-        rounded = INPUT_AXES if cfg.rounded_to else ()
-        digest = digest_of_copy(decode_params, params, rounded)
+    copy = DecodeCopy(stages.sync, INPUT_AXES if cfg.rounded_to else ())
+
+    def drawing(params: Params) -> Draw:
+        def draw(*asked: Any) -> tuple[Rollout, Usage]:
+            with clock("sync"):
+                decode_params = copy.of(params)
+            return stages.sample(decode_params, *asked)
+
+        return draw
+
     certainty = functools.partial(stages.score.certainty, params, pack=stages.pack)
+    teach = None if teacher is None else drawing(teacher)
 
     def one_round(round_key: jax.Array) -> Experience:
-        draw = functools.partial(stages.sample, decode_params)
-        return experience(cfg, draw, certainty, ask, round_key, clock, notice)
+        draw = drawing(params)
+        return experience(cfg, draw, certainty, ask, round_key, clock, notice, teach)
 
-    return *informative_experience(cfg, one_round, key), digest
+    seen, groups = informative_experience(cfg, one_round, key)
+    return seen, groups, copy.digest  # of these parameters, which draw last in a round
+
+
+class DecodeCopy:
+    """The sampler's copy of one tree of parameters at a time, and its digest.
+
+    `rounded` are the weights that `sync` rounds, see `digest_of_copy`.
+    """
+
+    def __init__(self, sync: Sync, rounded: Collection[str]):
+        self._sync, self._rounded, self.digest = sync, rounded, ""
+        self._params: Params | None = None
+        self._copy: Any = None
+
+    def of(self, params: Params) -> Any:
+        """That of these parameters, made anew where it is another's, which is freed before.
+
+        Raises UserError for one that is not of them.
+        """
+        if self._params is not params:
+            self._params = self._copy = None
+            self._copy = jax.block_until_ready(self._sync(params))
+            self.digest = digest_of_copy(self._copy, params, self._rounded)
+            self._params = params
+        return self._copy
 
 
 def train_step(
@@ -298,15 +340,21 @@ def train_step(
 ) -> tuple[TrainState, StepRecord | Skipped]:
     """Questions in; the next state, and on the host the record of the step, out.
 
-    `state` is used up. `reference` are the trained parameters as the run started, or None without a
-    KL term. `ask()` gives the questions of a round. `notice(text)` is called with each phase and
-    may raise to stop before the state is used. Where numbers are not finite the batch is skipped
-    and the step not counted, though mini-batches before the one that failed have been learnt from.
+    `state` is used up. `reference` are the trained parameters as the run started, None where no KL
+    term is anchored there. `ask()` gives the questions of a round. `notice(text)` is called with
+    each phase and may raise to stop before the state is used. Where numbers are not finite the
+    batch is skipped and the step not counted, though mini-batches before the one that failed have
+    been learnt from.
     """
     G, C, loss = cfg.sampling.samples_per_prompt, cfg.sampling.max_new_tokens, cfg.loss
     cfg = dataclasses.replace(cfg, reward=reward_at(cfg.reward, int(state.step) + 1))
+    teacher = None
+    if needs_teacher(cfg.reward):
+        teacher = with_trained(state.params, average_of(state))
     try:
-        seen, groups, digest = gather_experience(cfg, stages, state.params, ask, key, clock, notice)
+        seen, groups, digest = gather_experience(
+            cfg, stages, state.params, ask, key, clock, notice, teacher
+        )
     except NotFinite as error:
         return state, Skipped(str(error), error.arrays)
     drawn_by = Policy(int(state.step), digest)
@@ -317,10 +365,10 @@ def train_step(
     with clock("score"):
         packings = stages.pack(rollout)
         old_logprobs = stages.score.old_logprobs(state.params, policy, packings, C)
-        anchor = None
-        if reference is not None:
-            start = with_trained(state.params, reference)
-            anchor = stages.score.reference(start, packings, C)
+        anchor, anchored_in = None, kl_anchor(loss, state, reference)
+        if anchored_in is not None:
+            anchored_in = with_trained(state.params, anchored_in)
+            anchor = stages.score.reference(anchored_in, packings, C)
     with clock("update"):
         notice("updating")
         entropy = mean_entropy(policy or rollout.stats, rollout.mask)
@@ -348,6 +396,15 @@ def train_step(
         following = sharding.put_pieces(coefficient.following)
         state = dataclasses.replace(state, step=state.step + 1, entropy_coef=following)
     return state, StepRecord(seen, advantage_B, updates, packings, drawn_by)
+
+
+def kl_anchor(loss: Loss, state: TrainState, reference: Params | None) -> Params | None:
+    """The trained parameters that a step's KL term is anchored in, None without the term.
+
+    Raises UserError for an average that is not kept.
+    """
+    averaged = loss.kl_coef > 0 and loss.kl_anchor == "average"
+    return average_of(state) if averaged else reference
 
 
 def not_finite(

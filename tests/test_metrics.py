@@ -16,6 +16,7 @@ from rlif_jax.metrics import (
     repetition_ratio,
     reward_metrics,
     rollout_metrics,
+    teacher_metrics,
 )
 from rlif_jax.problem import Outcome, Verdict
 
@@ -210,6 +211,25 @@ def test_the_largest_class_of_other_inputs_is_held_against_the_tests():
     metrics = execution_metrics(tests, [0] * 4, 4, votes)
     assert metrics["exec/label_accuracy"] == pytest.approx(2 / 3)
     assert metrics["exec/unique_behaviours"] == 2 and metrics["exec/pass_rate"] == 0.75
+
+
+def test_the_label_of_a_teacher_by_hand():
+    """a a b, of which an a and the b pass; c d, of which d passes; and inputs of its own."""
+    passed, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER
+    outcomes = [
+        Outcome(v, (v,), 1, 0.1, answers=(answer,))
+        for v, answer in zip((passed, wrong, passed, wrong, passed, wrong), "aabcde", strict=True)
+    ]
+    assert teacher_metrics(None, outcomes, 3) == {
+        "exec/teacher_label_accuracy": pytest.approx((1 / 2 + 1 / 3) / 2)
+    }
+    votes = [Outcome(wrong, (wrong,), 1, 0.1, answers=(a,)) for a in "abbbbb"]
+    assert teacher_metrics(votes, outcomes, 3) == {
+        "exec/teacher_label_accuracy": pytest.approx((1 / 2 + 1 / 3) / 2)
+    }
+    assert teacher_metrics(votes, outcomes, 6)["exec/teacher_label_accuracy"] == 2 / 5
+    stopped = Outcome(wrong, (wrong,), 2, 0.1, answers=("a",))
+    assert teacher_metrics(None, [stopped] * 3, 3) == {}
 
 
 def test_votes_are_not_counted_where_the_judge_has_stopped():

@@ -79,6 +79,32 @@ def test_a_plan_for_this_machine(model, planned):
 
 
 @pytest.mark.slow
+def test_an_average_is_held_and_a_teacher_samples_as_well(model, planned):
+    """A fourth tree beside what samples; both drawings are counted, of one cache and one copy."""
+
+    def calls(stage) -> int:
+        return int(stage["calls"].split()[0].replace(",", ""))
+
+    teacher = ("--reward.terms", "teacher_vote", "1.0", "--optim.average-decay", "0.99")
+    alone, both = (
+        json.loads(planned(model, "cpu:1", *flags, "--json").stdout) for flags in ((), teacher)
+    )
+    for stage in ("prefill", "decode"):
+        once, twice = (one["stages"][stage] for one in (alone, both))
+        assert twice["beside"] == pytest.approx(4 / 3 * once["beside"], rel=1e-3)
+        assert twice["flops"] == pytest.approx(2 * once["flops"])
+        assert twice["total"] == once["total"]
+        assert calls(twice) == 2 * calls(once)
+    assert both["tokens"] == {**alone["tokens"], "drawn": 2 * alone["tokens"]["drawn"]}
+    assert both["slot_use"] == pytest.approx(alone["slot_use"])
+    assert both["stages"]["update"]["flops"] == pytest.approx(
+        alone["stages"]["update"]["flops"], rel=0.01
+    )
+    said = planned(model, "cpu:1", *teacher).stdout
+    assert "a teacher samples as well (reward.terms)" in said
+
+
+@pytest.mark.slow
 def test_a_plan_for_a_slice(model, planned):
     """Libtpu compiles; the tables name every stage, what binds it, and every assumption."""
     flags = ("--mesh.fsdp", "4", "--price", "1.2")

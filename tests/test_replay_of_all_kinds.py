@@ -80,8 +80,13 @@ def test_all_rounds_of_a_step_are_drawn_again(flags, tmp_path):
         ("--model.lora-rank=2", "--checkpoint.adapters-only"),
         ("--loss.kl-coef=0.1", "--loss.epochs=2", "--loss.mini-batches=2"),
         ("--mesh.data=2", "--mesh.fsdp=2", "--mesh.tensor=2", "--model.dtype=bfloat16"),
+        (
+            *("--model.lora-rank=2", "--optim.average-decay=0.5", "--loss.kl-coef=0.1"),
+            *("--loss.kl-anchor=average", "--loss.mini-batches=2", "--data.max-refills=1"),
+            *("--reward.terms", "self_certainty", "0.1", "teacher_vote", "1.0"),
+        ),
     ],
-    ids=["adapters", "KL", "mesh"],
+    ids=["adapters", "KL", "mesh", "average"],
 )
 def test_kinds_of_training_are_identical(flags, tmp_path, more):
     folder = tmp_path / "run"

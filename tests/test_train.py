@@ -180,6 +180,7 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
             *("--loss.advantage=dr_grpo", "--reward.reward-temperature=0.5"),
             *("--reward.stats-from=scorer", "--reward.aggregate=quantile", "--reward.quantile=0.5"),
             *("--optim.learning-rate=1e-3", "--optim.warmup-steps=0", "--model.dtype=bfloat16"),
+            "--optim.average-decay=0.9",
             *("--data.system-prompt=Be brief.", "--data.graded=graded.jsonl"),
             *("--loss.dual-clip=None", "--loss.tokens-per-micro-batch=512"),
             *("--loss.sampler-correction-cap=2", "--loss.overlong-filter"),
@@ -204,9 +205,9 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     only = {"sampler_correction_cap": None, "entropy_target": None, "entropy_step": 0.005}
     # Each reads fields of its own, and so do the inputs of votes.
     for variant, inputs in (("clip_cov", "fuzz"), ("kl_cov", "model")):
-        votes = {"terms": (("behaviour_entropy", 1.0),), "vote_entropy_max": 1.0}
-        votes["vote_inputs"] = inputs
-        voting = dataclasses.replace(given.reward, **votes)
+        votes = {"terms": (("behaviour_entropy", 1.0), ("teacher_vote", 1.0))}
+        gates = {"vote_entropy_max": 1.0, "vote_inputs": inputs}
+        voting = dataclasses.replace(given.reward, **votes, **gates)
         other = recorded_with(voting, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
     alone = Processes(count=2, index=2, coordinator="localhost:1")

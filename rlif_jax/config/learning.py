@@ -52,6 +52,9 @@ class Reward:
     vote_entropy_max: Annotated[float, positive()] | None = None
     """behaviour_entropy rewards groups whose votes have less entropy than this, in nats;
     None: all."""
+    teacher_pool: Literal["teacher", "joint"] = "teacher"
+    """Whose programs vote in teacher_vote. teacher: those of the teacher alone;
+    joint: those of the policy as well."""
     short_length_tokens: Annotated[int, at_least(0)] = 0
     """The penalty applies to completions shorter than this many tokens,
     with certainty terms only; 0: to none."""
@@ -110,7 +113,10 @@ class Loss:
     sequence_mean: mean of the rows' means;
     dr_grpo: sum / (B * C max)."""
     kl_coef: Annotated[float, at_least(0)] = 0.0
-    """Weight of the KL penalty to the starting model; 0 keeps no reference in memory."""
+    """Weight of the KL penalty to kl_anchor; 0 keeps no reference in memory."""
+    kl_anchor: Literal["start", "average"] = "start"
+    """start: the starting model;
+    average: the average of optim.average_decay, as it is before the step."""
     reference_on_host: bool = False
     """Keep the starting model of the KL penalty in the host's memory while it is not scoring:
     a device has it only then, and a step takes as long as bringing it there longer."""
@@ -162,3 +168,7 @@ class Optim:
     The second moment stays float32, for bfloat16 would round its small changes away."""
     clip_norm: Annotated[float, positive(infinite=True)] = 1.0
     """Gradients of a larger global norm are scaled down to it; inf: never."""
+    average_decay: Annotated[float, between(0, 1, open_low=True, open_high=True)] | None = None
+    """Share of its former self that the average of the trained parameters keeps in a step,
+    0.99 to 0.999 as a rule; it takes 4 bytes a parameter.
+    loss.kl_anchor=average and the reward teacher_vote read it; None: no average is kept."""

@@ -19,6 +19,7 @@ def loss_problems(c: Config) -> Iterator[str]:
     """Settings of the loss that contradict each other, or that nothing would read."""
     yield from _variant(c.loss)
     yield from _entropy(c.loss)
+    yield from _anchor(c)
 
 
 def _variant(loss: Loss) -> Iterator[str]:
@@ -62,4 +63,26 @@ def _entropy(loss: Loss) -> Iterator[str]:
         yield (
             f"loss.entropy_coef={loss.entropy_coef} with loss.entropy_target={loss.entropy_target} "
             "would start with a penalty on entropy; use 0 or more"
+        )
+
+
+def _anchor(c: Config) -> Iterator[str]:
+    """Whether the KL term has the anchor that is asked for, and reads it."""
+    if c.loss.kl_anchor != "average":
+        return
+    if c.optim.average_decay is None:
+        yield (
+            "loss.kl_anchor='average' needs an average of the parameters, and "
+            "optim.average_decay=None keeps none; set optim.average_decay, such as 0.99, or use "
+            "loss.kl_anchor=start"
+        )
+    if not c.loss.kl_coef:
+        yield (
+            "loss.kl_anchor='average' is read only with a KL term, and loss.kl_coef=0.0; set "
+            "loss.kl_coef above 0, or leave loss.kl_anchor at start"
+        )
+    if c.loss.reference_on_host:
+        yield (
+            "loss.reference_on_host=True moves the starting model, which "
+            "loss.kl_anchor='average' does not keep; leave loss.reference_on_host at False"
         )

@@ -30,6 +30,7 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
     yield from _read(c)
     yield from _generated(c)
     yield from _ramps(c)
+    yield from _teacher(c)
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
         c.sampling.temperature,
@@ -105,3 +106,18 @@ def _ramps(c: Config) -> Iterator[str]:
             )
     if len(set(names)) < len(names):
         yield f"reward.ramps names a reward twice: {names}; one ramp for each"
+
+
+def _teacher(c: Config) -> Iterator[str]:
+    """Whether there is a teacher where its votes are read, and a vote that has the pool."""
+    asked = "teacher_vote" in dict(c.reward.terms)
+    if asked and c.optim.average_decay is None:
+        yield (
+            "reward.terms names 'teacher_vote', whose teacher is the average of the parameters, "
+            "and optim.average_decay=None keeps none; set optim.average_decay, such as 0.99"
+        )
+    if not asked and c.reward.teacher_pool != "teacher":
+        yield (
+            f"reward.teacher_pool={c.reward.teacher_pool!r} is read by the reward teacher_vote "
+            "alone; name it in reward.terms, or leave this at teacher"
+        )

@@ -303,6 +303,11 @@ class Config:
         return self.loss.tokens_per_micro_batch or max(self.longest_row, 1024)
 
     @property
+    def anchored_at_start(self) -> bool:
+        """Whether there is a KL term, and it keeps the starting model."""
+        return self.loss.kl_coef > 0 and self.loss.kl_anchor == "start"
+
+    @property
     def rounded_to(self) -> WeightsDtype:
         """The type that sampling rounds the layers' weights to; "" where it rounds nothing."""
         asked = self.sampling.weights_dtype

@@ -107,10 +107,10 @@ class StagePlan:
 class StepPlan:
     """A step of a configuration on a slice.
 
-    `drawn` and `trained` count tokens: those of responses, and those of packed rows, prompts
-    included. `column_use` and `slot_use` are the shares of computed columns and of slot-steps that
-    hold a token. `update_flops` are the model's own, for all chips: nothing recomputed, attention
-    causal.
+    `drawn` and `trained` count tokens: those of responses, a teacher's as well, and those of packed
+    rows, prompts included. `column_use` and `slot_use` are the shares of computed columns and of
+    slot-steps that hold a token. `update_flops` are the model's own, for all chips: nothing
+    recomputed, attention causal.
     """
 
     stages: tuple[StagePlan, ...]
@@ -148,18 +148,22 @@ def plan_step(
     form, platform = ahead.stages.form, slice_.platform
     packed = [PackedLengths.of(lengths, prompts, form, platform) for prompts in minis]
     decode = DecodeSteps.of(compiled["decode"].text, ahead, shards, tensor)
-    steps = [(chunk.steps, decode.of_chunk(chunk, shards)) for chunk in played.chunks]
+    draws = ahead.draws
+    steps = [(draws * chunk.steps, decode.of_chunk(chunk, shards)) for chunk in played.chunks]
 
     def rows(stage: str) -> Work:
         text = compiled[stage].text
         return sum((rows_work(text, ahead, mini, attention_parts) for mini in packed), Work())
 
-    pieces, prompts = sum(mini.pieces for mini in packed), sum(played.prefills.values())
+    pieces, prompts = sum(mini.pieces for mini in packed), draws * sum(played.prefills.values())
     parts = {
-        "prefill": (prefill_work(compiled["prefill"].text, ahead, played), f"{prompts} calls"),
+        "prefill": (
+            draws * prefill_work(compiled["prefill"].text, ahead, played),
+            f"{prompts} calls",
+        ),
         "decode": (
             sum((count * work for count, work in steps), Work()),
-            f"{played.steps:,} steps",
+            f"{draws * played.steps:,} steps",
         ),
         "score": (ahead.scored * rows("score") if ahead.scored else Work(), f"{pieces} pieces"),
         "update": (cfg.loss.epochs * rows("update"), f"{cfg.loss.epochs * pieces} pieces"),
@@ -173,7 +177,7 @@ def plan_step(
             return Seconds.in_turn([(count, Seconds.of(one, chip, hops)) for count, one in steps])
         return Seconds.of(work, chip)
 
-    drawn, filled = int(lengths.response_B.sum()), sum(mini.filled for mini in packed)
+    drawn, filled = draws * int(lengths.response_B.sum()), sum(mini.filled for mini in packed)
     return StepPlan(
         stages=tuple(
             StagePlan(
@@ -186,11 +190,11 @@ def plan_step(
             )
             for name in ahead.names
         ),
-        sync=None if chip is None else Seconds.of(sync_work(ahead), chip),
-        host_s=HOST_S_PER_SLOT * sum(chunk.slots for chunk in played.chunks),
+        sync=None if chip is None else Seconds.of(draws * sync_work(ahead), chip),
+        host_s=draws * HOST_S_PER_SLOT * sum(chunk.slots for chunk in played.chunks),
         drawn=drawn,
         trained=cfg.loss.epochs * filled,
         column_use=filled / sum(mini.columns for mini in packed),
-        slot_use=drawn / played.slot_steps,
+        slot_use=drawn / (draws * played.slot_steps),
         update_flops=cfg.loss.epochs * train_flops(model, lengths, filled),
     )

@@ -36,8 +36,9 @@ def refusals(
 
 def _held(ahead: StagesAhead, name: str) -> Iterator[str]:
     """What lies on the chip, whatever the stage computes."""
+    averaged = ahead.cfg.optim.average_decay is not None
     parts = {
-        "parameters and moments": ahead.state_bytes,
+        f"parameters{', average' if averaged else ''} and moments": ahead.state_bytes,
         "the KL term's reference": ahead.reference_bytes,
         "the sampler's weights": ahead.decode_bytes if name != "update" else 0,
         "the key/value cache": ahead.cache_bytes if name in ("prefill", "decode") else 0,
@@ -60,7 +61,7 @@ def _remedies(ahead: StagesAhead, name: str) -> Iterator[str]:
             yield "--model.remat layer"
         if cfg.model.dtype == "float32":
             yield "--model.dtype bfloat16"
-        if cfg.loss.kl_coef and not cfg.loss.reference_on_host:
+        if cfg.anchored_at_start and not cfg.loss.reference_on_host:
             yield "--loss.reference-on-host"
         yield f"--mesh.context {2 * cfg.mesh.context}, which splits each row over chips"
     if cfg.optim.first_moment_dtype == "float32":

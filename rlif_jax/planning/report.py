@@ -80,7 +80,7 @@ def evaluation_seconds(ahead: StagesAhead, step: StepPlan) -> float:
     """An evaluation samples as a step does, in proportion to its responses."""
     cfg = ahead.cfg
     rows = (cfg.eval.max_problems or _VALIDATION) * cfg.eval.samples_per_problem
-    drawn = cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt
+    drawn = ahead.draws * cfg.data.prompts_per_step * cfg.sampling.samples_per_prompt
     sampling = sum(step.seconds[part] for part in ("sync", "prefill", "decode", "host"))
     return sampling * rows / drawn
 
@@ -177,6 +177,11 @@ def _lines(ahead: StagesAhead, step: StepPlan, slice_: Slice, price: float | Non
     ]
     if ahead.cfg.sampling.draft_tokens:
         lines.append("tokens guessed ahead (sampling.draft_tokens): counted as if none was right")
+    if ahead.draws > 1:
+        lines.append(
+            "a teacher samples as well (reward.terms): prefill and decode are of both, the "
+            "teacher's responses as long as the policy's"
+        )
     lines += [line for stage in step.stages if (line := _sent(stage))]
     figures = run_figures(ahead, step, slice_, price)
     if not figures:

@@ -26,6 +26,7 @@ from rlif_jax.planning.ahead import (
     train_batch_shapes,
     with_sharding,
 )
+from rlif_jax.rewards import needs_teacher
 from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY, bucket, pool_shape
 from rlif_jax.sampler.slots import empty_slots
 from rlif_jax.sampler.sync import make_sync
@@ -117,14 +118,14 @@ class StagesAhead:
 
     @property
     def state_bytes(self) -> int:
-        """Of parameters and both moments."""
+        """Of parameters, both moments, and the average where one is kept."""
         return local_bytes(self.state)
 
     @property
     def reference_bytes(self) -> int:
         """Of the KL term's starting model while it is not scoring."""
         loss = self.cfg.loss
-        if not loss.kl_coef or loss.reference_on_host or self.model.lora:
+        if not self.cfg.anchored_at_start or loss.reference_on_host or self.model.lora:
             return 0
         return self.params_bytes * jnp.dtype(self.model.dtype).itemsize // 4
 
@@ -158,6 +159,11 @@ class StagesAhead:
     def names(self) -> list[str]:
         """The stages that a step of this configuration runs, in their order."""
         return ["prefill", "decode", *(["score"] if self.scored else []), "update"]
+
+    @property
+    def draws(self) -> int:
+        """How often a step samples: twice where a term of the reward needs a teacher's samples."""
+        return 1 + needs_teacher(self.cfg.reward)
 
     @property
     def scored(self) -> float:

@@ -45,6 +45,15 @@ def runs_programs(config: Config) -> bool:
     return config.execution.monitor or any(map(needs_execution, rewards))
 
 
+def needs_teacher(reward: Reward) -> bool:
+    """Whether some term reads the outcomes of a teacher's samples.
+
+    Raises:
+        UserError: a term is unknown.
+    """
+    return any(find_reward(name).teacher for name, _ in reward.terms)
+
+
 def runs_all_tests(config: Config) -> bool:
     """Whether tests after the first failing one are run: a reward or the configuration asks."""
     apart = config.reward.vote_inputs != "problem"  # votes compare answers to all of their inputs

@@ -58,6 +58,28 @@ def behaviour_entropy(ev: Evidence) -> Array:
     return jnp.asarray(share_NG * believed_N[:, None], jnp.float32).reshape(-1)
 
 
+@reward(needs="exec", all_tests=True, teacher=True)
+def teacher_vote(ev: Evidence) -> Array:
+    """1 if the row's program is in the class that its prompt's teacher samples vote for, else 0.
+
+    With reward.teacher_pool=joint the group's own programs vote as well. Of several largest classes
+    each counts; where no program votes all have 0. Source: Co-rewarding-II (arXiv 2508.00410) and,
+    for the joint pool, M-GRPO (arXiv 2512.13070), whose teacher is an average of the policy.
+    """
+    own, taught = (
+        [_vote(row, outcome) for row, outcome in enumerate(outcomes)]
+        for outcomes in (_voting(ev), _teaching(ev))
+    )
+    rewards = []
+    for start in range(0, len(own), ev.group_size):
+        rows = slice(start, start + ev.group_size)
+        pool = taught[rows] + (own[rows] if ev.settings.teacher_pool == "joint" else [])
+        size = Counter(vote for vote in pool if vote is not None)
+        largest = max(size.values(), default=0)
+        rewards += [vote is not None and 0 < largest == size[vote] for vote in own[rows]]
+    return jnp.asarray(rewards, jnp.float32)
+
+
 @reward(needs="exec", all_tests=True)
 def soft_vote(ev: Evidence) -> Array:
     """Mean over the other rows of the group of the share of inputs with equal answers, in [0, 1].
@@ -104,6 +126,23 @@ def vote_entropy(classes: Sequence[Sequence[int]]) -> float:
 def _voting(ev: Evidence) -> tuple[Outcome, ...]:
     """The outcomes on the inputs of votes, one per row; see reward.vote_inputs."""
     return outcomes_of(ev) if ev.votes is None else ev.votes
+
+
+def _teaching(ev: Evidence) -> tuple[Outcome, ...]:
+    """The outcomes of the teacher's samples, as many as there are rows.
+
+    Raises:
+        UserError: no teacher has sampled, or not for every prompt.
+    """
+    rows = ev.mask.shape[0]
+    if ev.teacher is None or len(ev.teacher) != rows:
+        found = "teacher=None" if ev.teacher is None else f"{len(ev.teacher)} outcomes of a teacher"
+        raise UserError(
+            f"The evidence has {found} for {rows} rows, and this reward reads the votes of a "
+            "teacher: let one sample as many completions of each prompt, or declare the reward "
+            'that calls this one with @reward(needs="exec", all_tests=True, teacher=True).'
+        )
+    return ev.teacher
 
 
 def _class_sizes(ev: Evidence) -> np.ndarray:

@@ -12,16 +12,19 @@ Needs = Literal["stats", "exec", "none"]
 _BY_NAME: dict[str, RewardFunction] = {}
 
 
-def reward(needs: Needs, all_tests: bool = False) -> Callable[[RewardFunction], RewardFunction]:
+def reward(
+    needs: Needs, all_tests: bool = False, teacher: bool = False
+) -> Callable[[RewardFunction], RewardFunction]:
     """Register a function as a reward under its own name, and declare what it reads.
 
     `needs` "stats": `ev.stats`, a certainty term; "exec": `ev.outcomes`, so programs have to run;
     "none": neither. `all_tests` declares that outcomes after the first failing test are read as
-    well, so that the judge runs all tests.
+    well, so that the judge runs all tests; `teacher` that `ev.teacher` is read, so that a teacher
+    samples as well.
 
     Raises:
-        UserError: `needs` is invalid, `all_tests` is set without needs="exec", or another function
-            has the name.
+        UserError: `needs` is invalid, `all_tests` or `teacher` is set without needs="exec", or
+            another function has the name.
     """
     if needs not in get_args(Needs):
         raise UserError(
@@ -34,6 +37,12 @@ def reward(needs: Needs, all_tests: bool = False) -> Callable[[RewardFunction], 
             'tests: write needs="exec", or leave all_tests out.'
         )
 
+    if teacher and needs != "exec":
+        raise UserError(
+            f'@reward(needs={needs!r}, teacher=True) is invalid, since only needs="exec" runs the '
+            'programs of a teacher: write needs="exec", or leave teacher out.'
+        )
+
     def register(fn: RewardFunction) -> RewardFunction:
         known = _BY_NAME.get(fn.__name__, fn)
         if (known.__module__, known.__qualname__) != (fn.__module__, fn.__qualname__):
@@ -43,6 +52,7 @@ def reward(needs: Needs, all_tests: bool = False) -> Callable[[RewardFunction], 
             )
         fn.needs = needs
         fn.all_tests = all_tests
+        fn.teacher = teacher
         _BY_NAME[fn.__name__] = fn
         return fn
 

@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 from support.packed_tokens import VARIANTS
 
-from rlif_jax.config import Config, Loss, Reward
+from rlif_jax.config import Config, Loss, Optim, Reward
 from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
 from rlif_jax.rewards import known_rewards
 
 
-def problems(loss, reward=None):
+def problems(loss, reward=None, optim=None):
+    config = Config(loss=loss, reward=reward or Reward(), optim=optim or Optim())
     try:
-        validate(Config(loss=loss, reward=reward or Reward()), known_rewards())
+        validate(config, known_rewards())
     except UserError as error:
         return str(error).splitlines()[1:]
     return []
@@ -87,3 +88,29 @@ def test_what_cannot_be_is_refused(loss, problem):
 def test_a_steered_entropy_may_start_without_bonus():
     assert problems(Loss(entropy_target=0.2, entropy_step=0.01)) == []
     assert problems(Loss(entropy_coef=-0.1)) == []
+
+
+AVERAGED = Loss(kl_anchor="average", kl_coef=0.1)
+
+
+def test_an_average_can_be_the_anchor():
+    assert problems(AVERAGED, optim=Optim(average_decay=0.99)) == []
+    assert problems(Loss(), optim=Optim(average_decay=0.99)) == []  # kept for a run that follows
+
+
+@pytest.mark.parametrize(
+    ("loss", "decay", "problem"),
+    [
+        (AVERAGED, None, "and optim.average_decay=None keeps none; set optim.average_decay"),
+        (replace(AVERAGED, kl_coef=0.0), 0.9, "is read only with a KL term, and loss.kl_coef=0.0"),
+        (
+            replace(AVERAGED, reference_on_host=True),
+            0.9,
+            "loss.reference_on_host=True moves the starting model, which loss.kl_anchor='average' "
+            "does not keep; leave loss.reference_on_host at False",
+        ),
+    ],
+)
+def test_an_anchor_that_is_not_there_or_that_nothing_reads(loss, decay, problem):
+    (found,) = problems(loss, optim=Optim(average_decay=decay))
+    assert "loss.kl_anchor='average'" in found and problem in found

@@ -9,7 +9,7 @@ import pytest
 from support import ROOT
 
 from rlif_jax.batch import Evidence, TokenStats
-from rlif_jax.config import Config, Execution, Reward
+from rlif_jax.config import Config, Execution, Optim, Reward
 from rlif_jax.config.load import read_config_file
 from rlif_jax.config.validate import validate
 from rlif_jax.errors import UserError
@@ -20,6 +20,7 @@ from rlif_jax.rewards import (
     known_rewards,
     needs_all_tests,
     needs_execution,
+    needs_teacher,
     reward_at,
     runs_all_tests,
 )
@@ -194,7 +195,7 @@ def test_an_unknown_term_is_refused_with_the_known_ones():
     cfg = Reward(terms=(("vibes", 1.0),))
     with pytest.raises(UserError, match=r"'vibes'.*probability_disparity.*tests_passed"):
         combine(cfg, evidence())
-    for question in (needs_execution, needs_all_tests):
+    for question in (needs_execution, needs_all_tests, needs_teacher):
         with pytest.raises(UserError, match="vibes"):
             question(cfg)
 
@@ -217,6 +218,37 @@ def test_which_rewards_need_programs_to_run():
 )
 def test_which_rewards_read_all_tests(terms, whether):
     assert needs_all_tests(Reward(terms=tuple((name, 1.0) for name in terms))) is whether
+
+
+def test_which_rewards_need_a_teacher():
+    voted = Reward(terms=(("tests_passed", 1.0), ("teacher_vote", 0.0)))
+    assert needs_teacher(voted) and needs_execution(voted) and needs_all_tests(voted)
+    assert not needs_teacher(Reward(terms=(("majority_vote", 1.0),)))
+
+
+@pytest.mark.parametrize(
+    ("reward", "decay", "message"),
+    [
+        ((("teacher_vote", 1.0),), None, r"names 'teacher_vote'.* set optim\.average_decay, such"),
+        ((("majority_vote", 1.0),), 0.9, r"reward\.teacher_pool='joint' is read by .* alone; name"),
+    ],
+)
+def test_a_teacher_and_its_votes_go_together(reward, decay, message):
+    joint = Reward(terms=reward, teacher_pool="joint")
+    with pytest.raises(UserError, match=message):
+        validate(Config(reward=joint, optim=Optim(average_decay=decay)), known_rewards())
+
+
+def test_a_teacher_with_votes_is_allowed():
+    for pool in ("teacher", "joint"):
+        voted = Reward(terms=(("teacher_vote", 1.0),), teacher_pool=pool)
+        validate(Config(reward=voted, optim=Optim(average_decay=0.99)), known_rewards())
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -0.5, 1.5])
+def test_a_decay_lies_between_0_and_1(decay):
+    with pytest.raises(UserError, match=rf"optim\.average_decay={decay} must be in \(0, 1\)"):
+        validate(Config(optim=Optim(average_decay=decay)), known_rewards())
 
 
 def test_the_judge_of_a_run_goes_on_when_a_reward_or_the_user_says_so():

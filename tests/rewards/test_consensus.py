@@ -19,6 +19,7 @@ from rlif_jax.rewards.consensus import (
     behaviour_entropy,
     majority_vote,
     soft_vote,
+    teacher_vote,
     vote_fraction,
 )
 from rlif_jax.rewards.registry import find_reward
@@ -102,14 +103,55 @@ def test_soft_votes_by_hand():
 
 
 @pytest.mark.parametrize(
-    "name", ["majority_vote", "vote_fraction", "soft_vote", "behaviour_entropy"]
+    ("group", "teacher", "alone", "joint"),
+    [
+        ("AAB", "BBA", [0, 0, 1], [1, 1, 1]),  # 3 of each in the joint pool
+        ("AAB", "BBB", [0, 0, 1], [0, 0, 1]),
+        ("AAB", "ABC", [1, 1, 1], [1, 1, 0]),  # every tied class
+        ("AAB", "CCC", [0, 0, 0], [0, 0, 0]),  # the policy has no such program
+        ("AAB", "CC-", [0, 0, 0], [1, 1, 0]),  # 2 of A and of C
+        ("AAB", "---", [0, 0, 0], [1, 1, 0]),  # no votes of the teacher
+        ("A--", "A--", [1, 0, 0], [1, 0, 0]),
+        ("---", "AAA", [0, 0, 0], [0, 0, 0]),
+        ("---", "---", [0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_a_teacher_votes_by_hand(group, teacher, alone, joint):
+    """Two groups; in the second the teacher has another program than all three rows."""
+
+    def outcomes(votes):
+        return tuple(NO_CODE if vote == "-" else answered(vote, "same") for vote in votes)
+
+    ev = replace(evidence(outcomes(group + "AAA"), 3), teacher=outcomes(teacher + "DDD"))
+    got = teacher_vote(ev)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, [*alone, 0, 0, 0])
+    pooled = replace(ev, settings=Reward(teacher_pool="joint"))
+    np.testing.assert_array_equal(teacher_vote(pooled), [*joint, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [(None, "teacher=None for 2 rows"), ((NO_CODE,), "1 outcomes of a teacher for 2 rows")],
+)
+def test_a_teacher_that_did_not_sample_is_missed(teacher, said):
+    ev = replace(evidence([answered("A"), answered("B")], 2), teacher=teacher)
+    with pytest.raises(UserError, match=rf"{said}.*teacher=True"):
+        teacher_vote(ev)
+
+
+@pytest.mark.parametrize(
+    "name", ["majority_vote", "vote_fraction", "soft_vote", "behaviour_entropy", "teacher_vote"]
 )
 def test_votes_may_have_inputs_of_their_own(name):
     """Then the outcomes of the tests are not looked at."""
     fn = find_reward(name)
-    tests = evidence([answered(None)] * 3, 3)
     votes = (answered("1", "2"), answered("1", "2"), answered("1", "3"))
-    np.testing.assert_array_equal(fn(replace(tests, votes=votes)), fn(evidence(votes, 3)))
+    tests = replace(evidence([answered(None)] * 3, 3), teacher=votes)
+    assert fn(replace(tests, votes=votes)).tolist() != fn(tests).tolist()
+    np.testing.assert_array_equal(
+        fn(replace(tests, votes=votes)), fn(replace(tests, outcomes=votes))
+    )
 
 
 def test_groups_do_not_vote_for_one_another():

@@ -126,6 +126,7 @@ def test_all_rewards_of_the_field_are_known():
         "sequence_probability",
         "shuffled",
         "soft_vote",
+        "teacher_vote",
         "tests_fraction",
         "tests_passed",
         "token_entropy",
@@ -170,6 +171,8 @@ def test_a_wrong_need_and_a_taken_name_are_refused():
 
     with pytest.raises(UserError, match=r"needs='stats', all_tests=True.*runs tests: write"):
         reward(needs="stats", all_tests=True)
+    with pytest.raises(UserError, match=r"needs='none', teacher=True.*of a teacher: write"):
+        reward(needs="none", teacher=True)
 
     def length(ev):
         return ev.mask.sum(axis=1)

@@ -28,4 +28,5 @@ def evidence(group_size=2, outcomes=OUTCOMES, key=0, mask=MASK, **stats):
         key=jax.random.key(key),
         group_size=group_size,
         outcomes=outcomes,
+        teacher=outcomes,
     )
