@@ -1,5 +1,6 @@
 """Completions on their way through the judge."""
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class Submissions:
     thinking holds no answer. `texts` are the completions as sampled: a prompt and one of them are
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
     end. `eos_ids` are the model's end-of-sequence tokens. `part`, code or thinking, is to be found
-    in each. Programs are run on the tests of `vote_on[n]` as well, if it is given. Of several
+    in each. Programs are run on the tests of `vote_on[n]` as well, if it is given, and with `twice`
+    once more on the inputs of votes: one that answers otherwise then has no vote. Of several
     processes each decodes and judges its own `share` of the problems, whole groups, and `collect`
     gives all of them the same.
 
@@ -65,6 +67,7 @@ class Submissions:
         share: Collection[int] | None = None,
         part: str = "",
         vote_on: Mapping[int, Problem] | None = None,
+        twice: bool = False,
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
@@ -72,6 +75,7 @@ class Submissions:
         self._thinking_open = [opens_thinking(prompt.text) for prompt in prompts]
         self._share = range(len(problems)) if share is None else share
         self._part, self._vote_on = part, None if judge is None else vote_on
+        self._twice = twice and judge is not None
         if judge is not None:
             for n in self._share:
                 judge.check(problems[n])
@@ -84,6 +88,7 @@ class Submissions:
         self._futures: dict[int, Future[Outcome]] = {}
         self._ungiven: dict[Future[Outcome], int] = {}
         self._votes: dict[int, Future[Outcome]] = {}
+        self._again: dict[int, Future[Outcome]] = {}
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
         """Decode these rows, if any, extract their programs and hand them to the judge."""
@@ -108,6 +113,9 @@ class Submissions:
                 self._futures[row], self._ungiven[future] = future, row
                 if self._vote_on is not None:
                     self._votes[row] = self._judge.submit(self._vote_on[n], self.codes[row])
+                if self._twice:
+                    asked = self._problems[n] if self._vote_on is None else self._vote_on[n]
+                    self._again[row] = self._judge.submit(asked, self.codes[row])
         self._seen += len(tokens)
         self._notice("sampling", self._seen, len(self.texts))
 
@@ -134,7 +142,7 @@ class Submissions:
                 self.codes[row],
                 self.parts[row],
                 None if self._judge is None else self._futures[row].result(),
-                None if self._vote_on is None else self._votes[row].result(),
+                self._vote(row),
             )
             for row in rows
         }
@@ -147,12 +155,21 @@ class Submissions:
             codes,
             None if self._judge is None else outcomes,
             parts if self._part else None,
-            None if self._vote_on is None else votes,
+            votes if self._twice or self._vote_on is not None else None,
         )
+
+    def _vote(self, row: int) -> Outcome | None:
+        """The outcome on the inputs of votes, if these are not just the tests."""
+        if not self._twice and self._vote_on is None:
+            return None
+        first = (self._futures if self._vote_on is None else self._votes)[row].result()
+        if not self._twice or self._again[row].result().answers == first.answers:
+            return first
+        return dataclasses.replace(first, answers=(None,) * len(first.results))
 
     def _wait(self) -> None:
         """Wait for the tests of all processes, which look together so that all stop together."""
-        futures = [*self._futures.values(), *self._votes.values()]
+        futures = [*self._futures.values(), *self._votes.values(), *self._again.values()]
         while True:
             looked = wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)
             for future in looked.done:
