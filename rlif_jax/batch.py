@@ -73,7 +73,8 @@ class Evidence:
     `max_new_tokens`, the longest completion that sampling allows, or None where it had no limit.
     `votes` are the outcomes on the inputs of votes, one per row, None where these are the tests.
     `read` bool [B, C] are the tokens of the part that reward.over names, None where that is not a
-    part of the text, and `settings` the whole section.
+    part of the text, and `settings` the whole section. `texts` are the responses and `codes` their
+    programs, None where there is none, one per row; both None where nothing was decoded.
     """
 
     stats: TokenStats
@@ -86,6 +87,8 @@ class Evidence:
     votes: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     read: Array | None = None
     settings: Reward = struct.field(pytree_node=False, default_factory=Reward)
+    texts: tuple[str, ...] | None = struct.field(pytree_node=False, default=None)
+    codes: tuple[str | None, ...] | None = struct.field(pytree_node=False, default=None)
 
 
 @struct.dataclass

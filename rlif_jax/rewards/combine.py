@@ -34,8 +34,9 @@ def needs_all_tests(reward: Reward) -> bool:
 
 def runs_all_tests(config: Config) -> bool:
     """Whether tests after the first failing one are run: a reward or the configuration asks."""
-    apart = config.reward.vote_inputs != "problem"  # votes compare answers to all of their inputs
-    return config.execution.run_all_tests or apart or needs_all_tests(config.reward)
+    # Votes compare answers to all of their inputs.
+    votes = config.reward.vote_inputs != "problem" or config.gates.of_votes
+    return config.execution.run_all_tests or votes or needs_all_tests(config.reward)
 
 
 def reward_at(reward: Reward, step: int) -> Reward:

@@ -112,6 +112,7 @@ def test_all_rewards_of_the_field_are_known():
         "behaviour_entropy",
         "brier",
         "constant",
+        "evol",
         "length",
         "majority_vote",
         "probability_disparity",
