@@ -142,6 +142,7 @@ def make_ask(
                 share=mine,
                 vote_on=vote_on,
                 part=Span.parse(cfg.reward.over).part,
+                twice=cfg.gates.deterministic,
             )
             return Questions(problems, prompts, submissions)
 

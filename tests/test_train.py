@@ -186,6 +186,9 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
             *("--loss.entropy-target=3", "--loss.entropy-step=0.01"),
             *("--reward.short-length-tokens=2", "--reward.short-length-penalty=0.1"),
             *("--reward.overlong-buffer-tokens=4", "--reward.overlong-penalty=0.5"),
+            *("--gates.low-entropy-iqr=1.5", "--gates.min-compiling=0.5", "--gates.deterministic"),
+            *("--gates.min-behaviours=2", "--gates.vote-entropy", "0.1", "1.0"),
+            "--data.ask-confidence",
         ]
     )
     read: set[str] = set()
@@ -203,8 +206,9 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
         assert judge.submit(problem, "print(input())").result().passed
     only = {"sampler_correction_cap": None, "entropy_target": None, "entropy_step": 0.005}
     for variant in ("clip_cov", "kl_cov"):  # which read fields of their own
-        votes = {"terms": (("behaviour_entropy", 1.0),), "vote_entropy_max": 1.0}
-        voting = dataclasses.replace(given.reward, **votes)
+        terms = (("behaviour_entropy", 1.0), ("evol", 1.0), ("brier", 1.0))
+        votes = {"vote_entropy_max": 1.0, "similarity": "syntax", "confidence": "stated"}
+        voting = dataclasses.replace(given.reward, terms=terms, **votes)
         other = recorded_with(voting, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
     alone = Processes(count=2, index=2, coordinator="localhost:1")

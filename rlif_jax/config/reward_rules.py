@@ -1,5 +1,6 @@
 """What must hold between the fields of the reward, and between the reward and the rest."""
 
+import math
 from collections.abc import Collection, Iterator
 
 from rlif_jax.config.schema import Config
@@ -25,6 +26,7 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
     yield from _overlong(c)
     yield from _read(c)
     yield from _ramps(c)
+    yield from _confidence(c)
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
         c.sampling.temperature,
@@ -61,6 +63,11 @@ def _read(c: Config) -> Iterator[str]:
             f"reward.vote_entropy_max={c.reward.vote_entropy_max} is read by the reward "
             "behaviour_entropy alone; name it in reward.terms, or leave this at None"
         )
+    if c.reward.similarity != "tokens" and "evol" not in dict(c.reward.terms):
+        yield (
+            f"reward.similarity={c.reward.similarity} is read by the reward evol alone; name it in "
+            "reward.terms, or leave this at tokens"
+        )
     if c.reward.quantile is not None and c.reward.aggregate != "quantile":
         yield (
             f"reward.quantile={c.reward.quantile} is read only with reward.aggregate=quantile; "
@@ -83,3 +90,56 @@ def _ramps(c: Config) -> Iterator[str]:
             )
     if len(set(names)) < len(names):
         yield f"reward.ramps names a reward twice: {names}; one ramp for each"
+
+
+def _confidence(c: Config) -> Iterator[str]:
+    """Whether a stated confidence is asked for, and read."""
+    if c.reward.confidence == "stated":
+        if "brier" not in dict(c.reward.terms):
+            yield (
+                "reward.confidence=stated is read by the reward brier alone; name it in "
+                "reward.terms, or leave this at sequence"
+            )
+        if not c.data.ask_confidence:
+            yield (
+                "reward.confidence=stated needs prompts that ask for it; set data.ask_confidence, "
+                "or use reward.confidence=sequence"
+            )
+    if c.data.ask_confidence and c.data.prompt_style != "chat":
+        yield (
+            f"data.ask_confidence=True would change the published text of data.prompt_style="
+            f"{c.data.prompt_style}; use data.prompt_style=chat"
+        )
+
+
+def gate_problems(c: Config, executing: Collection[str]) -> Iterator[str]:
+    """Gates that no group can pass, or that read programs which are not run.
+
+    `executing` are the rewards for which programs are run.
+    """
+    group, gates = c.sampling.samples_per_prompt, c.gates
+    if gates.min_behaviours > group:
+        yield (
+            f"gates.min_behaviours={gates.min_behaviours} is more than a group of "
+            f"sampling.samples_per_prompt={group} can have; use at most that"
+        )
+    if gates.vote_entropy is not None:
+        low, high = gates.vote_entropy
+        if low > high:
+            yield f"gates.vote_entropy={gates.vote_entropy} is empty; give the lower number first"
+        elif low > math.log(group):
+            yield (
+                f"gates.vote_entropy={gates.vote_entropy} begins above ln {group} = "
+                f"{math.log(group):.3f}, the most entropy of sampling.samples_per_prompt={group} "
+                "votes; use less"
+            )
+    runs = c.execution.monitor or any(name in executing for name, _ in c.reward.terms)
+    if gates.of_programs and not runs:
+        names = ("min_compiling", "min_behaviours", "vote_entropy", "deterministic")
+        defaults = type(gates)()
+        on = [name for name in names if getattr(gates, name) != getattr(defaults, name)]
+        yield (
+            f"{' and '.join(f'gates.{name}={getattr(gates, name)}' for name in on)} needs programs "
+            "to run, and with execution.monitor=False no reward of reward.terms has them run; set "
+            "execution.monitor, or leave the gate out"
+        )

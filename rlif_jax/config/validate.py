@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
-from rlif_jax.config.reward_rules import reward_problems
+from rlif_jax.config.reward_rules import gate_problems, reward_problems
 from rlif_jax.config.schema import Config, Data, Mesh
 from rlif_jax.config.shared import Processes
 from rlif_jax.errors import UserError
@@ -32,8 +32,12 @@ def as_flag(name: str, *value: Any) -> str:
     return " ".join([f"--{name.replace('_', '-')}", *map(repr, value)])
 
 
-def validate(config: Config, known_rewards: Collection[str]) -> None:
+def validate(
+    config: Config, known_rewards: Collection[str], executing: Collection[str] = ()
+) -> None:
     """Refuse a configuration that cannot run, before any device is touched.
+
+    `executing` are those of the known rewards for which programs are run.
 
     Raises:
         UserError: all problems at once, each naming the field, its value and the remedy. Rules
@@ -43,6 +47,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     problems = [*wrong, *range_problems(config)]
     if not wrong:
         problems += [*_sizes(config), *_rules(config), *reward_problems(config, known_rewards)]
+        problems += gate_problems(config, executing)
     if problems:
         raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 
