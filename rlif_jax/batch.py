@@ -75,7 +75,8 @@ class Evidence:
     `teacher` are those of a teacher's samples on the inputs of votes, G for each prompt in order,
     None where no term needs a teacher.
     `read` bool [B, C] are the tokens of the part that reward.over names, None where that is not a
-    part of the text, and `settings` the whole section.
+    part of the text, and `settings` the whole section. `texts` are the responses and `codes` their
+    programs, None where there is none, one per row; both None where nothing was decoded.
     """
 
     stats: TokenStats
@@ -89,6 +90,8 @@ class Evidence:
     teacher: tuple[Outcome, ...] | None = struct.field(pytree_node=False, default=None)
     read: Array | None = None
     settings: Reward = struct.field(pytree_node=False, default_factory=Reward)
+    texts: tuple[str, ...] | None = struct.field(pytree_node=False, default=None)
+    codes: tuple[str | None, ...] | None = struct.field(pytree_node=False, default=None)
 
 
 @struct.dataclass

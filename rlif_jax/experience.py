@@ -20,6 +20,7 @@ from rlif_jax.data.generated_tests import with_proposed_tests
 from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.distributed import gathered
 from rlif_jax.errors import NotFinite
+from rlif_jax.gates import open_groups
 from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
@@ -62,8 +63,9 @@ class Experience:
 
     `policy` [B, C] are the statistics in the trainer's numerics, None where rewards read the
     sampler's; `reward` and every term are float32 [B]. `keys` uint32 [B, 2] are the PRNG keys that
-    the rows were drawn with. `taught` are a teacher's completions of the same prompts, which are
-    not trained on; `usage` has what was drawn for them and for tests, too.
+    the rows were drawn with, and `open` bool [N] are the groups that no gate closes. `taught` are a
+    teacher's completions of the same prompts, which are not trained on; `usage` has what was drawn
+    for them and for tests, too.
     """
 
     problems: tuple[Problem, ...]
@@ -75,6 +77,7 @@ class Experience:
     terms: dict[str, np.ndarray]
     usage: Usage
     keys: np.ndarray
+    open: np.ndarray
     taught: Answers | None = None
 
 
@@ -132,6 +135,8 @@ def experience(
             teacher=None if taught is None else taught.votes or taught.outcomes,
             read=None if answers.parts is None else _columns(answers.parts, rollout.mask),
             settings=cfg.reward,
+            texts=answers.texts,
+            codes=answers.codes,
         )
         try:
             rewards = jax.device_get(combine(cfg.reward, evidence, cfg.loss.std_floor))
@@ -139,19 +144,20 @@ def experience(
             error.arrays = drawn_arrays(rollout, stats)
             raise
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
+        opened = open_groups(cfg.gates, answers.outcomes, answers.votes, len(questions.problems))
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
-    keys = key_data(row_keys(sample_key, len(reward_B)))
     return Experience(
-        problems,
-        prompts,
-        rollout,
-        policy,
-        answers,
-        reward_B,
-        terms,
-        total([*usages, usage]),
-        keys,
-        taught,
+        problems=problems,
+        prompts=prompts,
+        rollout=rollout,
+        policy=policy,
+        answers=answers,
+        reward=reward_B,
+        terms=terms,
+        usage=total([*usages, usage]),
+        keys=key_data(row_keys(sample_key, len(reward_B))),
+        open=opened,
+        taught=taught,
     )
 
 
@@ -206,10 +212,10 @@ def drawn_arrays(rollout: Rollout, stats: TokenStats, **more: np.ndarray) -> dic
 def informative_experience(
     cfg: Config, one_round: Callable[[jax.Array], Experience], key: jax.Array
 ) -> tuple[Experience, np.ndarray]:
-    """As many rounds as it takes for N groups that differ, at most 1 + data.max_refills.
+    """As many rounds as it takes for N open groups that differ, at most 1 + data.max_refills.
 
     The second value are the N groups to train on, of all that were drawn: those whose rewards
-    differ, and others behind them where these are too few.
+    differ and that no gate closes, and others behind them where these are too few.
     """
     N, G = cfg.data.prompts_per_step, cfg.sampling.samples_per_prompt
     rounds, differ, most = [], np.zeros(0, bool), 1 + cfg.data.max_refills
@@ -217,7 +223,7 @@ def informative_experience(
         # The first round's key is the step's, so that refills change nothing of it.
         rounds.append(one_round(jax.random.fold_in(key, len(rounds)) if rounds else key))
         own = informative_groups(rounds[-1].reward, G, cfg.loss.std_floor)
-        differ = np.concatenate([differ, np.asarray(own)])
+        differ = np.concatenate([differ, np.asarray(own) & rounds[-1].open])
     if len(rounds) == 1:
         return rounds[0], np.arange(N)
     order = np.concatenate([np.flatnonzero(differ), np.flatnonzero(~differ)])
@@ -249,6 +255,7 @@ def joined(rounds: Sequence[Experience]) -> Experience:
         usage=total([r.usage for r in rounds]),
         keys=whole([r.keys for r in rounds]),
         taught=answers_in_order(taught) if taught else None,
+        open=whole([r.open for r in rounds]),
     )
 
 

@@ -68,15 +68,19 @@ def train_batches(
     loss: Loss,
     entropy_coef: Array | float,
     key: jax.Array,
+    kept_B: Array | None = None,
 ) -> list[TrainBatch]:
     """The mini-batches of a step on the devices, in order.
 
     `old_logprobs` of each mini-batch are None where its update starts from the policy before the
     step; `reference` [B, C] is None without a KL term. `entropy_coef` is the weight of the entropy
-    bonus in this step; `key` decides what loss variants choose at random.
+    bonus in this step; `key` decides what loss variants choose at random. `kept_B` bool are the
+    completions that the loss may see, None: all.
     """
     batches, first = [], 0
     trained_B = np.asarray(trained_completions(rollout.truncated, loss))
+    if kept_B is not None:
+        trained_B = trained_B & kept_B
     for i, (packing, old_BC) in enumerate(zip(packings, old_logprobs, strict=True)):
         rows = slice(first, first + len(packing.length_B))
         first = rows.stop

@@ -23,7 +23,7 @@ from rlif_jax.planning.forecast import check_slice, forecast, use_cpu
 from rlif_jax.planning.lengths import Lengths, run_lengths
 from rlif_jax.planning.report import as_json, found_json, show, show_found
 from rlif_jax.planning.search import NO_MESH, search
-from rlif_jax.rewards import known_rewards
+from rlif_jax.rewards import executing_rewards, known_rewards
 from rlif_jax.weights.model_shape import model_shape
 
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 1 where the run does not fit, 2 for bad input."""
     with exit_on_user_error():
         asked, cfg = _arguments(sys.argv[1:] if argv is None else argv)
-        validate(cfg, known_rewards())
+        validate(cfg, known_rewards(), executing_rewards())
         model = model_shape(cfg.model.source)
         prompt, response = cfg.data.max_prompt_tokens, cfg.sampling.max_new_tokens
         check_length(model, cfg.model.source, prompt, response)

@@ -153,6 +153,7 @@ def make_ask(
                 prompts,
                 judge=inputs.judge if inputs.tested else None,
                 vote_on=vote_on,
+                twice=cfg.gates.deterministic,
             )
             policy = submissions(part=Span.parse(cfg.reward.over).part)
             return Questions(problems, prompts, policy, tests, submissions() if taught else None)

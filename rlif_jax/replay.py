@@ -24,7 +24,7 @@ from rlif_jax.data.training import position_of
 from rlif_jax.distributed import ending_together, is_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.prepare import begin, check_shares, make_ask
-from rlif_jax.rewards import known_rewards
+from rlif_jax.rewards import executing_rewards, known_rewards
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.failures import key_of_life, key_of_step, memory_advice
@@ -70,7 +70,7 @@ def replay(
             f"steps {first} to {last} cannot be replayed: steps count from 1, and --step-to comes "
             "after --step"
         )
-    validate(cfg, known_rewards())
+    validate(cfg, known_rewards(), executing_rewards())
     cfg = dataclasses.replace(cfg, eval=dataclasses.replace(cfg.eval, every=0))
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder

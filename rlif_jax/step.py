@@ -31,6 +31,7 @@ from rlif_jax.experience import (
     of_groups,
     rollout_of_groups,
 )
+from rlif_jax.gates import gate_metrics, kept_rows
 from rlif_jax.grpo import later_epoch, make_update, train_batches
 from rlif_jax.loss.advantages import group_advantages
 from rlif_jax.loss.entropy import entropy_coefficient, mean_entropy
@@ -173,6 +174,7 @@ class StepRecord:
             **reward_metrics(
                 seen.reward, seen.terms, cfg.sampling.samples_per_prompt, cfg.loss.std_floor
             ),
+            **gate_metrics(cfg.gates, seen.open, kept_of(cfg, seen)),
             **{f"reward/{name}_weight": weights[name] for name, *_ in cfg.reward.ramps},
             **{name: float(np.mean([m[name] for m in updates])) for name in updates[0]},
             # Of the first update, which alone starts from the policy that has sampled.
@@ -360,8 +362,10 @@ def train_step(
     drawn_by = Policy(int(state.step), digest)
     with clock("reward"):
         advantage_B = np.asarray(group_advantages(seen.reward, G, loss.advantage, loss.std_floor))
+        advantage_B = np.where(np.repeat(seen.open, G), advantage_B, np.float32(0))
         rollout = rollout_of_groups(seen.rollout, groups, G)
-        policy, trained_advantage_B = of_groups((seen.policy, advantage_B), groups, G)
+        learned = (seen.policy, advantage_B, kept_of(cfg, seen))
+        policy, trained_advantage_B, kept_B = of_groups(learned, groups, G)
     with clock("score"):
         packings = stages.pack(rollout)
         old_logprobs = stages.score.old_logprobs(state.params, policy, packings, C)
@@ -383,6 +387,7 @@ def train_step(
             loss,
             coefficient.applied,
             selection_key,
+            kept_B,
         )
         updates = []
         for _ in range(loss.epochs):
@@ -405,6 +410,11 @@ def kl_anchor(loss: Loss, state: TrainState, reference: Params | None) -> Params
     """
     averaged = loss.kl_coef > 0 and loss.kl_anchor == "average"
     return average_of(state) if averaged else reference
+
+
+def kept_of(cfg: Config, seen: Experience) -> np.ndarray:
+    """The rows of all that was drawn that the loss may see, bool [B]; see `gates`."""
+    return kept_rows(cfg.gates, seen.policy or seen.rollout.stats, seen.rollout.mask)
 
 
 def not_finite(

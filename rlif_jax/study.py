@@ -32,7 +32,7 @@ from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.suite_hours import seconds_by_plan
 from rlif_jax.reporting.study_summary import MethodOutcome, RunOutcome, shown, summarise
-from rlif_jax.rewards import known_rewards
+from rlif_jax.rewards import executing_rewards, known_rewards
 from rlif_jax.run.provenance import check_same_config
 from rlif_jax.run.standing import Standing, seconds_of_steps, standing
 from rlif_jax.train import train
@@ -118,7 +118,7 @@ def planned(suite: Suite, out: str, only: Sequence[str]) -> list[Planned]:
     step_s = seconds_of_steps([run.config for run in runs]) or suite.step_s or None
     found = []
     for run in asked:
-        validate(run.config, known_rewards())
+        validate(run.config, known_rewards(), executing_rewards())
         check_same_config(run.config.folder, run.config)
         one = standing(run.config)
         found.append(Planned(run, one, None if step_s is None else step_s * one.steps_left))

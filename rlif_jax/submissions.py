@@ -1,5 +1,6 @@
 """Completions on their way through the judge."""
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
@@ -52,9 +53,10 @@ class Submissions:
     together the decoding of all their tokens, less the end-of-sequence and padding tokens at the
     end. `eos_ids` are the model's end-of-sequence tokens. `part`, code or thinking, is to be found
     in each. Programs are run on the tests of `vote_on[n]` as well, if it is given; where it has
-    none they do not vote. The policy has written the last `generated[n]` of them. Of several
-    processes each decodes and judges its own `share` of the problems, whole groups, and `collect`
-    gives all of them the same.
+    none they do not vote. The policy has written the last `generated[n]` of them. With `twice`
+    they are run once more on the inputs of votes: one that answers otherwise then has no vote. Of
+    several processes each decodes and judges its own `share` of the problems, whole groups, and
+    `collect` gives all of them the same.
 
     Raises UserError when a problem cannot be judged: now, and not while rows are sampled.
     """
@@ -73,6 +75,7 @@ class Submissions:
         vote_on: Mapping[int, Problem] | None = None,
         generated: Mapping[int, int] | None = None,
         phase: str = "sampling",
+        twice: bool = False,
     ):
         self._problems, self._prompts, self._group = problems, prompts, group
         self._tokenizer, self._judge, self._eos_ids = tokenizer, judge, eos_ids
@@ -81,11 +84,13 @@ class Submissions:
         self._share = range(len(problems)) if share is None else share
         self._part, self._phase = part, phase
         self._vote_on, self._generated = None if judge is None else vote_on, generated
+        self._twice = twice and judge is not None
         if judge is not None:
             for n in self._share:
                 judge.check(problems[n])
-                if self._vote_on is not None and self._vote_on[n].tests:
-                    judge.check(self._vote_on[n])
+                asked = None if self._vote_on is None else self._vote_on[n]
+                if asked is not None and asked.tests:
+                    judge.check(asked)
         rows = len(problems) * group
         self.texts: list[str] = [""] * rows
         self.codes: list[str | None] = [None] * rows
@@ -93,6 +98,7 @@ class Submissions:
         self._futures: dict[int, Future[Outcome]] = {}
         self._ungiven: dict[Future[Outcome], int] = {}
         self._votes: dict[int, Future[Outcome]] = {}
+        self._again: dict[int, Future[Outcome]] = {}
 
     def voting_on(
         self, vote_on: Mapping[int, Problem], generated: Mapping[int, int]
@@ -111,6 +117,7 @@ class Submissions:
             vote_on=vote_on,
             generated=generated,
             phase=self._phase,
+            twice=self._twice,
         )
 
     def finished(self, rows: np.ndarray, tokens: list[np.ndarray]) -> None:
@@ -134,8 +141,11 @@ class Submissions:
             if self._judge is not None:
                 future = self._judge.submit(self._problems[n], self.codes[row])
                 self._futures[row], self._ungiven[future] = future, row
-                if self._vote_on is not None and self._vote_on[n].tests:
-                    self._votes[row] = self._judge.submit(self._vote_on[n], self.codes[row])
+                asked = self._problems[n] if self._vote_on is None else self._vote_on[n]
+                if self._vote_on is not None and asked.tests:
+                    self._votes[row] = self._judge.submit(asked, self.codes[row])
+                if self._twice and asked.tests:
+                    self._again[row] = self._judge.submit(asked, self.codes[row])
         self._seen += len(tokens)
         self._notice(self._phase, self._seen, len(self.texts))
 
@@ -162,7 +172,7 @@ class Submissions:
                 self.codes[row],
                 self.parts[row],
                 None if self._judge is None else self._futures[row].result(),
-                self._votes[row].result() if row in self._votes else UNTESTED,
+                self._vote(row),
                 0 if self._generated is None else self._generated[row // self._group],
             )
             for row in rows
@@ -176,13 +186,25 @@ class Submissions:
             codes,
             None if self._judge is None else outcomes,
             parts if self._part else None,
-            None if self._vote_on is None else votes,
+            votes if self._twice or self._vote_on is not None else None,
             None if self._generated is None else generated,
         )
 
+    def _vote(self, row: int) -> Outcome | None:
+        """The outcome on the inputs of votes, if these are not just the tests."""
+        if not self._twice and self._vote_on is None:
+            return None
+        futures = self._futures if self._vote_on is None else self._votes
+        if row not in futures:
+            return UNTESTED
+        first = futures[row].result()
+        if not self._twice or self._again[row].result().answers == first.answers:
+            return first
+        return dataclasses.replace(first, answers=(None,) * len(first.results))
+
     def _wait(self) -> None:
         """Wait for the tests of all processes, which look together so that all stop together."""
-        futures = [*self._futures.values(), *self._votes.values()]
+        futures = [*self._futures.values(), *self._votes.values(), *self._again.values()]
         while True:
             looked = wait(futures, LOOK_EVERY_S, FIRST_EXCEPTION)
             for future in looked.done:

@@ -23,7 +23,7 @@ from rlif_jax.distributed import by_first, ending_together, is_first, join, proc
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.during_training import make_evaluate
 from rlif_jax.prepare import begin, check_shares, make_ask
-from rlif_jax.rewards import known_rewards
+from rlif_jax.rewards import executing_rewards, known_rewards
 from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.failures import (
@@ -59,7 +59,7 @@ def train(cfg: Config) -> None:
         KeyboardInterrupt: the same before there is a state, and a second Ctrl-C.
     """
     # ---- configuration and processes: refuse what cannot run before a device is touched
-    validate(cfg, known_rewards())
+    validate(cfg, known_rewards(), executing_rewards())
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)

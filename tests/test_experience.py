@@ -19,7 +19,7 @@ from rlif_jax.submissions import Answers
 N, G, C, P = 2, 3, 4, 2
 
 
-def drawn(first: int, reward_NG) -> Experience:
+def drawn(first: int, reward_NG, open_N=(True,) * N) -> Experience:
     """N problems, numbered from `first`; every token of group n is 10 * n + its row."""
     B = N * G
     rows = np.repeat(10 * (first + np.arange(N)), G) + np.tile(np.arange(G), N)
@@ -43,19 +43,22 @@ def drawn(first: int, reward_NG) -> Experience:
         terms={"half": np.asarray(reward_NG, np.float32).reshape(-1) / 2},
         usage=Usage(slot_steps=100, useful=24, steps=4, chunks=1, prefills=N),
         keys=np.stack([rows, rows + 1], axis=1).astype(np.uint32),
+        open=np.array(open_N),
     )
 
 
 ALIKE, APART = [1, 1, 1], [0, 1, 1]
 
 
-def after(rounds, max_refills):
-    """What is made of these rounds, and the keys that they got."""
+def after(rounds, max_refills, opens=None):
+    """What is made of these rounds, and the keys that they got; all their groups are open."""
+    opens = opens or [(True,) * N] * len(rounds)
     cfg = Config(
         data=Data(prompts_per_step=N, max_refills=max_refills),
         sampling=Sampling(samples_per_prompt=G, max_new_tokens=C),
     )
-    keys, waiting = [], iter([drawn(N * i, reward) for i, reward in enumerate(rounds)])
+    made = [drawn(N * i, *one) for i, one in enumerate(zip(rounds, opens, strict=True))]
+    keys, waiting = [], iter(made)
 
     def one_round(key):
         keys.append(key)
@@ -84,6 +87,21 @@ def test_groups_that_differ_come_first(rounds, max_refills, groups):
     data = [tuple(jax.random.key_data(key).tolist()) for key in keys]
     assert data[0] == tuple(jax.random.key_data(jax.random.key(7)).tolist())
     assert len(set(data)) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("opens", "max_refills", "groups"),
+    [
+        ([(True, False)], 0, [0, 1]),  # nothing may be drawn in its place
+        ([(True, False), (False, True)], 5, [0, 3]),
+        ([(False, False), (False, True)], 1, [0, 3]),
+        ([(True, True)], 5, [0, 1]),
+    ],
+)
+def test_closed_groups_are_replaced_whatever_their_rewards(opens, max_refills, groups):
+    seen, chosen, keys = after([[APART, APART]] * len(opens), max_refills, opens)
+    assert chosen == groups and len(keys) == len(opens)
+    assert seen.open.tolist() == [one for some in opens for one in some]
 
 
 def test_rounds_are_joined_row_by_row():

@@ -14,7 +14,7 @@ LAYERS = (
     | {"storage", "console"},
     {"kernels", "execution", "data", "rewards", "loss", "packing"},
     {"model"},
-    {"weights", "scoring", "sampler", "optimizer", "metrics", "run", "grading"},
+    {"weights", "scoring", "sampler", "optimizer", "metrics", "gates", "run", "grading"},
     {"grpo", "evaluation", "submissions", "reporting"},
     {"experience"},
     {"step"},

@@ -132,6 +132,29 @@ def test_programs_are_run_on_the_inputs_of_votes_as_well():
     assert len(ten) == len(six) == 1 and ten != six and none == ()
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_programs_that_do_not_repeat_themselves_do_not_vote(apart):
+    """Their outcome on the tests stays; `apart` votes have an input of their own."""
+    problem = doubles("1", "2")
+    vote_on = {0: dataclasses.replace(problem, tests=(Test("5", "null", "functional"),))}
+    bodies = ["return 2 * n", "return os.urandom(8).hex()", "return 1 / 0"]
+    texts = [f"```\nimport os\ndef f(n): {body}\n```" for body in bodies] + ["none"]
+    tokenizer = byte_level()
+    with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256), True) as judge:
+        submissions = Submissions(
+            [problem], [EMPTY], 4, tokenizer, judge, vote_on=vote_on if apart else None, twice=True
+        )
+        submissions.finished(np.arange(4), [np.array(tokenizer(t).input_ids) for t in texts])
+        answers = submissions.collect()
+    inputs = 1 if apart else 2
+    steady, other, crashed, none = (outcome.answers for outcome in answers.votes)
+    assert len(steady) == inputs and None not in steady
+    assert other == crashed == (None,) * inputs and none == ()
+    assert None not in answers.outcomes[1].answers
+    if not apart:
+        assert steady == answers.outcomes[0].answers
+
+
 def test_a_problem_that_cannot_be_judged_is_refused_before_rows_are_sampled():
     with Judge(config.Execution(workers=1, time_limit_s=1.0, memory_mb=256)) as judge:
         with pytest.raises(UserError, match=r"'double' cannot be judged: test 2 of .* has '\['"):

@@ -12,7 +12,7 @@ from support.small_runs import config, metrics, numbers
 
 from rlif_jax import step as step_page
 from rlif_jax import train as train_module
-from rlif_jax.config import Loss, Processes, load
+from rlif_jax.config import Gates, Loss, Processes, load
 from rlif_jax.distributed import join
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
@@ -187,13 +187,14 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
             *("--loss.entropy-target=3", "--loss.entropy-step=0.01"),
             *("--reward.short-length-tokens=2", "--reward.short-length-penalty=0.1"),
             *("--reward.overlong-buffer-tokens=4", "--reward.overlong-penalty=0.5"),
+            *("--gates.low-entropy-iqr=1.5", "--gates.deterministic"),
         ]
     )
     read: set[str] = set()
 
-    def recorded_with(reward=given.reward, **loss_changes):
+    def recorded_with(sections=None, **loss_changes):
         loss = LossWithADeadField(**{**dataclasses.asdict(given.loss), **loss_changes})
-        return recording(dataclasses.replace(given, loss=loss, reward=reward), read)
+        return recording(dataclasses.replace(given, loss=loss, **sections or {}), read)
 
     recorded = recorded_with()
     train(recorded)
@@ -205,10 +206,15 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
     only = {"sampler_correction_cap": None, "entropy_target": None, "entropy_step": 0.005}
     # Each reads fields of its own, and so do the inputs of votes.
     for variant, inputs in (("clip_cov", "fuzz"), ("kl_cov", "model")):
-        votes = {"terms": (("behaviour_entropy", 1.0), ("teacher_vote", 1.0))}
-        gates = {"vote_entropy_max": 1.0, "vote_inputs": inputs}
-        voting = dataclasses.replace(given.reward, **votes, **gates)
-        other = recorded_with(voting, variant=variant, clip_low=0.2, clip_high=0.2, **only)
+        terms = (("behaviour_entropy", 1.0), ("evol", 1.0), ("brier", 1.0), ("teacher_vote", 1.0))
+        votes = {"vote_entropy_max": 1.0, "similarity": "syntax", "confidence": "stated"}
+        votes |= {"vote_inputs": inputs}
+        sections = {
+            "reward": dataclasses.replace(given.reward, terms=terms, **votes),
+            "gates": Gates(min_compiling=0.5, min_behaviours=2, vote_entropy=(0.1, 1.0)),
+            "data": dataclasses.replace(given.data, ask_confidence=True),
+        }
+        other = recorded_with(sections, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
     alone = Processes(count=2, index=2, coordinator="localhost:1")
     with pytest.raises(UserError, match="did not meet"):

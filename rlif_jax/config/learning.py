@@ -55,6 +55,12 @@ class Reward:
     teacher_pool: Literal["teacher", "joint"] = "teacher"
     """Whose programs vote in teacher_vote. teacher: those of the teacher alone;
     joint: those of the policy as well."""
+    similarity: Literal["tokens", "syntax"] = "tokens"
+    """How evol compares two programs. tokens: the Python tokens that they share;
+    syntax: the pairs of a syntax node and its parent, whatever names and values there are."""
+    confidence: Literal["sequence", "stated"] = "sequence"
+    """The confidence of brier. sequence: the geometric mean of the response's probabilities;
+    stated: the number that the response gives for it, with data.ask_confidence."""
     short_length_tokens: Annotated[int, at_least(0)] = 0
     """The penalty applies to completions shorter than this many tokens,
     with certainty terms only; 0: to none."""
@@ -69,6 +75,46 @@ class Reward:
     stats_from: Literal["scorer", "sampler"] = "scorer"
     """scorer: statistics recomputed in the trainer's numerics;
     sampler: those of sampling, which saves a forward pass."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a step does not learn from, whatever its rewards: each gate is off by default.
+
+    The advantages of a group that fails a gate are 0, and data.max_refills replaces it as it does
+    groups whose rewards are equal.
+    """
+
+    min_compiling: Annotated[float, between(0, 1)] = 0.0
+    """Least share of a group's completions with a program that compiles; 0: any."""
+    min_behaviours: Annotated[int, at_least(0)] = 0
+    """Fewest classes of equal programs among those of a group that vote,
+    so that the inputs tell programs apart; 0 or 1: any."""
+    vote_entropy: tuple[Annotated[float, at_least(0)], Annotated[float, at_least(0)]] | None = None
+    """Least and most entropy of a group's votes in nats, both included; None: any.
+    Below, the group agrees already; above, its majority is not to be believed (EMPO)."""
+    deterministic: bool = False
+    """Run each program twice on the inputs of votes: one that fails once,
+    or answers otherwise the second time, does not vote. Its tests count as ever."""
+    low_entropy_iqr: Annotated[float, at_least(0)] | None = None
+    """Leave completions out of the loss whose mean token entropy is so many interquartile ranges
+    below the first quartile of the step (M-GRPO); 1.5 is usual. None: none.
+    Their rewards still count in their groups."""
+
+    @property
+    def of_groups(self) -> bool:
+        """Whether a group can fail."""
+        return self.min_compiling > 0 or self.min_behaviours > 1 or self.vote_entropy is not None
+
+    @property
+    def of_votes(self) -> bool:
+        """Whether the answers of programs to all inputs of votes are read."""
+        return self.min_behaviours > 1 or self.vote_entropy is not None or self.deterministic
+
+    @property
+    def of_programs(self) -> bool:
+        """Whether programs have to be run."""
+        return self.of_groups or self.of_votes
 
 
 @dataclass(frozen=True)

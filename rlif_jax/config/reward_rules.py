@@ -1,5 +1,6 @@
 """What must hold between the fields of the reward, and between the reward and the rest."""
 
+import math
 from collections.abc import Collection, Iterator
 
 from rlif_jax.config.learning import Reward
@@ -31,6 +32,7 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
     yield from _generated(c)
     yield from _ramps(c)
     yield from _teacher(c)
+    yield from _confidence(c)
     if c.reward.stats_from == "sampler" and c.reward.reward_temperature not in (
         None,
         c.sampling.temperature,
@@ -39,6 +41,11 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
             f"reward.reward_temperature={c.reward.reward_temperature} needs "
             "reward.stats_from=scorer: the sampler sees only sampling.temperature"
         )
+
+
+def _rewarded(c: Config) -> dict[str, float]:
+    """The terms of the reward, and those that a collapse brings."""
+    return {**dict(c.reward.terms), **dict(c.guard.terms)}
 
 
 def _overlong(c: Config) -> Iterator[str]:
@@ -62,10 +69,15 @@ def _read(c: Config) -> Iterator[str]:
         Span.parse(c.reward.over)
     except ValueError:
         yield f"reward.over={c.reward.over!r} must be one of {FORMS}"
-    if c.reward.vote_entropy_max is not None and "behaviour_entropy" not in dict(c.reward.terms):
+    if c.reward.vote_entropy_max is not None and "behaviour_entropy" not in _rewarded(c):
         yield (
             f"reward.vote_entropy_max={c.reward.vote_entropy_max} is read by the reward "
             "behaviour_entropy alone; name it in reward.terms, or leave this at None"
+        )
+    if c.reward.similarity != "tokens" and "evol" not in dict(c.reward.terms):
+        yield (
+            f"reward.similarity={c.reward.similarity} is read by the reward evol alone; name it in "
+            "reward.terms, or leave this at tokens"
         )
     if c.reward.quantile is not None and c.reward.aggregate != "quantile":
         yield (
@@ -80,7 +92,7 @@ def _generated(c: Config) -> Iterator[str]:
     """Whether the policy writes tests where these are read."""
     if c.reward.vote_inputs == "model":
         return
-    if names := [name for name, _ in c.reward.terms if name in OF_GENERATED_TESTS]:
+    if names := [name for name in _rewarded(c) if name in OF_GENERATED_TESTS]:
         yield (
             f"reward.terms names {', '.join(names)}, for which the policy has to write tests, and "
             f"reward.vote_inputs={c.reward.vote_inputs} has none written; use "
@@ -110,7 +122,7 @@ def _ramps(c: Config) -> Iterator[str]:
 
 def _teacher(c: Config) -> Iterator[str]:
     """Whether there is a teacher where its votes are read, and a vote that has the pool."""
-    asked = "teacher_vote" in dict(c.reward.terms)
+    asked = "teacher_vote" in _rewarded(c)
     if asked and c.optim.average_decay is None:
         yield (
             "reward.terms names 'teacher_vote', whose teacher is the average of the parameters, "
@@ -120,4 +132,57 @@ def _teacher(c: Config) -> Iterator[str]:
         yield (
             f"reward.teacher_pool={c.reward.teacher_pool!r} is read by the reward teacher_vote "
             "alone; name it in reward.terms, or leave this at teacher"
+        )
+
+
+def _confidence(c: Config) -> Iterator[str]:
+    """Whether a stated confidence is asked for, and read."""
+    if c.reward.confidence == "stated":
+        if "brier" not in _rewarded(c):
+            yield (
+                "reward.confidence=stated is read by the reward brier alone; name it in "
+                "reward.terms, or leave this at sequence"
+            )
+        if not c.data.ask_confidence:
+            yield (
+                "reward.confidence=stated needs prompts that ask for it; set data.ask_confidence, "
+                "or use reward.confidence=sequence"
+            )
+    if c.data.ask_confidence and c.data.prompt_style != "chat":
+        yield (
+            f"data.ask_confidence=True would change the published text of data.prompt_style="
+            f"{c.data.prompt_style}; use data.prompt_style=chat"
+        )
+
+
+def gate_problems(c: Config, executing: Collection[str]) -> Iterator[str]:
+    """Gates that no group can pass, or that read programs which are not run.
+
+    `executing` are the rewards for which programs are run.
+    """
+    group, gates = c.sampling.samples_per_prompt, c.gates
+    if gates.min_behaviours > group:
+        yield (
+            f"gates.min_behaviours={gates.min_behaviours} is more than a group of "
+            f"sampling.samples_per_prompt={group} can have; use at most that"
+        )
+    if gates.vote_entropy is not None:
+        low, high = gates.vote_entropy
+        if low > high:
+            yield f"gates.vote_entropy={gates.vote_entropy} is empty; give the lower number first"
+        elif low > math.log(group):
+            yield (
+                f"gates.vote_entropy={gates.vote_entropy} begins above ln {group} = "
+                f"{math.log(group):.3f}, the most entropy of sampling.samples_per_prompt={group} "
+                "votes; use less"
+            )
+    runs = c.execution.monitor or any(name in executing for name in _rewarded(c))
+    if gates.of_programs and not runs:
+        names = ("min_compiling", "min_behaviours", "vote_entropy", "deterministic")
+        defaults = type(gates)()
+        on = [name for name in names if getattr(gates, name) != getattr(defaults, name)]
+        yield (
+            f"{' and '.join(f'gates.{name}={getattr(gates, name)}' for name in on)} needs programs "
+            "to run, and with execution.monitor=False no reward of reward.terms has them run; set "
+            "execution.monitor, or leave the gate out"
         )

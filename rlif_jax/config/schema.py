@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-from rlif_jax.config.learning import Loss, Optim, Reward, Weight
+from rlif_jax.config.learning import Gates, Loss, Optim, Reward, Weight
 from rlif_jax.config.processors import own_processors
 from rlif_jax.config.ranges import at_least, between, positive
 from rlif_jax.config.shared import (
@@ -281,6 +281,7 @@ class Config:
     data: Data = field(default_factory=Data)
     sampling: Sampling = field(default_factory=Sampling)
     reward: Reward = field(default_factory=Reward)
+    gates: Gates = field(default_factory=Gates)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     mesh: Mesh = field(default_factory=Mesh)

@@ -51,6 +51,9 @@ class PromptOptions(Section):
     template: as the style and the chat template have it;
     on, off: through the chat template's enable_thinking if it has one,
     else the prompt ends in an open <think> or in an empty thought."""
+    ask_confidence: bool = False
+    """Ask for the probability that the program is correct, at the end of the answer
+    between <confidence> and </confidence>; in the prompt style chat alone."""
 
 
 @dataclass(frozen=True)

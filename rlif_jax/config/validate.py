@@ -12,7 +12,7 @@ from rlif_jax.config.guard_rules import guard_problems
 from rlif_jax.config.loss_rules import loss_problems
 from rlif_jax.config.model_rules import model_problems
 from rlif_jax.config.ranges import Range
-from rlif_jax.config.reward_rules import reward_problems
+from rlif_jax.config.reward_rules import gate_problems, reward_problems
 from rlif_jax.config.schema import Config, Data, Mesh
 from rlif_jax.config.shared import Processes
 from rlif_jax.errors import UserError
@@ -33,8 +33,12 @@ def as_flag(name: str, *value: Any) -> str:
     return " ".join([f"--{name.replace('_', '-')}", *map(repr, value)])
 
 
-def validate(config: Config, known_rewards: Collection[str]) -> None:
+def validate(
+    config: Config, known_rewards: Collection[str], executing: Collection[str] = ()
+) -> None:
     """Refuse a configuration that cannot run, before any device is touched.
+
+    `executing` are those of the known rewards for which programs are run.
 
     Raises:
         UserError: all problems at once, each naming the field, its value and the remedy. Rules
@@ -45,6 +49,7 @@ def validate(config: Config, known_rewards: Collection[str]) -> None:
     if not wrong:
         problems += [*_sizes(config), *_rules(config), *reward_problems(config, known_rewards)]
         problems += guard_problems(config, known_rewards)
+        problems += gate_problems(config, executing)
     if problems:
         raise UserError(f"the configuration cannot run:\n{listed(problems)}")
 

@@ -20,6 +20,10 @@ _STDIN_REQUEST = (
     "in one ```python block."
 )
 _FUNCTION_REQUEST = "Complete this function and put it in one ```python block:"
+_CONFIDENCE_REQUEST = (
+    "End your answer with the probability that the program is correct, a number from 0 to 1, "
+    "between <confidence> and </confidence>."
+)
 
 
 DEFAULT_OPTIONS = PromptOptions()
@@ -48,10 +52,21 @@ def prompt_messages(
         request = f"{_FUNCTION_REQUEST}\n```python\n{problem.starter_code.rstrip()}\n```"
     else:
         request = f"Write the Python function {problem.entry_point}, in one ```python block."
+    if options.ask_confidence:
+        request = f"{request}\n\n{_CONFIDENCE_REQUEST}"
     messages = [{"role": "user", "content": f"{problem.prompt.rstrip()}\n\n{request}"}]
     if options.system_prompt:
         messages.insert(0, {"role": "system", "content": options.system_prompt})
     return messages
+
+
+def _check_asked(options: PromptOptions) -> None:
+    """Refuse to add a sentence to a published text. Raises UserError."""
+    if options.ask_confidence and options.prompt_style != "chat":
+        raise UserError(
+            f"ask_confidence=True would change the published text of prompt_style="
+            f"{options.prompt_style}; choose prompt_style=chat."
+        )
 
 
 def render_prompt(
@@ -60,9 +75,10 @@ def render_prompt(
     """The text that poses the problem, special tokens included, up to where the answer starts.
 
     Raises UserError when the tokenizer has no chat template and the style needs one, when its
-    template refuses the messages, when it lacks a special token that the style writes out, and
-    when thinking cannot be switched.
+    template refuses the messages, when it lacks a special token that the style writes out, when
+    thinking cannot be switched, and when another style than "chat" is to ask for a confidence.
     """
+    _check_asked(options)
     if whole := WHOLE_TEXTS.get(options.prompt_style):
         lacking = [token for token in whole.special_tokens if not _has_token(tokenizer, token)]
         if lacking:

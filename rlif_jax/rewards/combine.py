@@ -56,9 +56,10 @@ def needs_teacher(reward: Reward) -> bool:
 
 def runs_all_tests(config: Config) -> bool:
     """Whether tests after the first failing one are run: a reward or the configuration asks."""
-    apart = config.reward.vote_inputs != "problem"  # votes compare answers to all of their inputs
+    # Votes compare answers to all of their inputs.
+    votes = config.reward.vote_inputs != "problem" or config.gates.of_votes
     rewards = config.reward, reward_after_collapse(config)
-    return config.execution.run_all_tests or apart or any(map(needs_all_tests, rewards))
+    return config.execution.run_all_tests or votes or any(map(needs_all_tests, rewards))
 
 
 def reward_at(reward: Reward, step: int) -> Reward:

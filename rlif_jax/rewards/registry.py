@@ -64,6 +64,11 @@ def known_rewards() -> tuple[str, ...]:
     return tuple(sorted(_BY_NAME))
 
 
+def executing_rewards() -> tuple[str, ...]:
+    """Names of the rewards that read the outcomes of tests, sorted."""
+    return tuple(name for name in known_rewards() if _BY_NAME[name].needs == "exec")
+
+
 def find_reward(name: str) -> RewardFunction:
     """The reward of that name.
 

@@ -1,6 +1,9 @@
 """Rewards from running each row's program against the tests of its problem (RLVR)."""
 
+import re
+
 import jax.numpy as jnp
+import numpy as np
 
 from rlif_jax.batch import Array, Evidence
 from rlif_jax.errors import UserError
@@ -25,12 +28,38 @@ def tests_fraction(ev: Evidence) -> Array:
 def brier(ev: Evidence) -> Array:
     """Passing, and knowing it: 1[pass] - (q - 1[pass])^2, in [-1, 1].
 
-    q is the confidence of the response, the geometric mean of its tokens' probabilities (the score
-    of RLCR, arXiv 2507.16806, which asks the model for q).
+    q is the confidence of the response (the score of RLCR, arXiv 2507.16806): the geometric mean of
+    its tokens' probabilities, or with reward.confidence=stated the number that it gives, as in
+    RLCR. A response that states none has the least score that passing or not allows, 0 or -1, as if
+    it were certain of the opposite, so that nothing is gained by leaving it out.
     """
     passed_B = tests_passed(ev)
-    q_B = jnp.exp(masked_mean_B(ev.stats.logprob, ev.mask))
+    if ev.settings.confidence == "sequence":
+        q_B = jnp.exp(masked_mean_B(ev.stats.logprob, ev.mask))
+    else:
+        said_B = [stated_confidence(text) for text in texts_of(ev)]
+        known_B = np.array([q is not None for q in said_B])
+        q_B = jnp.where(known_B, np.array([q or 0.0 for q in said_B], np.float32), 1 - passed_B)
     return passed_B - (q_B - passed_B) ** 2
+
+
+_STATED = re.compile("<confidence>(.*?)</confidence>", re.DOTALL | re.IGNORECASE)
+_NUMBER = re.compile(r"((?<![0-9.])[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(\s*%)?")
+
+
+def stated_confidence(text: str) -> float | None:
+    """The confidence that a response states, in [0, 1]; None: it states none.
+
+    It is the last number between its last <confidence> and </confidence>. One with % or above 1
+    counts as percent; what is then outside of [0, 1] is taken to its nearer end.
+    """
+    stated = _STATED.findall(text)
+    numbers = _NUMBER.findall(stated[-1]) if stated else []
+    if not numbers:
+        return None
+    number, percent = numbers[-1]
+    value = float(number)
+    return min(max(value / 100 if percent or value > 1 else value, 0.0), 1.0)
 
 
 def outcomes_of(ev: Evidence) -> tuple[Outcome, ...]:
@@ -51,3 +80,14 @@ def outcomes_of(ev: Evidence) -> tuple[Outcome, ...]:
             "the order of the rows."
         )
     return ev.outcomes
+
+
+def texts_of(ev: Evidence) -> tuple[str, ...]:
+    """One response per row. Raises UserError where there is not one for every row."""
+    if ev.texts is None or len(ev.texts) != ev.mask.shape[0]:
+        count = "no" if ev.texts is None else len(ev.texts)
+        raise UserError(
+            f"The evidence has {count} texts for {ev.mask.shape[0]} rows, and this reward reads "
+            "what a response says: give Evidence.texts, one per row."
+        )
+    return ev.texts

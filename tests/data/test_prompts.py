@@ -36,6 +36,21 @@ def test_messages():
     ]
 
 
+def test_a_confidence_is_asked_for_at_the_end(tokenizer):
+    request = (
+        "\n\nEnd your answer with the probability that the program is correct, a number from 0 to "
+        "1, between <confidence> and </confidence>."
+    )
+    asking = PromptOptions(ask_confidence=True)
+    for problem, text in ((STDIN, STDIN_TEXT), (FUNCTION, FUNCTION_TEXT)):
+        assert prompt_messages(problem, asking)[0]["content"] == text + request
+    asked = tokenizer.decode(encode_prompt(tokenizer, STDIN, asking))
+    assert asked == f"<bos><|user|>{STDIN_TEXT}{request}<|end|><|assistant|>"
+    for style in ("livecodebench", "livecodebench_qwen"):
+        with pytest.raises(UserError, match=f"published text of prompt_style={style}; choose"):
+            encode_prompt(tokenizer, STDIN, PromptOptions(style, ask_confidence=True))
+
+
 def test_function_without_starter_code_is_named():
     problem = Problem("f", "Double n.", FUNCTION.tests, entry_point="double")
     assert prompt_messages(problem)[0]["content"] == (

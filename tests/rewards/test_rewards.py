@@ -117,6 +117,7 @@ def test_all_rewards_of_the_field_are_known():
         "brier",
         "codet",
         "constant",
+        "evol",
         "generated_tests",
         "length",
         "majority_vote",

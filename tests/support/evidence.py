@@ -14,6 +14,8 @@ OUTCOMES = (
     Outcome(Verdict.NO_CODE, (), 4, 0.0),
     Outcome(P, (P,), 1, 0.1, answers=("a",)),
 )
+CODES = ("print(1)", "1 / 0", None, "x = 1")
+TEXTS = ("<confidence>0.9</confidence>", "<confidence>20%</confidence>", "", "none")
 MASK = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
 NAN = np.nan  # outside the mask
 
@@ -29,4 +31,6 @@ def evidence(group_size=2, outcomes=OUTCOMES, key=0, mask=MASK, **stats):
         group_size=group_size,
         outcomes=outcomes,
         teacher=outcomes,
+        texts=TEXTS,
+        codes=CODES,
     )
