@@ -183,11 +183,13 @@ def test_another_desk_differs_in_the_votes_alone(judge):
         "share": [1],
         "part": "code",
         "phase": "drawing",
+        "twice": True,
     }
     plain = Submissions(**given)
     other = plain.voting_on({1: problem}, {1: 1})
     differing = {name for name, value in vars(other).items() if vars(plain)[name] is not value}
-    fresh = {"texts", "codes", "parts", "_futures", "_ungiven", "_votes", "_thinking_open"}
+    fresh = {"texts", "codes", "parts", "_futures", "_ungiven", "_votes", "_again"}
+    fresh |= {"_thinking_open"}
     assert differing - fresh == {"_vote_on", "_generated"}
     taken = Submissions.__init__.__code__.co_varnames[1 : Submissions.__init__.__code__.co_argcount]
     assert {*given, "vote_on", "generated"} == set(taken)

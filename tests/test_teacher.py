@@ -80,7 +80,7 @@ def round_of(judge, pool, vote_on=None):
         cfg,
         drawing(POLICY, keys),
         lambda rollout: (None, rollout.stats),
-        lambda: Questions([PROBLEM], [EncodedPrompt("", [])], desk(), desk()),
+        lambda: Questions([PROBLEM], [EncodedPrompt("", [])], desk(), teacher=desk()),
         jax.random.key(3),
         Clock(),
         ignore,
