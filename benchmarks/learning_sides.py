@@ -26,7 +26,8 @@ from rlif_jax.console.notice import ignore
 from rlif_jax.grpo import train_batches
 from rlif_jax.optimizer import init_state
 from rlif_jax.run.clock import Clock
-from rlif_jax.step import StepRecord, make_stages, train_step
+from rlif_jax.step import make_stages, train_step
+from rlif_jax.step_record import StepRecord
 from rlif_jax.weights.source import load_model
 
 SIZE = StepSize(prompts=N, samples=SAMPLES, prompt=P, new=C, in_row=4)

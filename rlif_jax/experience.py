@@ -20,7 +20,7 @@ from rlif_jax.data.generated_tests import with_proposed_tests
 from rlif_jax.data.prompts import EncodedPrompt, opens_thinking
 from rlif_jax.distributed import gathered
 from rlif_jax.errors import NotFinite
-from rlif_jax.gates import open_groups
+from rlif_jax.gates import kept_rows, open_groups
 from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
@@ -188,6 +188,11 @@ def total(usages: Sequence[Usage]) -> Usage:
     """What all of these have cost."""
     counts = [dataclasses.astuple(usage) for usage in usages]
     return Usage(*map(sum, zip(*counts, strict=True)))
+
+
+def kept_of(cfg: Config, seen: Experience) -> np.ndarray:
+    """The rows of all that was drawn that the loss may see, bool [B]; see `gates`."""
+    return kept_rows(cfg.gates, seen.policy or seen.rollout.stats, seen.rollout.mask)
 
 
 def _columns(parts: Sequence[tuple[int, int]], mask_BC: Array) -> np.ndarray:

@@ -39,7 +39,8 @@ from rlif_jax.run.recorded import (
 )
 from rlif_jax.sampler.draw import key_data
 from rlif_jax.sharding import skip_absent_tpu
-from rlif_jax.step import Skipped, StepRecord, train_step
+from rlif_jax.step import train_step
+from rlif_jax.step_record import Skipped, StepRecord
 from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.storage.folder import Folder, bucket_errors, folder_at
 

@@ -44,7 +44,8 @@ from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.run.retention import quality
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
-from rlif_jax.step import Skipped, StepRecord, train_step
+from rlif_jax.step import train_step
+from rlif_jax.step_record import Skipped, StepRecord
 from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.storage.folder import bucket_errors
 

@@ -17,6 +17,7 @@ LAYERS = (
     {"weights", "scoring", "sampler", "optimizer", "metrics", "gates", "run", "grading"},
     {"grpo", "evaluation", "submissions", "reporting"},
     {"experience"},
+    {"step_record"},
     {"step"},
     {"planning", "prepare"},
     {"train", "evaluate", "grade", "check", "convert", "plan", "replay"},

@@ -6,7 +6,7 @@ from support.several import ended, started
 
 from rlif_jax import experience, replay, train
 from rlif_jax.errors import NotFinite
-from rlif_jax.step import Skipped
+from rlif_jax.step_record import Skipped
 
 
 def not_finite_on_call(number: int):

@@ -1,5 +1,6 @@
 """A suite from the command line: run, stopped, killed, resumed, and never run twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -125,6 +126,38 @@ def test_the_hours_are_those_of_measured_steps(finished, suite, capsys):
     main(["--suite", str(suite), "--out", str(out), "--dry-run", "--only", "random-s0"])
     text = capsys.readouterr().out
     assert "finished" in text and "0.00" in text
+
+
+def test_the_hours_on_a_slice_are_those_of_its_plan(suite, tmp_path):
+    """Of runs that differ in their rewards alone, which are planned once."""
+    text = suite.read_text().replace("steps=9,", "steps=1_000_000, mesh=Mesh(fsdp=4),")
+    text = text.replace("prompts_per_step=2)", "prompts_per_step=4, max_prompt_tokens=60)")
+    path = tmp_path / "on_pods.py"
+    path.write_text(f"{text}\nconfig = suite.base\n".replace("Eval, Model", "Eval, Mesh, Model"))
+    on_slice = ["--topology", "v5e:2x2"]
+    arguments = ["rlif_jax.study", "--suite", path, "--out", tmp_path / "runs", "--dry-run"]
+    listed = _said(*arguments, *on_slice, "--only", "random-s0", "token*")
+    plan = json.loads(_said("rlif_jax.plan", "--config", path, *on_slice, "--json"))
+    assert plan["run_hours"] > 0.1
+    hours = [line.split()[-1] for line in listed.splitlines() if "not begun" in line]
+    assert hours == [f"{plan['run_hours']:.2f}"] * 2
+    assert listed.count("planning") == 1
+
+
+def _said(*command) -> str:
+    """What a command prints, in a process of its own: it settles for which devices JAX compiles."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_hours_on_devices_of_unknown_speed_are_refused(suite, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--suite", str(suite), "--out", str(tmp_path), "--dry-run", "--topology", "cpu:4"])
+    assert stop.value.code == 2
+    assert "it is not known how fast cpu:4 is" in capsys.readouterr().err
 
 
 def test_a_summary_needs_evaluations(finished, suite, capsys):

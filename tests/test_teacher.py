@@ -21,7 +21,8 @@ from rlif_jax.problem import Problem, Test
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.policy import Policy
 from rlif_jax.sampler.engine import Usage
-from rlif_jax.step import DecodeCopy, StepRecord
+from rlif_jax.step import DecodeCopy
+from rlif_jax.step_record import StepRecord
 from rlif_jax.submissions import Submissions
 
 G, C = 4, 64

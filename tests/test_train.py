@@ -10,7 +10,7 @@ from support import ROOT
 from support.fields_read import leaves, recording
 from support.small_runs import config, metrics, numbers
 
-from rlif_jax import step as step_page
+from rlif_jax import step_record
 from rlif_jax import train as train_module
 from rlif_jax.config import Gates, Loss, Processes, load
 from rlif_jax.distributed import join
@@ -142,13 +142,13 @@ def read_by_records(monkeypatch) -> list:
     """The arrays that metrics and records are given from now on."""
     given = []
     for name in ("reward_metrics", "rollout_metrics", "completion_records"):
-        original = getattr(step_page, name)
+        original = getattr(step_record, name)
 
         def spy(*args, original=original, **kwargs):
             given.extend(jax.tree.leaves((args, kwargs)))
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(step_page, name, spy)
+        monkeypatch.setattr(step_record, name, spy)
     return given
 
 

@@ -28,7 +28,8 @@ from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.pool_shape import PoolShape, pool_shape
 from rlif_jax.sampler.requests import Request
-from rlif_jax.step import StepRecord, train_step
+from rlif_jax.step import train_step
+from rlif_jax.step_record import StepRecord
 
 
 class Timed:
