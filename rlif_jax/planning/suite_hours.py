@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from rlif_jax.config import Config
+from rlif_jax.config import Checkpoint, Config, Guard, Optim
 from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError
 from rlif_jax.model.config import check_length
@@ -11,6 +11,7 @@ from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.forecast import check_slice, forecast, use_cpu
 from rlif_jax.planning.lengths import run_lengths
 from rlif_jax.planning.report import evaluation_seconds
+from rlif_jax.rewards import needs_teacher
 from rlif_jax.weights.model_shape import model_shape
 
 
@@ -42,13 +43,16 @@ def seconds_by_plan(
 
 
 def _compiled(cfg: Config) -> Config:
-    """The configuration without what no stage depends on."""
+    """The configuration without what neither a stage nor the number of samplings depends on."""
+    terms = cfg.reward.terms if needs_teacher(cfg.reward) else ()
     return dataclasses.replace(
         cfg,
         **{name: getattr(Config, name) for name in ("name", "run_dir", "seed", "steps")},
         **{name: getattr(Config, name) for name in ("init_from", "init_optimizer")},
-        reward=dataclasses.replace(cfg.reward, terms=(), ramps=()),
-        checkpoint=type(cfg.checkpoint)(),
+        reward=dataclasses.replace(cfg.reward, terms=terms, ramps=()),
+        optim=dataclasses.replace(cfg.optim, learning_rate=Optim.learning_rate),
+        checkpoint=Checkpoint(),
+        guard=Guard(),
     )
 
 
