@@ -35,6 +35,7 @@ from rlif_jax.reporting.study_summary import MethodOutcome, RunOutcome, shown, s
 from rlif_jax.rewards import executing_rewards, known_rewards
 from rlif_jax.run.provenance import check_same_config
 from rlif_jax.run.standing import Standing, seconds_of_steps, standing
+from rlif_jax.storage.folder import folder_at, is_folder
 from rlif_jax.train import train
 
 REFUSED, STOPPED = 2, 130
@@ -69,6 +70,10 @@ def study(suite_file: str, suite: Suite, out: str, only: Sequence[str], screen: 
             screen.note(f"{title} is left out, because it starts from {run.after}")
             left.append(run.name)
             continue
+        if (lacking := _lacking(run)) is not None:
+            screen.note(f"{title} is left out: {lacking}")
+            left.append(run.name)
+            continue
         screen.note(title + _time_left(planned(suite, out, only)[number:]))
         command = [sys.executable, "-m", "rlif_jax.study", *_arguments_of(suite_file, out, run)]
         command += ["--stop-with", f"{os.getpid()}"]
@@ -81,6 +86,17 @@ def study(suite_file: str, suite: Suite, out: str, only: Sequence[str], screen: 
     if left:
         screen.note(f"{len(left)} of {len(runs)} runs are not finished; the same command resumes")
     return not left
+
+
+def _lacking(run: PlannedRun) -> str | None:
+    """Why a run cannot start where its start is another's checkpoint; None: it can."""
+    folder, _, step = run.config.init_from.rpartition("@")
+    if not run.after or is_folder(folder_at(folder) / "checkpoints" / step):
+        return None
+    return (
+        f"the checkpoint {step} of {run.after} is not here, as in a folder that was passed on "
+        f"without checkpoints; remove {folder} to have it run again"
+    )
 
 
 def _status_of(command: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,3 +209,15 @@ def test_a_run_that_cannot_start_leaves_those_behind_it(suite, tmp_path):
     assert f"{RUNS[2]} is left out, because it starts from {RUNS[1]}" in text
     assert "2 of 3 runs are not finished; the same command resumes" in text
     assert metrics(tmp_path / RUNS[0])[-1]["step"] == 9
+
+
+def test_a_run_whose_checkpoint_was_not_passed_on_is_left_out(finished, suite, tmp_path, capsys):
+    out, _ = finished
+    for name in RUNS[:2]:
+        shutil.copytree(out / name, tmp_path / name, ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(SystemExit) as stop:
+        main(["--suite", str(suite), "--out", str(tmp_path)])
+    assert stop.value.code == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"checkpoint 2 of {RUNS[1]} is not here" in text
+    assert f"remove {tmp_path / RUNS[1]} to have it run again" in text

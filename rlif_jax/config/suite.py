@@ -69,13 +69,18 @@ class Suite:
     step_s: float = 0.0
 
     def runs(self, folder: str) -> list[PlannedRun]:
-        """All runs, those with a folder `FOLDER/NAME` each, in the order in which they can run.
+        """All runs, with a folder `FOLDER/NAME` each, in the order in which they are to run.
+
+        Those that start from another's checkpoint follow it: on another machine it would be gone.
 
         Raises:
             UserError: a field or a method that is not there, a checkpoint that is not kept, or two
                 runs of one name.
         """
-        planned = [*self._methods(folder), *self._sweeps(folder), *self._stages(folder)]
+        staged = list(self._stages(folder))
+        planned = []
+        for run in (*self._methods(folder), *self._sweeps(folder)):
+            planned += [run, *(one for one in staged if one.after == run.name)]
         names = [run.name for run in planned]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"suite {self.name!r} has several runs called {', '.join(twice)}")

@@ -54,7 +54,9 @@ def test_a_sweep_varies_one_field():
 
 def test_a_stage_starts_from_checkpoints_of_the_same_seed():
     stage = Stage("tests", after="certain", at=(3, 7), optimizer="kept", fields={"steps": 2})
-    *_, first, second = suite(seeds={"certain": 2, "": 1}, stages=(stage,)).runs("out")
+    planned = suite(seeds={"certain": 2, "": 1}, stages=(stage,)).runs("out")
+    _, _, first, second, last = planned  # behind the run whose checkpoints they need
+    assert last.name == "certain-s1"
     assert (first.name, second.name) == ("tests-from-certain@3-s0", "tests-from-certain@7-s0")
     assert second.after == "certain-s0"
     cfg = second.config
