@@ -18,6 +18,7 @@ from rlif_jax.reporting.seeds import (
     sentence,
 )
 from rlif_jax.run.log import recorded_lines
+from rlif_jax.run.monitor import COLLAPSED
 from rlif_jax.storage.folder import Folder
 
 _ACCURACY = re.compile(r"eval/.+/avg@\d+")
@@ -25,11 +26,15 @@ _ACCURACY = re.compile(r"eval/.+/avg@\d+")
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """Held-out accuracy of a run by step, and what its last step was like."""
+    """Held-out accuracy of a run by step, and what its last step was like.
+
+    `collapsed` is the step with which the guard has told a collapse, None without one.
+    """
 
     accuracy: Mapping[int, float]
     length: float
     entropy: float
+    collapsed: int | None = None
 
     @classmethod
     def read(cls, folder: Folder) -> "RunOutcome | None":
@@ -44,7 +49,13 @@ class RunOutcome:
         if len(accuracy) < 2 or 0 not in accuracy:
             return None
         last = records[-1]
-        return cls(accuracy, last["rollout/response_length"], last["stats/token_entropy"])
+        told = (r["step"] for r in records if r.get("collapse/state") == COLLAPSED)
+        return cls(
+            accuracy,
+            last["rollout/response_length"],
+            last["stats/token_entropy"],
+            next(told, None),
+        )
 
     @property
     def before(self) -> float:
@@ -64,7 +75,8 @@ class MethodOutcome:
     """Of a method's finished seeds: accuracies, length and entropy at the end, and what changed.
 
     `gain` is the end minus the start, `drop` the end minus the peak, `beyond` the end minus that of
-    the control with the same seed, None without one. `verdict` is about `beyond`, or `gain`.
+    the control with the same seed, None without one. `verdict` is about `beyond`, or `gain`;
+    `collapsed` are the steps of `RunOutcome`, by seed.
     """
 
     name: str
@@ -73,6 +85,7 @@ class MethodOutcome:
     final: SeedMean
     length: SeedMean
     entropy: SeedMean
+    collapsed: tuple[int | None, ...]
     gain: Change
     drop: Change
     beyond: Change | None
@@ -106,6 +119,7 @@ def summarise(
                 final=seed_mean(final),
                 length=seed_mean([run.length for run in ordered]),
                 entropy=seed_mean([run.entropy for run in ordered]),
+                collapsed=tuple(run.collapsed for run in ordered),
                 gain=change([run.before for run in ordered], final),
                 drop=change([run.peak for run in ordered], final),
                 beyond=one if compared else None,
@@ -134,6 +148,7 @@ def shown(outcomes: Sequence[MethodOutcome]) -> Table:
         "final": lambda one: one.final.text(100),
         "tokens": lambda one: one.length.text(1, 0),
         "entropy": lambda one: one.entropy.text(1, 2),
+        "collapse at": lambda one: ", ".join(f"{step or '-'}" for step in one.collapsed),
         "verdict": lambda one: one.verdict,
     }
     for name in columns:

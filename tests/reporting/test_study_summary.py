@@ -8,15 +8,18 @@ from rich.console import Console
 from rlif_jax.reporting.study_summary import RunOutcome, shown, summarise
 
 
-def outcome(*accuracy: float, length: float = 40.0) -> RunOutcome:
+def outcome(*accuracy: float, length: float = 40.0, collapsed: int | None = None) -> RunOutcome:
     """A run that was evaluated every ten steps."""
-    return RunOutcome(dict(zip(range(0, 99, 10), accuracy, strict=False)), length, 0.5)
+    return RunOutcome(dict(zip(range(0, 99, 10), accuracy, strict=False)), length, 0.5, collapsed)
 
 
 RUNS = {
     "random": {0: outcome(0.10, 0.10), 1: outcome(0.12, 0.11), 2: outcome(0.11, 0.12)},
     "tests": {0: outcome(0.10, 0.30), 1: outcome(0.12, 0.31), 2: outcome(0.11, 0.33)},
-    "certain": {0: outcome(0.10, 0.20, 0.05, length=9.0), 1: outcome(0.12, 0.22, 0.06, length=7.0)},
+    "certain": {
+        1: outcome(0.12, 0.22, 0.06, length=7.0),
+        0: outcome(0.10, 0.20, 0.05, length=9.0, collapsed=12),
+    },
     "alone": {7: outcome(0.10, 0.15)},
 }
 
@@ -34,6 +37,7 @@ def test_accuracies_over_seeds(found):
     assert certain.gain.difference.value == pytest.approx(-0.055)
     assert certain.drop.difference.value == pytest.approx(-0.155)
     assert certain.length.value == 8.0
+    assert certain.collapsed == (12, None)
 
 
 def test_methods_are_held_against_the_control_with_their_seed(found):
@@ -65,12 +69,18 @@ def test_a_run_is_read_from_its_metrics(tmp_path):
     step = {"rollout/response_length": 30.0, "stats/token_entropy": 0.2}
     records = [
         {"step": 0, "eval/starter/avg@4": 0.25, "eval/starter/avg@4_low": 0.1},
-        {"step": 1, **step},
-        {"step": 2, **step, "eval/starter/avg@4": 0.5, "eval/starter/pass@4": 0.75},
+        {"step": 1, **step, "collapse/state": 2.0},
+        {
+            "step": 2,
+            **step,
+            "collapse/state": 2.0,
+            "eval/starter/avg@4": 0.5,
+            "eval/starter/pass@4": 0.75,
+        },
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
     got = RunOutcome.read(tmp_path)
-    assert got == RunOutcome({0: 0.25, 2: 0.5}, 30.0, 0.2)
+    assert got == RunOutcome({0: 0.25, 2: 0.5}, 30.0, 0.2, collapsed=1)
     assert (got.before, got.peak, got.final) == (0.25, 0.5, 0.5)
     (tmp_path / "metrics.jsonl").write_text(json.dumps(records[1]) + "\n")
     assert RunOutcome.read(tmp_path) is None
