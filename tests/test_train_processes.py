@@ -84,6 +84,23 @@ def test_two_processes_train_as_one(one, two):
     assert_same(two[0], one)
 
 
+def test_two_processes_return_from_a_collapse_together(flags, tmp_path):
+    guarded = [
+        *(config("prob_disparity"), *flags, "--steps=10", "--mesh.data=2", "--mesh.fsdp=2"),
+        *("--reward.terms", "token_entropy", "1.0", "--optim.learning-rate=0.05"),
+        *("--optim.warmup-steps=0", "--eval.every=0", "--checkpoint.every=1"),
+        *("--checkpoint.keep=1", "--guard.first-steps=2", "--guard.patience=2"),
+        *("--guard.action=rollback", "--guard.terms", "random", "1.0"),
+    ]
+    for count in (1, 2):
+        trained(guarded, tmp_path / f"{count}", count)
+    alone, both = (numbers(tmp_path / name) for name in ("1", "2"))
+    told = [row["step"] for row in alone if "collapse/returned_to" in row]
+    assert len(told) == 1 and alone[-1]["collapse/state"] == 2 and "reward/random" in alone[-1]
+    for mine, other in zip(both[: told[0]], alone, strict=False):
+        assert mine == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
 def test_the_first_process_speaks_for_both(two):
     first, second = two[1]
     assert f"step {STEPS}/{STEPS}" in first

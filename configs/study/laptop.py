@@ -4,7 +4,7 @@
 
 Eight rewards, four of them with three seeds; the vote on hidden tests and on inputs made from the
 examples; two remedies, self-certainty that gives way to tests by plan and where the guard tells a
-collapse; and runs from tests that start where a certainty reward has been for 20 steps. The
+collapse; and a run from tests that starts where a certainty reward has been for 20 steps. The
 learning rate is that of the other laptop runs: at twice it self-certainty collapses within six
 steps, before an evaluation could see its gain.
 """
@@ -14,8 +14,8 @@ from dataclasses import replace
 from configs.base import BASE
 from rlif_jax.config import Checkpoint, Eval, Stage, Suite
 
-START = "probability_disparity"
-"""Whose checkpoints a run from tests starts from; each takes 1.6 GB."""
+START = "trajectory_entropy"
+"""Whose checkpoint a run from tests starts from; it takes 1.6 GB."""
 
 
 def rewarded(name: str) -> dict:
@@ -33,11 +33,11 @@ suite = Suite(
     ),
     methods={
         "self_certainty": rewarded("self_certainty"),
-        START: {**rewarded(START), "checkpoint.keep_every": 20},
+        "probability_disparity": rewarded("probability_disparity"),
         "tests_passed": rewarded("tests_passed"),
         "random": rewarded("random"),
         "token_entropy": rewarded("token_entropy"),
-        "trajectory_entropy": rewarded("trajectory_entropy"),
+        START: {**rewarded(START), "checkpoint.keep_every": 20},
         "majority_vote": rewarded("majority_vote"),
         "majority_vote_fuzz": {**rewarded("majority_vote"), "reward.vote_inputs": "fuzz"},
         "constant": rewarded("constant"),
