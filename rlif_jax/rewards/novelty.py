@@ -10,17 +10,15 @@ import re
 import tokenize
 import warnings
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.errors import UserError
 from rlif_jax.rewards.consensus import behaviours
 from rlif_jax.rewards.registry import reward
-from rlif_jax.rewards.verifiable import outcomes_of
+from rlif_jax.rewards.verifiable import of_each_row, outcomes_of
 
 _BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 _EQUAL = 1e-9  # novelties nearer to one another differ by the order of a sum
@@ -36,7 +34,11 @@ def evol(ev: Evidence) -> Array:
     scaled from the least to the most of its side, to [0, 1]. A program that is alone on its side
     has n = 1, and where all of a side are as novel they have n = 0.5, as in the authors' code.
     """
-    rows, kind, codes = ev.mask.shape[0], ev.settings.similarity, _codes_of(ev)
+    rows, kind, codes = (
+        ev.mask.shape[0],
+        ev.settings.similarity,
+        of_each_row(ev, "codes", "the program"),
+    )
     votes = outcomes_of(ev) if ev.votes is None else ev.votes
     value_B = np.full(rows, -1.0)
     for classes in behaviours(votes, ev.group_size):
@@ -116,14 +118,3 @@ def syntax_pairs(code: str) -> Counter[str] | None:
         for child in ast.iter_child_nodes(node)
         if not isinstance(child, ast.expr_context)  # follows from where it stands
     )
-
-
-def _codes_of(ev: Evidence) -> Sequence[str | None]:
-    """One program per row, or None. Raises UserError where there is not one for every row."""
-    if ev.codes is None or len(ev.codes) != ev.mask.shape[0]:
-        count = "no" if ev.codes is None else len(ev.codes)
-        raise UserError(
-            f"The evidence has {count} codes for {ev.mask.shape[0]} rows, and this reward compares "
-            "programs: give Evidence.codes, one per row, None for a row without a program."
-        )
-    return ev.codes

@@ -37,7 +37,7 @@ def brier(ev: Evidence) -> Array:
     if ev.settings.confidence == "sequence":
         q_B = jnp.exp(masked_mean_B(ev.stats.logprob, ev.mask))
     else:
-        said_B = [stated_confidence(text) for text in texts_of(ev)]
+        said_B = [stated_confidence(text) for text in of_each_row(ev, "texts", "the response")]
         known_B = np.array([q is not None for q in said_B])
         q_B = jnp.where(known_B, np.array([q or 0.0 for q in said_B], np.float32), 1 - passed_B)
     return passed_B - (q_B - passed_B) ** 2
@@ -82,12 +82,13 @@ def outcomes_of(ev: Evidence) -> tuple[Outcome, ...]:
     return ev.outcomes
 
 
-def texts_of(ev: Evidence) -> tuple[str, ...]:
-    """One response per row. Raises UserError where there is not one for every row."""
-    if ev.texts is None or len(ev.texts) != ev.mask.shape[0]:
-        count = "no" if ev.texts is None else len(ev.texts)
+def of_each_row(ev: Evidence, name: str, what: str) -> tuple:
+    """`texts` or `codes` of the evidence. Raises UserError where there is not one per row."""
+    values, rows = getattr(ev, name), ev.mask.shape[0]
+    if values is None or len(values) != rows:
+        count = "no" if values is None else len(values)
         raise UserError(
-            f"The evidence has {count} texts for {ev.mask.shape[0]} rows, and this reward reads "
-            "what a response says: give Evidence.texts, one per row."
+            f"The evidence has {count} {name} for {rows} rows, and this reward reads {what} of "
+            f"each: give Evidence.{name}, one per row."
         )
-    return ev.texts
+    return values
