@@ -34,11 +34,8 @@ def evol(ev: Evidence) -> Array:
     scaled from the least to the most of its side, to [0, 1]. A program that is alone on its side
     has n = 1, and where all of a side are as novel they have n = 0.5, as in the authors' code.
     """
-    rows, kind, codes = (
-        ev.mask.shape[0],
-        ev.settings.similarity,
-        of_each_row(ev, "codes", "the program"),
-    )
+    rows, kind = ev.mask.shape[0], ev.settings.similarity
+    codes = of_each_row(ev, "codes", "the program")
     votes = outcomes_of(ev) if ev.votes is None else ev.votes
     value_B = np.full(rows, -1.0)
     for classes in behaviours(votes, ev.group_size):
