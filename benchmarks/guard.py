@@ -1,6 +1,6 @@
 """Whether the guard tells a collapse in time, and only a collapse.
 
-    python -m benchmarks.guard [--runs benchmarks/laptop_study] [--drawn 200] [--patience 3]
+    python -m benchmarks.guard [--runs benchmarks/laptop_study] [--drawn 1000] [--patience 2]
 
 Recorded runs are the folders below `--runs` that hold metrics.jsonl. Drawn traces have the shapes
 that the study describes (arXiv 2606.20881): responses that shrink, responses that repeat themselves
@@ -136,7 +136,7 @@ def outcome(trace: Trace, guard: Guard) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path(__file__).parent / "laptop_study")
-    parser.add_argument("--drawn", type=int, default=200, help="traces of each shape")
+    parser.add_argument("--drawn", type=int, default=1000, help="traces of each shape")
     parser.add_argument("--first-steps", type=int, default=Guard.first_steps)
     parser.add_argument("--patience", type=int, default=Guard.patience)
     asked = parser.parse_args()

@@ -227,7 +227,7 @@ class Guard:
     """Pairs of a reward's name and its weight, rewarded after a collapse."""
     first_steps: Annotated[int, at_least(2)] = 3
     """Steps at the start of the run with which later ones are compared."""
-    patience: Annotated[int, at_least(1)] = 3
+    patience: Annotated[int, at_least(1)] = 2
     """Steps in a row that show a sign before it counts as a collapse."""
 
 

@@ -23,7 +23,7 @@ STREAMS = (LENGTH, TRUNCATED, REPETITION, ENTROPY, REWARD, NO_CODE, UNCOMPILED)
 
 RECENT = 3
 """Steps over which a stream is averaged: each step has other problems."""
-SHORT = 1 / 4
+SHORT = 0.3
 """Of the first steps' nats in a response, its length times the entropy of a token."""
 CERTAIN = 1 / 3
 """Of the first steps' entropy of a token."""

@@ -34,10 +34,10 @@ def test_nothing_is_said_of_the_first_steps():
 @pytest.mark.parametrize(
     ("sign", "changes", "score"),
     [
-        ("short", {"response_length": 100.0}, 1.0),  # 100 nats of 400
-        ("short", {"response_length": 200.0, "token_entropy": 0.5}, 1.0),
-        ("short", {"response_length": 50.0, "token_entropy": 0.5}, 2.0),  # 1/16 of them
-        ("short", {"response_length": 1600.0}, -1.0),
+        ("short", {"response_length": 120.0}, 1.0),  # 120 nats of 400
+        ("short", {"response_length": 240.0, "token_entropy": 0.5}, 1.0),
+        ("short", {"response_length": 72.0, "token_entropy": 0.5}, 2.0),  # 0.09 of them
+        ("short", {"response_length": 4000 / 3}, -1.0),
         ("entropy", {"token_entropy": 1 / 3}, 1.0),
         ("entropy", {"token_entropy": 1 / 9}, 2.0),
         ("limit", {"truncated_fraction": 0.5, "repetition_ratio": 1.0}, 1.0),
