@@ -12,7 +12,7 @@ from support.small_runs import config, metrics, numbers
 
 from rlif_jax import step_record
 from rlif_jax import train as train_module
-from rlif_jax.config import Gates, Loss, Processes, load
+from rlif_jax.config import Gates, Guard, Loss, Processes, load
 from rlif_jax.distributed import join
 from rlif_jax.errors import UserError
 from rlif_jax.execution.pool import Judge
@@ -213,6 +213,7 @@ def test_everything_switched_on_reads_every_field(flags, tmp_path, monkeypatch):
             "reward": dataclasses.replace(given.reward, terms=terms, **votes),
             "gates": Gates(min_compiling=0.5, min_behaviours=2, vote_entropy=(0.1, 1.0)),
             "data": dataclasses.replace(given.data, ask_confidence=True),
+            "guard": Guard("switch", (("random", 1.0),)),
         }
         other = recorded_with(sections, variant=variant, clip_low=0.2, clip_high=0.2, **only)
         train(dataclasses.replace(other, run_dir=variant, steps=1))
