@@ -40,7 +40,7 @@ def broken(monkeypatch):
         value_B[2] = np.nan if len(calls) in bad else value_B[2]
         return value_B
 
-    broken_reward.needs, broken_reward.all_tests = "stats", False
+    broken_reward.needs, broken_reward.all_tests, broken_reward.teacher = "stats", False, False
     monkeypatch.setitem(registry._BY_NAME, "broken_reward", broken_reward)
     return bad
 

@@ -83,7 +83,7 @@ def test_memory_holds_no_trace_of_an_earlier_program(judge, kind):
 
 def test_other_workers_are_out_of_sight():
     """Two programs at once, in two workers: neither sees, signals or hears the other."""
-    execution = config.Execution(workers=2, time_limit_s=1.0, memory_mb=256)
+    execution = config.Execution(workers=2, time_limit_s=10.0, memory_mb=256)
     waiting = (
         "import os, socket, time\ntry:\n"
         "    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
