@@ -101,7 +101,8 @@ def told(cfg: Config, collapse: Reading, step: int, healthy: int) -> str:
         "divergence": "the reward rises while programs break",
     }
     said = (
-        f"step {step}: the policy collapses, since step {collapse.since}: {signs[collapse.sign]}. "
+        f"step {step}: signs since step {collapse.since} that the policy collapses: "
+        f"{signs[collapse.sign]}. "
     )
     kept = f"checkpoint {healthy} is the last from before" if healthy else ""
     name = f"{cfg.folder}@{healthy}"
