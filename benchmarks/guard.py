@@ -16,19 +16,18 @@ never loses its gain, `silent` or `fires`.
 
 import argparse
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rlif_jax.config import Guard
-from rlif_jax.run.monitor import ENTROPY, LENGTH, REPETITION, TRUNCATED, Monitor
+from rlif_jax.run.monitor import ENTROPY, LENGTH, REPETITION, TRUNCATED, first_collapse
+from rlif_jax.run.retention import quality
 
 STEPS, LIMIT = 105, 8192
-ACCURACY = re.compile(r"eval/.+/avg@\d+")
 Trace = list[tuple[int, dict[str, float]]]
 
 
@@ -97,7 +96,7 @@ def recorded(folder: Path) -> Iterator[tuple[str, Trace]]:
 
 def gain_lost(trace: Trace) -> int | None:
     """The first step after the peak with less than half of the peak's gain; None: there is none."""
-    known = [(step, value) for step, m in trace if (value := accuracy_of(m)) is not None]
+    known = [(step, value) for step, m in trace if (value := quality(m)) is not None]
     start = known[0][1]
     peak_step, peak = max(known, key=lambda one: one[1])
     if peak <= start:
@@ -107,17 +106,11 @@ def gain_lost(trace: Trace) -> int | None:
     )
 
 
-def accuracy_of(metrics: Mapping[str, float]) -> float | None:
-    return next((value for name, value in metrics.items() if ACCURACY.fullmatch(name)), None)
-
-
 def fired(trace: Trace, guard: Guard) -> tuple[int, str] | None:
     """The step with which the guard tells a collapse, and its sign."""
-    monitor = Monitor(guard.first_steps, guard.patience)
-    for step, metrics in trace:
-        if step and monitor.seen(step, metrics) and monitor.collapse is not None:
-            return step, monitor.collapse.sign
-    return None
+    trained = [(step, metrics) for step, metrics in trace if step]
+    found = first_collapse(trained, guard.first_steps, guard.patience)
+    return None if found is None else (found[0], found[1].sign)
 
 
 def outcome(trace: Trace, guard: Guard) -> dict[str, object]:

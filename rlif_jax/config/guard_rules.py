@@ -8,13 +8,12 @@ from rlif_jax.config.schema import Config
 def guard_problems(c: Config, known: Collection[str]) -> Iterator[str]:
     """Actions that lack what they need, and terms that nothing reads or that are not there."""
     action, names = c.guard.action, [name for name, _ in c.guard.terms]
-    switches = action in ("switch", "rollback")
-    if switches and not names:
+    if c.guard.switches and not names:
         yield (
             f"guard.action={action} needs guard.terms, what is rewarded after a collapse: the same "
             'reward would lead there again; for example guard.terms=(("tests_passed", 1.0),)'
         )
-    if names and not switches:
+    if names and not c.guard.switches:
         yield (
             f"guard.terms={c.guard.terms} are read only with guard.action=switch or rollback; set "
             "one of these, or leave guard.terms empty"

@@ -230,6 +230,11 @@ class Guard:
     patience: Annotated[int, at_least(1)] = 2
     """Steps in a row that show a sign before it counts as a collapse."""
 
+    @property
+    def switches(self) -> bool:
+        """Whether `terms` are rewarded after a collapse."""
+        return self.action in ("switch", "rollback")
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from rlif_jax.config import Config
 from rlif_jax.console.screen import format_duration
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.estimate import ASSUMED, StagePlan, StepPlan
@@ -63,8 +64,7 @@ def run_figures(
         return {}
     peak, update_s = slice_.chips * chip.flops_per_s, step.seconds["update"]
     evaluation_s = evaluation_seconds(ahead, step)
-    evaluations = (cfg.steps // cfg.eval.every + 1) if cfg.eval.every else 0
-    hours = (cfg.steps * step.step_s + evaluations * evaluation_s) / 3600
+    hours = run_seconds(cfg, cfg.steps, step.step_s, evaluation_s) / 3600
     figures = {
         "step_s": step.step_s,
         "evaluation_s": evaluation_s,
@@ -74,6 +74,12 @@ def run_figures(
         "chip_hours": hours * slice_.chips,
     }
     return figures | ({} if price is None else {"cost": price * figures["chip_hours"]})
+
+
+def run_seconds(cfg: Config, steps: int, step_s: float, evaluation_s: float) -> float:
+    """Of so many steps with their evaluations, which there are before the first step as well."""
+    evaluations = (steps // cfg.eval.every + 1) if cfg.eval.every and steps else 0
+    return steps * step_s + evaluations * evaluation_s
 
 
 def evaluation_seconds(ahead: StagesAhead, step: StepPlan) -> float:

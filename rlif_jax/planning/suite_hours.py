@@ -10,7 +10,7 @@ from rlif_jax.model.config import check_length
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.forecast import check_slice, forecast, use_cpu
 from rlif_jax.planning.lengths import run_lengths
-from rlif_jax.planning.report import evaluation_seconds
+from rlif_jax.planning.report import evaluation_seconds, run_seconds
 from rlif_jax.rewards import needs_teacher
 from rlif_jax.weights.model_shape import model_shape
 
@@ -36,9 +36,7 @@ def seconds_by_plan(
         if key not in plans:
             notice(f"planning {cfg.name} for {slice_.name}", len(plans), len(distinct))
             plans[key] = _planned(key, slice_)
-        step_s, evaluation_s = plans[key]
-        evaluations = (steps // cfg.eval.every + 1) if cfg.eval.every and steps else 0
-        seconds.append(steps * step_s + evaluations * evaluation_s)
+        seconds.append(run_seconds(cfg, steps, *plans[key]))
     return seconds
 
 

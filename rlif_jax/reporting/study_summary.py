@@ -1,7 +1,6 @@
 """The outcome of a study: each method's accuracy before, at its peak and at the end, over seeds."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,8 @@ from rlif_jax.reporting.seeds import (
 )
 from rlif_jax.run.log import recorded_lines
 from rlif_jax.run.monitor import COLLAPSED
+from rlif_jax.run.retention import quality
 from rlif_jax.storage.folder import Folder
-
-_ACCURACY = re.compile(r"eval/.+/avg@\d+")
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,8 @@ class RunOutcome:
     def read(cls, folder: Folder) -> "RunOutcome | None":
         """From a run's metrics.jsonl; None where it has no evaluation before and after training."""
         records = [json.loads(line) for _, line in recorded_lines(folder / "metrics.jsonl")]
-        accuracy = {
-            record["step"]: value
-            for record in records
-            for name, value in record.items()
-            if _ACCURACY.fullmatch(name)
-        }
+        known = ((record["step"], quality(record)) for record in records)
+        accuracy = {step: value for step, value in known if value is not None}
         if len(accuracy) < 2 or 0 not in accuracy:
             return None
         last = records[-1]

@@ -34,7 +34,7 @@ def needs_all_tests(reward: Reward) -> bool:
 
 def reward_after_collapse(config: Config) -> Reward:
     """The reward from a collapse on, where `guard.action` is to change it; else the same."""
-    if config.guard.action not in ("switch", "rollback"):
+    if not config.guard.switches:
         return config.reward
     return dataclasses.replace(config.reward, terms=config.guard.terms, ramps=())
 

@@ -15,7 +15,7 @@ from rlif_jax.model.lora import trained, with_trained
 from rlif_jax.rewards import reward_after_collapse
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.log import recorded_lines
-from rlif_jax.run.monitor import STREAMS, Monitor, Reading
+from rlif_jax.run.monitor import STREAMS, Monitor, Reading, first_collapse
 
 
 class Guard:
@@ -84,12 +84,11 @@ def recorded_metrics(cfg: Config, last: int) -> list[tuple[int, dict[str, float]
 
 def stopped_at(cfg: Config, last: int) -> int | None:
     """The step up to `last` with which the guard has ended the run of a folder, None: none."""
-    monitor = Monitor(cfg.guard.first_steps, cfg.guard.patience)
-    for step, metrics in recorded_metrics(cfg, last) if cfg.guard.action == "stop" else ():
-        monitor.seen(step, metrics)
-        if monitor.collapse is not None:
-            return step
-    return None
+    if cfg.guard.action != "stop":
+        return None
+    steps = recorded_metrics(cfg, last)
+    found = first_collapse(steps, cfg.guard.first_steps, cfg.guard.patience)
+    return None if found is None else found[0]
 
 
 def told(cfg: Config, collapse: Reading, step: int, healthy: int) -> str:

@@ -8,7 +8,7 @@ drawn traces; benchmarks/RESULTS.md says where the thresholds come from.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -81,6 +81,18 @@ class Monitor:
         if self.collapse is not None:
             return Reading(score, COLLAPSED, self.collapse.sign, self.collapse.since)
         return Reading(score, state, sign if since else "", since)
+
+
+def first_collapse(
+    steps: Iterable[tuple[int, Mapping[str, float]]], first_steps: int, patience: int
+) -> tuple[int, Reading] | None:
+    """The first of these steps, each with its metrics, that tells a collapse; None: none does."""
+    monitor = Monitor(first_steps, patience)
+    for step, metrics in steps:
+        monitor.seen(step, metrics)
+        if monitor.collapse is not None:
+            return step, monitor.collapse
+    return None
 
 
 def signs(steps: Sequence[Mapping[str, float]], first_steps: int) -> dict[str, float]:
