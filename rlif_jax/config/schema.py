@@ -236,6 +236,22 @@ class Guard:
         return self.action in ("switch", "rollback")
 
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a run records beside metrics.jsonl, and to which trackers."""
+
+    to: tuple[Tracker, ...] = ("tensorboard",)
+    """Trackers that get the metrics as well; empty: none.
+    tensorboard writes into the run folder; the others need their own packages:
+    pip install 'rlif_jax[wandb]', '[mlflow]' or '[trackio]'."""
+    token_stats_every: Annotated[int, at_least(0)] = 10
+    """Steps between those of which the certainty of each token is kept in rollouts/,
+    besides the first one; 0: none."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """Traces by JAX's profiler."""
@@ -296,6 +312,7 @@ class Config:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     failures: Failures = field(default_factory=Failures)
     guard: Guard = field(default_factory=Guard)
+    log: Log = field(default_factory=Log)
     profile: Profile = field(default_factory=Profile)
 
     @property
