@@ -38,6 +38,21 @@ def locked(folder: Folder) -> Iterator[None]:
         yield
 
 
+def in_use(folder: Folder) -> bool:
+    """Whether a run is in the folder now, as far as this machine can tell; never of a bucket's.
+
+    The kernel is asked for its list of locks: taking the lock to try it could refuse a run.
+    """
+    if in_bucket(folder):
+        return False
+    try:
+        inode = os.stat(folder / _LOCK).st_ino
+        with open("/proc/locks") as locks:
+            return any("FLOCK" in line and f":{inode} " in line for line in locks)
+    except OSError:
+        return False
+
+
 def _lock(folder: Folder) -> int:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,13 @@ def rollout_file(folder: Folder, step: int) -> Folder:
     return folder / "rollouts" / f"step_{step:06d}.jsonl"
 
 
+def rollout_steps(folder: Folder) -> list[int]:
+    """The steps whose completions a run folder has, in order."""
+    rollouts = folder / "rollouts"
+    names = [file.name for file in rollouts.iterdir()] if is_folder(rollouts) else []
+    return sorted(int(match[1]) for name in names if (match := _ROLLOUT_FILE.fullmatch(name)))
+
+
 @contextlib.contextmanager
 def disk_errors(path: Folder) -> Iterator[None]:
     """Turn an OSError, or a bucket's refusal, into a `UserError` with the path and what to do."""

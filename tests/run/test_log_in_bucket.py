@@ -8,7 +8,7 @@ from support.run_folders import write_steps
 
 from rlif_jax.config import Config
 from rlif_jax.errors import UserError
-from rlif_jax.reporting.curves import read_series
+from rlif_jax.reporting.recorded_runs import RecordedRun
 from rlif_jax.run.failures import Diverged, SkippedBatches
 from rlif_jax.run.folder import check_shared, locked
 from rlif_jax.run.log import RunLog, last_step, truncate_after
@@ -36,7 +36,7 @@ def test_it_holds_what_a_local_one_does(bucket, tmp_path):
     sizes = [len(data) for name, data in sorted(bucket.files.items()) if "tfevents" in name]
     events = sorted((tmp_path / "run/tensorboard").iterdir())
     assert sizes == [path.stat().st_size for path in events]
-    assert read_series(folder_at(RUN)) == read_series(tmp_path / "run") != {}
+    assert RecordedRun.read(folder_at(RUN)).records == RecordedRun.read(tmp_path / "run").records
     (step,) = recorded_steps(folder_at(RUN), 1, 3).values()
     assert step.provenance == {"step": 3, "key": [1, 2]}
     assert step.rows == [{"problem": "é", "reward": 0.0}]
