@@ -33,6 +33,7 @@ pytest_plugins = [
     "support.small_runs",
     "support.own_process",
     "support.buckets",
+    "support.browser",
 ]
 pytest.register_assert_rewrite("support.changed_folders")  # its failures show values, as tests' do
 

@@ -1,6 +1,7 @@
 """The outcome of a study: each method's accuracy before, at its peak and at the end, over seeds."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,16 +39,21 @@ class RunOutcome:
     def read(cls, folder: Folder) -> "RunOutcome | None":
         """From a run's metrics.jsonl; None where it has no evaluation before and after training."""
         records = [json.loads(line) for _, line in recorded_lines(folder / "metrics.jsonl")]
+        return cls.of(records)
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, float]]) -> "RunOutcome | None":
+        """From the lines of metrics.jsonl, as `read`."""
         known = ((record["step"], quality(record)) for record in records)
-        accuracy = {step: value for step, value in known if value is not None}
+        accuracy = {int(step): value for step, value in known if value is not None}
         if len(accuracy) < 2 or 0 not in accuracy:
             return None
         last = records[-1]
-        told = (r["step"] for r in records if r.get("collapse/state") == COLLAPSED)
+        told = (int(r["step"]) for r in records if r.get("collapse/state") == COLLAPSED)
         return cls(
             accuracy,
-            last["rollout/response_length"],
-            last["stats/token_entropy"],
+            last.get("rollout/response_length", math.nan),
+            last.get("stats/token_entropy", math.nan),
             next(told, None),
         )
 

@@ -1,0 +1,341 @@
+"""The parts of the page about runs: what became of each method, when it collapsed, what it cost."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlif_jax.reporting.recorded_runs import Method, RecordedRun
+from rlif_jax.reporting.seeds import SeedMean, seed_mean
+from rlif_jax.reporting.study_summary import RunOutcome, summarise
+from rlif_jax.run.monitor import SAID, SUSPICIOUS
+from rlif_jax.run.provenance import MAY_CHANGE
+
+PHASES = ("sample", "score", "execute", "reward", "update", "evaluate", "save", "sync", "record")
+"""Parts of a step's time that are shown by name; the rest counts as other."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method in the summary, in words; `story` says what became of it."""
+
+    name: str
+    number: int
+    runs: int
+    state: str
+    before: str
+    best: str
+    end: str
+    length: str
+    entropy: str
+    collapse: str
+    verdict: str
+    story: str
+
+
+def summary(methods: Sequence[Method], control: str, margin: float) -> list[Row]:
+    """A row for each method; verdicts as `study_summary.summarise` gives them."""
+    outcomes = {method.name: _outcomes(method) for method in methods}
+    evaluated = {name: runs for name, runs in outcomes.items() if runs}
+    found = {one.name: one for one in summarise(evaluated, control, margin)} if evaluated else {}
+    rows = []
+    for number, method in enumerate(methods):
+        one = found.get(method.name)
+        runs = list(outcomes[method.name].values())
+        interval = _over_problems(method)
+        rows.append(
+            Row(
+                name=method.name,
+                number=number,
+                runs=len(method.runs),
+                state=_states(method),
+                before=_accuracy(one.before, interval.get("before")) if one else "not evaluated",
+                best=_best(runs),
+                end=_accuracy(one.final, interval.get("end")) if one else "not evaluated",
+                length=_from_to(method, "rollout/response_length", "{:.0f}"),
+                entropy=_from_to(method, "stats/token_entropy", "{:.2f}"),
+                collapse=_told(method),
+                verdict=one.verdict if one else "",
+                story=_story(method, runs),
+            )
+        )
+    return rows
+
+
+def _outcomes(method: Method) -> dict[int, RunOutcome]:
+    found = ((run.seed, RunOutcome.of(run.records)) for run in method.runs)
+    return {seed: outcome for seed, outcome in found if outcome is not None}
+
+
+def _states(method: Method) -> str:
+    states = [run.state for run in method.runs]
+    return "; ".join(
+        state if states.count(state) == 1 else f"{states.count(state)} {state}"
+        for state in dict.fromkeys(states)
+    )
+
+
+def _accuracy(mean: SeedMean, over_problems: tuple[float, float] | None) -> str:
+    """In percent, with the interval over seeds or, of one run, over problems."""
+    if mean.n > 1 or over_problems is None:
+        return mean.text(100)
+    low, high = over_problems
+    return f"{100 * mean.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _over_problems(method: Method) -> dict[str, tuple[float, float]]:
+    """The intervals over problems before training and at the end, of a method with one run."""
+    if len(method.runs) > 1:
+        return {}
+    ends = []
+    for record in method.runs[0].records:
+        low = [v for k, v in record.items() if k.startswith("eval/") and k.endswith("_low")]
+        high = [v for k, v in record.items() if k.startswith("eval/") and k.endswith("_high")]
+        if low and high:
+            ends.append((float(low[0]), float(high[0])))
+    return {"before": ends[0], "end": ends[-1]} if ends else {}
+
+
+def _best(runs: Sequence[RunOutcome]) -> str:
+    if not runs:
+        return "not evaluated"
+    steps = [min(s for s, value in run.accuracy.items() if value == run.peak) for run in runs]
+    where = ", ".join(str(step) for step in dict.fromkeys(steps))
+    return f"{seed_mean([run.peak for run in runs]).text(100)} at {where}"
+
+
+def _from_to(method: Method, key: str, form: str) -> str:
+    _, values = method.series(key)
+    if not values:
+        return "not recorded"
+    return " → ".join(form.format(statistics.fmean(of_step)) for of_step in (values[0], values[-1]))
+
+
+def _told(method: Method) -> str:
+    told = [run.collapse for run in method.runs]
+    if not any(told):
+        return "none told"
+    return ", ".join(f"step {one[0]}" if one else "none" for one in told)
+
+
+def _story(method: Method, runs: Sequence[RunOutcome]) -> str:
+    """What became of a method, in a sentence or two."""
+    return f"{method.name}: {_learned(method, runs)} {_collapsed(method)}"
+
+
+def _learned(method: Method, runs: Sequence[RunOutcome]) -> str:
+    if runs:
+        before, peak, end = (
+            100 * statistics.fmean(values)
+            for values in zip(*((r.before, r.peak, r.final) for r in runs), strict=True)
+        )
+        best = f", {peak:.1f} at best" if peak - max(before, end) > 0.05 else ""
+        return (
+            f"held-out accuracy was {before:.1f} percent at first{best} and {end:.1f} at the end."
+        )
+    _, values = method.series("exec/pass_rate")
+    if len(values) < 2:
+        return "nothing says yet whether it learns."
+    few = max(min(5, len(values) // 2), 1)
+    ends = [
+        100 * statistics.fmean(v for of_step in part for v in of_step)
+        for part in (values[:few], values[-few:])
+    ]
+    return (
+        f"of the responses in training {ends[0]:.1f} percent passed in the first {few} steps and "
+        f"{ends[1]:.1f} in the last."
+    )
+
+
+def _collapsed(method: Method) -> str:
+    told = [run.collapse for run in method.runs if run.collapse]
+    if not told:
+        return "There were no signs of a collapse."
+    signs = " or ".join(dict.fromkeys(SAID[reading.sign] for _, reading in told))
+    steps = ", ".join(str(step) for step, _ in told)
+    among = f" in {len(told)} of {len(method.runs)} runs" if len(method.runs) > 1 else ""
+    return f"Signs of a collapse{among}, told at step {steps}: {signs}."
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The time of a run as parts of its length, each with its state, and what happened when."""
+
+    name: str
+    parts: Sequence[tuple[str, float]]
+    events: str
+
+
+def timeline(runs: Sequence[RecordedRun]) -> list[Strip]:
+    """When each run showed signs of a collapse; parts are shares of the longest run's steps."""
+    longest = max((run.last_step for run in runs), default=0) or 1
+    return [_strip(run, longest) for run in runs if run.last_step]
+
+
+def _strip(run: RecordedRun, longest: int) -> Strip:
+    end = run.last_step
+    told, since = end + 1, end + 1
+    events = []
+    if run.collapse:
+        told, reading = run.collapse
+        since = reading.since or told
+        events.append(f"{SAID[reading.sign]}: signs since step {since}, told at step {told}")
+    else:
+        brief = [s for s, v in zip(*run.series("collapse/state"), strict=True) if v == SUSPICIOUS]
+        if brief:
+            events.append(f"passing signs at step {', '.join(map(str, brief))}")
+    steps, returned = run.series("collapse/returned_to")
+    events += [
+        f"at step {step} back to checkpoint {to:.0f}"
+        for step, to in zip(steps, returned, strict=True)
+    ]
+    bounds = {"healthy": (0, since - 1), "suspicious": (since - 1, told - 1)}
+    bounds["told"] = (told - 1, end)
+    parts = [(state, 100 * (b - a) / longest) for state, (a, b) in bounds.items() if b > a]
+    return Strip(run.name, parts, "; ".join(events) or "no signs")
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Where the time of a method's steps goes: seconds of a step, and the share of each phase."""
+
+    name: str
+    seconds: float
+    shares: Sequence[tuple[str, float]]
+
+
+def times(methods: Sequence[Method]) -> list[StepTime]:
+    """The mean over steps but for each run's first, which compiles; evaluations are included."""
+    found = []
+    for method in methods:
+        records = [
+            record
+            for run in method.runs
+            for record in run.records
+            if record["step"] > 1 and record.get("time/step")
+        ]
+        if not records:
+            continue
+        total = math.fsum(record["time/step"] for record in records)
+        shares = [
+            (phase, math.fsum(record.get(f"time/{phase}", 0.0) for record in records) / total)
+            for phase in PHASES
+        ]
+        shares.append(("other", max(1 - math.fsum(share for _, share in shares), 0.0)))
+        found.append(StepTime(method.name, total / len(records), shares))
+    return found
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Fields of the configuration: those in which methods differ, and those that all share."""
+
+    fields: Mapping[str, Sequence[str]]
+    shared: Mapping[str, str]
+
+
+def differences(methods: Sequence[Method]) -> Differences:
+    """By field a text for each method; a seed, a name and a folder are no difference."""
+    configs = [method.runs[0].config for method in methods]
+    names = dict.fromkeys(name for config in configs for name in config)
+    fields, shared = {}, {}
+    for name in names:
+        if name in ("seed", "name", "run_dir", "resume", "compile_cache"):
+            continue
+        values = [_value(config.get(name, "")) for config in configs]
+        if len(set(values)) > 1:
+            fields[name] = values
+        else:
+            shared[name] = values[0]
+    return Differences(fields, shared)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(_value(one) for one in value) or "none"
+    return {True: "yes", False: "no", None: "none", "": "none"}.get(value, str(value))
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What made a run: the code's revision, the model, devices and versions, in words."""
+
+    revision: str
+    model: str
+    devices: str
+    versions: str
+
+    @classmethod
+    def of(cls, run: RecordedRun) -> "Maker":
+        """From config.json, as far as it says."""
+        facts = run.facts
+        versions = (facts.get("versions") or {}).items()
+        return cls(
+            revision=str(facts.get("revision") or "unknown")[:12],
+            model=str((facts.get("model") or {}).get("source", "unknown")),
+            devices=f"{len(facts.get('devices') or ())} x {facts.get('platform', 'unknown')}",
+            versions=", ".join(f"{name} {version}" for name, version in versions),
+        )
+
+
+def makers(runs: Sequence[RecordedRun]) -> dict[Maker, list[str]]:
+    """The names of the runs by what made them."""
+    found: dict[Maker, list[str]] = {}
+    for run in runs:
+        found.setdefault(Maker.of(run), []).append(run.name)
+    return found
+
+
+@dataclass(frozen=True)
+class SweptField:
+    """Methods that differ in one number alone: its values, and accuracies best and at the end."""
+
+    field: str
+    names: Sequence[str]
+    values: Sequence[str]
+    best: Sequence[float]
+    end: Sequence[float]
+
+
+def sweeps(methods: Sequence[Method]) -> list[SweptField]:
+    """The sweeps among methods: all that have been evaluated and agree in all but one number."""
+    known = [(m, [o for o in _outcomes(m).values()]) for m in methods if m.runs[0].config]
+    known = [(method, outcomes) for method, outcomes in known if outcomes]
+    configs = [_swept(method.runs[0].config) for method, _ in known]
+    found = []
+    for field in dict.fromkeys(name for config in configs for name in config):
+        groups: dict[str, list[int]] = {}
+        for place, config in enumerate(configs):
+            value = config.get(field)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                rest = repr(sorted((k, str(v)) for k, v in config.items() if k != field))
+                groups.setdefault(rest, []).append(place)
+        for places in groups.values():
+            places.sort(key=lambda place: configs[place][field])
+            values = [_value(configs[place][field]) for place in places]
+            if len(set(values)) < 2:
+                continue
+            runs = [known[place][1] for place in places]
+            found.append(
+                SweptField(
+                    field,
+                    [known[place][0].name for place in places],
+                    values,
+                    [statistics.fmean(run.peak for run in of) for of in runs],
+                    [statistics.fmean(run.final for run in of) for of in runs],
+                )
+            )
+    return found
+
+
+def _swept(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that can make a sweep."""
+    free = ("seed", *(name for name in MAY_CHANGE if name != "steps"))
+    return {
+        name: value
+        for name, value in config.items()
+        if not any(name == one or name.startswith(f"{one}.") for one in free)
+    }

@@ -1,0 +1,134 @@
+"""What a page says of runs: outcomes, collapses, times, differences and sweeps."""
+
+import pytest
+from support.reported_runs import arc, write_run
+
+from rlif_jax.reporting.recorded_runs import methods_of, read_runs
+from rlif_jax.reporting.sections import (
+    Maker,
+    Strip,
+    SweptField,
+    differences,
+    makers,
+    summary,
+    sweeps,
+    timeline,
+    times,
+)
+
+
+@pytest.fixture
+def methods(tmp_path):
+    """Three seeds that collapse, one control, and a run that was never evaluated."""
+    runs = [
+        write_run(
+            tmp_path / f"certain-s{seed}",
+            arc(0.3, 0.02 + seed / 1000, collapses=True),
+            seed=seed,
+            reward__terms=[["self_certainty", 1.0]],
+        )
+        for seed in range(3)
+    ]
+    runs.append(write_run(tmp_path / "random", arc(0.1, 0.12), reward__terms=[["random", 1.0]]))
+    metrics = [{"step": n, "exec/pass_rate": n / 10} for n in range(1, 5)]
+    runs.append(write_run(tmp_path / "bare", metrics, steps=9))
+    return methods_of(read_runs(runs))
+
+
+def test_the_summary_says_what_became_of_each_method(methods):
+    certain, random, bare = summary(methods, "random", 0.02)
+    assert (certain.name, certain.runs, certain.state) == ("certain", 3, "3 finished, 20 steps")
+    assert certain.before == "10.0 (10.0 to 10.0)"
+    assert certain.best == "30.0 (30.0 to 30.0) at 5"
+    assert certain.end == "2.1 (1.9 to 2.3)"
+    assert (certain.length, certain.entropy) == ("50 → 5", "0.80 → 0.08")
+    assert certain.collapse == "step 14, step 14, step 14"
+    assert certain.verdict == "-10.0 points, one seed: no claim, against random"
+    assert certain.story == (
+        "certain: held-out accuracy was 10.0 percent at first, 30.0 at best and 2.1 at the end. "
+        "Signs of a collapse in 3 of 3 runs, told at step 14, 14, 14: responses have become short "
+        "and certain."
+    )
+    assert random.end == "12.0 (6.0 to 24.0)"  # one run: the interval over problems
+    assert random.story == (
+        "random: held-out accuracy was 10.0 percent at first and 12.0 at the end. There were no "
+        "signs of a collapse."
+    )
+    assert (bare.before, bare.verdict, bare.state) == (
+        "not evaluated",
+        "",
+        "stopped at step 4 of 9",
+    )
+    assert bare.length == "not recorded"
+    assert "of the responses in training 15.0 percent passed in the first 2 steps and 35.0" in (
+        bare.story
+    )
+
+
+def test_the_timeline_shows_when_signs_began_and_when_they_told(methods):
+    strips = timeline([run for method in methods for run in method.runs])
+    assert strips[0] == Strip(
+        "certain-s0",
+        [("healthy", 60.0), ("suspicious", 5.0), ("told", 35.0)],
+        "responses have become short and certain: signs since step 13, told at step 14",
+    )
+    assert strips[3] == Strip("random", [("healthy", 100.0)], "no signs")
+    assert strips[4].parts == [("healthy", 20.0)]  # of the longest run's steps
+
+
+def test_a_return_to_a_checkpoint_is_an_event(tmp_path):
+    metrics = arc(0.3, 0.1, collapses=True)
+    metrics[14]["collapse/returned_to"] = 10.0
+    (strip,) = timeline(read_runs([write_run(tmp_path / "one", metrics)]))
+    assert strip.events.endswith("told at step 14; at step 14 back to checkpoint 10")
+
+
+def test_passing_signs(tmp_path):
+    metrics = arc(0.3, 0.1)
+    metrics[7]["collapse/state"] = 1.0
+    (strip,) = timeline(read_runs([write_run(tmp_path / "one", metrics)]))
+    assert strip.events == "passing signs at step 7"
+
+
+def test_times_are_shares_of_a_step(methods):
+    first, second = times(methods)  # the bare one has recorded none
+    assert (first.name, first.seconds) == ("certain", 4.0)
+    assert dict(first.shares) == {
+        **dict.fromkeys(("score", "execute", "reward", "evaluate", "save", "sync", "record"), 0.0),
+        **{"sample": 0.5, "update": 0.25, "other": 0.25},
+    }
+    assert second.name == "random"
+
+
+def test_differences_leave_out_seeds_and_names(methods):
+    found = differences(methods[:2])
+    assert found.fields == {"reward.terms": ["self_certainty, 1", "random, 1"]}
+    assert found.shared["sampling.temperature"] == "1"
+    assert found.shared["reward.vote_entropy_max"] == "none"
+    assert found.shared["execution.monitor"] == "yes"
+    assert not {"seed", "name", "run_dir"} & found.shared.keys()
+
+
+def test_a_sweep_is_one_number_at_several_values(tmp_path):
+    def run(name, end, **fields):
+        return write_run(tmp_path / name, arc(0.3, end), **fields)
+
+    folders = [
+        run("high", 0.2, loss__kl_coef=0.1),
+        run("none", 0.05),
+        run("low", 0.1, loss__kl_coef=0.01),
+        run("other", 0.1, loss__kl_coef=0.5, reward__terms=[["random", 1.0]]),
+    ]
+    (found,) = sweeps(methods_of(read_runs(folders)))
+    assert found == SweptField(
+        "loss.kl_coef",
+        ["none", "low", "high"],
+        ["0", "0.01", "0.1"],
+        [0.3, 0.3, 0.3],
+        [0.05, 0.1, 0.2],
+    )
+
+
+def test_runs_are_listed_by_what_made_them(methods):
+    runs = [run for method in methods for run in method.runs]
+    assert makers(runs) == {Maker("unknown", "unknown", "1 x cpu", ""): [run.name for run in runs]}
