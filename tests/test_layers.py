@@ -20,7 +20,7 @@ LAYERS = (
     {"step_record"},
     {"step"},
     {"planning", "prepare"},
-    {"train", "evaluate", "grade", "check", "convert", "plan", "replay"},
+    {"train", "evaluate", "grade", "check", "convert", "plan", "replay", "report"},
     {"study"},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,0 +1,113 @@
+"""Make a page of runs, studies and evaluations: did it learn, did it collapse, what did it write.
+
+python -m rlif_jax.report runs/prob_disparity runs/tests_passed --out report.html
+python -m rlif_jax.report runs/* --out report.html --watch
+python -m rlif_jax.report RUN result.json --out report.html --figure ten.pdf --csv metrics.csv
+
+RUN is a run folder, finished, going on or killed; a folder of them, as a study leaves; or a result
+of rlif_jax.evaluate. The page is one file: it holds all that it shows and asks for nothing.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlif_jax.console.screen import Screen
+from rlif_jax.errors import UserError, exit_on_user_error
+from rlif_jax.reporting.evaluations import Evaluation, read_evaluation
+from rlif_jax.reporting.figure import write_csv, write_figure
+from rlif_jax.reporting.page import Options, check_keys, render
+from rlif_jax.reporting.recorded_runs import RecordedRun, folders_of, read_runs
+from rlif_jax.storage.folder import folder_at
+from rlif_jax.storage.whole_file import write_whole
+
+WATCH_S = 30
+
+
+def report(arguments: argparse.Namespace, screen: Screen) -> bool:
+    """Write what is asked for once; whether a run is going on, so that there will be more.
+
+    Raises:
+        UserError: there is no such run or result, or a file cannot be read or written.
+    """
+    runs, evaluations = _read(arguments.runs)
+    check_keys(runs, arguments.keys)
+    options = Options(
+        title=arguments.title,
+        keys=arguments.keys,
+        control=arguments.control,
+        margin=arguments.margin,
+        window=arguments.window,
+        refresh_s=WATCH_S if arguments.watch else 0,
+    )
+    if arguments.out:
+        page = render(runs, evaluations, options).encode("utf-8", "backslashreplace")
+        _write(arguments.out, page)
+        screen.note(
+            f"wrote {arguments.out}, {len(page) / 1e6:.2f} MB: {_counted(runs, evaluations)}"
+        )
+    if arguments.figure:
+        panels = write_figure(runs, arguments.keys, arguments.figure, arguments.window)
+        screen.note(f"wrote {arguments.figure}: {panels} panels, {len(runs)} runs")
+    if arguments.csv:
+        lines = write_csv(runs, arguments.csv)
+        screen.note(f"wrote {arguments.csv}: {lines} lines")
+    return any(run.going_on for run in runs)
+
+
+def _read(locations: Sequence[str]) -> tuple[list[RecordedRun], list[Evaluation]]:
+    results = [location for location in locations if location.endswith(".json")]
+    folders = [folder_at(location) for location in locations if location not in results]
+    return read_runs(folders_of(folders)), [read_evaluation(Path(name)) for name in results]
+
+
+def _counted(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation]) -> str:
+    counts = [(len(runs), "run"), (len(evaluations), "evaluation")]
+    return ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in counts if n)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}. Name another --out FILE.html."
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rlif_jax.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="run folders, folders of them, results (FILE.json)")
+    add("--out", type=Path, metavar="FILE.html", help="the page")
+    add("--figure", type=Path, metavar="FILE", help="the panels as .png, .pdf or .svg")
+    add("--csv", type=Path, metavar="FILE.csv", help="all metrics of all runs, a line for each")
+    add("--keys", nargs="+", default=[], metavar="KEY", help="metrics to draw, in place of ten")
+    add("--title", default="", help="title of the page")
+    add("--window", type=int, default=5, help="steps of the running mean")
+    add("--control", default="random", help="method that others are held against")
+    add("--margin", type=float, default=0.02, help="accuracies so close are equal")
+    add("--watch", action="store_true", help=f"write again every {WATCH_S} s while a run goes on")
+    arguments = parser.parse_args(argv)
+    with exit_on_user_error():
+        if arguments.window < 1:
+            raise UserError(f"--window {arguments.window} must be at least 1 step.")
+        if not (arguments.out or arguments.figure or arguments.csv):
+            raise UserError("nothing is asked for: give --out FILE.html, --figure or --csv.")
+        try:
+            while report(arguments, Screen()) and arguments.watch:
+                time.sleep(WATCH_S)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
