@@ -15,7 +15,7 @@ from rlif_jax.model.lora import trained, with_trained
 from rlif_jax.rewards import reward_after_collapse
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.log import recorded_lines
-from rlif_jax.run.monitor import STREAMS, Monitor, Reading, first_collapse
+from rlif_jax.run.monitor import SAID, STREAMS, Monitor, Reading, first_collapse
 
 
 class Guard:
@@ -93,15 +93,9 @@ def stopped_at(cfg: Config, last: int) -> int | None:
 
 def told(cfg: Config, collapse: Reading, step: int, healthy: int) -> str:
     """What has happened and what is done, or can be."""
-    signs = {
-        "short": "responses have become short and certain",
-        "limit": "responses repeat themselves up to the limit",
-        "entropy": "the entropy of tokens is gone",
-        "divergence": "the reward rises while programs break",
-    }
     said = (
         f"step {step}: signs since step {collapse.since} that the policy collapses: "
-        f"{signs[collapse.sign]}. "
+        f"{SAID[collapse.sign]}. "
     )
     kept = f"checkpoint {healthy} is the last from before" if healthy else ""
     name = f"{cfg.folder}@{healthy}"

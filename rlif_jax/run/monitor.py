@@ -21,6 +21,14 @@ REWARD, NO_CODE, UNCOMPILED = "reward/mean", "exec/no_code", "exec/compile_error
 STREAMS = (LENGTH, TRUNCATED, REPETITION, ENTROPY, REWARD, NO_CODE, UNCOMPILED)
 """What is read of a step's metrics; where one is missing its sign is not looked for."""
 
+SAID = {
+    "short": "responses have become short and certain",
+    "limit": "responses repeat themselves up to the limit",
+    "entropy": "the entropy of tokens is gone",
+    "divergence": "the reward rises while programs break",
+}
+"""What each sign says, in a phrase."""
+
 RECENT = 3
 """Steps over which a stream is averaged: each step has other problems."""
 SHORT = 0.3
