@@ -1,7 +1,6 @@
 """How long the prompts and responses of a step are expected to be."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import numpy as np
 
 from rlif_jax.config import Config
 from rlif_jax.errors import UserError, shown
+from rlif_jax.run.log import rollout_file, rollout_steps
 
 _RESPONSE_MEDIAN, _RESPONSE_SIGMA, _RESPONSE_LEAST = 2981, 0.8, 150
 _PROMPT_MEDIAN, _PROMPT_SIGMA, _PROMPT_LEAST = 450, 0.5, 64
-_ROLLOUTS = re.compile(r"step_\d+\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def step_lengths(
 
 def recorded_lengths(run: Path) -> np.ndarray:
     """Tokens of every response in a run folder's rollouts. Raises UserError where it has none."""
-    folder, found = run / "rollouts", []
-    if not folder.is_dir():
+    found = []
+    if not (run / "rollouts").is_dir():
         raise UserError(
             f"--lengths {run} is no run folder with rollouts/; give one, or 'paper' or 'longest'"
         )
-    for path in sorted(p for p in folder.iterdir() if _ROLLOUTS.fullmatch(p.name)):
+    for path in (rollout_file(run, step) for step in rollout_steps(run)):
         for number, line in enumerate(path.read_text().splitlines(), 1):
             try:
                 length = json.loads(line)["length"]
