@@ -21,7 +21,7 @@ from rlif_jax.storage.folder import Folder, bucket_errors, is_folder
 from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
-    *("steps", "resume", "run_dir", "name", "compile_cache"),
+    *("steps", "resume", "run_dir", "name", "compile_cache", "log.token_stats_every"),
     *("checkpoint", "failures", "profile", "execution.workers"),
     *("mesh", "processes", "model.remat"),
 )
