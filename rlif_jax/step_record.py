@@ -17,7 +17,9 @@ from rlif_jax.rewards import reward_at
 from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
 from rlif_jax.run.policy import Policy
+from rlif_jax.run.token_record import TokenRecord
 from rlif_jax.sampler.draw import key_data
+from rlif_jax.weights.token_ends import Ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,17 @@ class StepRecord:
             keys=seen.keys,
             policy=self.drawn_by.record(),
         )
+
+    def tokens(self, ends: Ends) -> TokenRecord:
+        """The certainty of each token of these completions, as the stats/ metrics read it."""
+        seen = self.experience
+        texts, group = seen.answers.texts, len(seen.answers.texts) // len(seen.prompts)
+        rows = zip(np.asarray(seen.rollout.tokens), np.asarray(seen.rollout.length), strict=True)
+        found = [
+            ends(seen.prompts[row // group].tokens, tokens[:length], texts[row])
+            for row, (tokens, length) in enumerate(rows)
+        ]
+        return TokenRecord.of(seen.policy or seen.rollout.stats, seen.rollout.mask, found)
 
     def provenance(
         self, key: jax.Array, position: Mapping[str, Any], params: Params

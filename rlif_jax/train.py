@@ -42,12 +42,14 @@ from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.run.retention import quality
+from rlif_jax.run.token_record import recorded_at
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import train_step
 from rlif_jax.step_record import Skipped, StepRecord
 from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.storage.folder import bucket_errors
+from rlif_jax.weights.token_ends import make_token_ends
 
 
 def train(cfg: Config) -> None:
@@ -158,6 +160,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         clock = Clock(unrecorded)
         skipped = SkippedBatches(cfg.folder, cfg.failures.skipped_batches, progress.note)
         ask = make_ask(cfg, inputs, clock, stop.check, notice)
+        ends = make_token_ends(opened.tokenizer, opened.cfg.eos_ids)
         try:
             if start == 0 and (before := evaluate(0, state.params, False)):
                 log.metrics(0, before)
@@ -182,6 +185,8 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
                         # First: in a bucket it refuses a run that another one has replaced.
                         log.provenance(step, record.provenance(key, position, state.params))
                         log.rollouts(step, record.completions())
+                        if recorded_at(cfg.log.token_stats_every, step):
+                            log.tokens(step, record.tokens(ends))
                         speed = clock.throughput(record.sampled_tokens, record.trained_tokens)
                         unrecorded = measured | signs | speed
                 last = step == cfg.steps or guard.stopped

@@ -11,6 +11,7 @@ from flax import nnx
 from support.several import ended, started, wait_for_line
 from support.small_runs import config, numbers
 
+from rlif_jax.run.token_record import read_token_record
 from rlif_jax.weights.source import open_model
 
 pytestmark = pytest.mark.slow
@@ -62,6 +63,9 @@ def assert_same(folder, expected):
             exact = {key: other.pop(key) for key in ("reward", "advantage")} | other.pop("terms")
             assert close == pytest.approx(exact, rel=1e-3, abs=1e-4)
             assert unstamped(mine) == unstamped(other)
+    ours, theirs = (read_token_record(run, 1) for run in (folder, expected))
+    for name, mine in vars(ours).items():
+        np.testing.assert_allclose(mine, getattr(theirs, name), rtol=2e-3, atol=1e-4, err_msg=name)
     for mine, other in zip(parameters(folder), parameters(expected), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
 

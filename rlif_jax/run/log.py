@@ -26,6 +26,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.grading.judged_row import judged_row
 from rlif_jax.problem import Outcome, Problem
 from rlif_jax.run.provenance import git_revision, resolved, versions
+from rlif_jax.run.token_record import TokenRecord, token_file
 from rlif_jax.storage.appended import appended
 from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refused
 from rlif_jax.storage.jsonl import json_line, whole_lines
@@ -34,7 +35,7 @@ from rlif_jax.storage.whole_file import write_whole
 PROVENANCE = "provenance.jsonl"
 """One line a step: what it was computed from, and the digests of what it gave."""
 
-_ROLLOUT_FILE = re.compile(r"step_(\d+)\.jsonl")
+_ROLLOUT_FILE = re.compile(r"step_(\d+)\.(?:jsonl|tokens\.npz)")
 
 
 def rollout_file(folder: Folder, step: int) -> Folder:
@@ -178,6 +179,9 @@ class NoLog:
     def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         """See `RunLog`."""
 
+    def tokens(self, step: int, record: TokenRecord) -> None:
+        """See `RunLog`."""
+
     def provenance(self, step: int, record: Mapping[str, Any]) -> None:
         """See `RunLog`."""
 
@@ -291,6 +295,13 @@ class RunLog:
                     f"advantage {record.get('advantage')}. Check the reward terms of this run."
                 ) from error
         _write_whole(rollout_file(self.folder, step), b"".join(lines))
+
+    def tokens(self, step: int, record: TokenRecord) -> None:
+        """Write rollouts/step_NNNNNN.tokens.npz, the certainty of each token, or nothing.
+
+        Raises `UserError` naming the path that cannot be written.
+        """
+        _write_whole(token_file(self.folder, step), record.encoded())
 
     def provenance(self, step: int, record: Mapping[str, Any]) -> None:
         """Append one line `{"step": step, ...}` to provenance.jsonl.

@@ -23,7 +23,7 @@ _MOST_PADDING, _MOST_PADDING_SHARE = 1024, 1 / 32
 # at most four. Byte tokens named like this are decoded as one run of any length: one wrong byte
 # turns all of them into replacement characters.
 _CONTEXT = 8
-_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -74,6 +74,12 @@ def decode(tokenizer: Tokenizer, tokens: Ids) -> str:
     )
 
 
+def byte_of(name: str | None) -> int | None:
+    """The byte of a byte token, by its name; None for any other token."""
+    byte = _BYTE.fullmatch(name or "")
+    return None if byte is None else int(byte[1], 16)
+
+
 def continuation(tokenizer: Tokenizer, before: Ids, tokens: Ids) -> str:
     """The text that `tokens` [T] add to that of `before` [P]: both together are the whole text.
 
@@ -82,7 +88,7 @@ def continuation(tokenizer: Tokenizer, before: Ids, tokens: Ids) -> str:
     character belongs to the continuation.
     """
     start = max(0, len(before) - _CONTEXT)
-    while start and _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(int(before[start])) or ""):
+    while start and byte_of(tokenizer.convert_ids_to_tokens(int(before[start]))) is not None:
         start -= 1
     text = decode(tokenizer, [*before[start:], *tokens])
     begun = decode(tokenizer, before[start:])

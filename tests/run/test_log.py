@@ -179,9 +179,13 @@ def test_records_read_each_array_once():
 def test_a_resume_drops_what_the_checkpoint_does_not_cover(tmp_path):
     write_steps(tmp_path, 1, 2, 3, 4)
     (tmp_path / "rollouts/step_000005.jsonl.tmp").write_text("{")
+    for name in ("step_000001", "step_000003", "step_000004", "step_000005"):
+        (tmp_path / f"rollouts/{name}.tokens.npz").write_text("")
+    (tmp_path / "rollouts/step_000001.tokens.npz.tmp").write_text("")
     write_steps(tmp_path, 3, resume_step=2)
     assert lines(tmp_path / "metrics.jsonl") == [record(1), record(2), record(3)]
     names = sorted(p.name for p in (tmp_path / "rollouts").iterdir())
+    names.remove("step_000001.tokens.npz")
     assert names == [f"step_00000{n}.jsonl" for n in (1, 2, 3)]
     starts = [e.step for e in events(tmp_path) if e.session_log.status == SessionLog.START]
     assert starts == [0, 3]
