@@ -42,6 +42,7 @@ from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.run.retention import quality
+from rlif_jax.run.trackers.opened import check_installed
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import train_step
@@ -61,6 +62,7 @@ def train(cfg: Config) -> None:
     """
     # ---- configuration and processes: refuse what cannot run before a device is touched
     validate(cfg, known_rewards(), executing_rewards())
+    check_installed(cfg.log.to)
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
@@ -125,7 +127,9 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         facts = run_facts(opened, cfg.model.dtype, jax.sharding.get_mesh(), isolation)
         log: RunLog | NoLog = NoLog()
         if is_first():
-            log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
+            log = stack.enter_context(
+                RunLog(cfg.folder, cfg, facts, resume_step=start or None, note=progress.note)
+            )
         by_first(functools.partial(opened.describe_run, cfg.folder))
 
         seen = recorded_metrics(cfg, start) + ([(start, unrecorded)] if unrecorded else [])

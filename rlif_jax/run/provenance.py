@@ -24,19 +24,21 @@ MAY_CHANGE = (
     *("steps", "resume", "run_dir", "name", "compile_cache"),
     *("checkpoint", "failures", "profile", "execution.workers"),
     *("mesh", "processes", "model.remat"),
+    "log.to",
 )
 """Config fields and sections that a resumed run may change: none alters the numbers of a step, but
 for the rounding of sums that `mesh` splits and of what `model.remat` computes again."""
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested sections by their dotted names."""
+    values = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
+            values.update(flat(value, f"{prefix}{name}."))
         else:
-            flat[prefix + name] = value
-    return flat
+            values[prefix + name] = value
+    return values
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -102,8 +104,8 @@ def differing_fields(before: Mapping[str, Any], config: Any) -> list[str]:
 
     Each as a phrase with its dotted name and both values.
     """
-    now, defaults = _flat(resolved(config)), _flat(resolved(type(config)()))
-    was = defaults | _flat(before)
+    now, defaults = flat(resolved(config)), flat(resolved(type(config)()))
+    was = defaults | flat(before)
     return [
         f"{name} was {was[name]!r} and is now {now[name]!r}"
         for name in sorted(now)
@@ -126,7 +128,7 @@ def _record(path: Folder) -> dict[str, Any]:
 
 def _check_known(path: Folder, record: Mapping[str, Any], config: Any) -> None:
     """Refuse a config.json with settings that `config` does not have. Raises UserError."""
-    before, now = _flat(record["config"]), _flat(resolved(config))
+    before, now = flat(record["config"]), flat(resolved(config))
     if unknown := sorted(name for name in before.keys() - now.keys() if not _may_change(name)):
         values = ", ".join(f"{name}={before[name]!r}" for name in unknown)
         raise UserError(
