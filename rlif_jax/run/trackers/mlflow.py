@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,8 @@ class MLflow:
             if earlier and recorded is not None:
                 self._client.delete_run(earlier)
         self._client.log_dict(self._id, dict(run.config), "config.json")
-        self.where = f"run {self._id} of {store or local / 'mlflow.db'}"
+        shown = re.sub(r"//[^/]*@", "//", store) if store else local / "mlflow.db"  # no passwords
+        self.where = f"run {self._id} of {shown}"
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""
