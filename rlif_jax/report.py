@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, folders of them, results (FILE.json)")
     add("--out", type=Path, metavar="FILE.html", help="the page")
+    add("--send", action="store_true", help="send the page to the trackers of each run, log.to")
     add("--figure", type=Path, metavar="FILE", help="the panels as .png, .pdf or .svg")
     add("--csv", type=Path, metavar="FILE.csv", help="all metrics of all runs, a line for each")
     add("--keys", nargs="+", default=[], metavar="KEY", help="metrics to draw, in place of ten")
@@ -102,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--window {arguments.window} must be at least 1 step.")
         if not (arguments.out or arguments.figure or arguments.csv):
             raise UserError("nothing is asked for: give --out FILE.html, --figure or --csv.")
+        if arguments.send and (arguments.watch or not arguments.out):
+            raise UserError("--send sends a page that is written once: give --out, no --watch.")
         try:
             while report(arguments, Screen()) and arguments.watch:
                 time.sleep(WATCH_S)

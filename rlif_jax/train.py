@@ -43,6 +43,7 @@ from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
 from rlif_jax.run.retention import quality
 from rlif_jax.run.token_record import recorded_at
+from rlif_jax.run.trackers.opened import check_installed
 from rlif_jax.run.watchdog import Watchdog
 from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import train_step
@@ -63,6 +64,7 @@ def train(cfg: Config) -> None:
     """
     # ---- configuration and processes: refuse what cannot run before a device is touched
     validate(cfg, known_rewards(), executing_rewards())
+    check_installed(cfg.log.to)
     join(cfg.processes)
     skip_absent_tpu()  # Orbax starts JAX's backend when it opens a folder
     check_shares(cfg)
@@ -127,7 +129,9 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         facts = run_facts(opened, cfg.model.dtype, jax.sharding.get_mesh(), isolation)
         log: RunLog | NoLog = NoLog()
         if is_first():
-            log = stack.enter_context(RunLog(cfg.folder, cfg, facts, resume_step=start or None))
+            log = stack.enter_context(
+                RunLog(cfg.folder, cfg, facts, resume_step=start or None, note=progress.note)
+            )
         by_first(functools.partial(opened.describe_run, cfg.folder))
 
         seen = recorded_metrics(cfg, start) + ([(start, unrecorded)] if unrecorded else [])

@@ -62,6 +62,19 @@ def test_watch_writes_until_the_run_has_ended(run, capsys, monkeypatch):
     assert 'http-equiv="refresh"' in (run.parent.parent / "r.html").read_text()
 
 
+def test_the_page_is_sent_to_the_trackers_of_the_run(run, capsys):
+    mlflow = pytest.importorskip("mlflow")
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["log"]["to"] = ["mlflow"]
+    (run / "config.json").write_text(json.dumps(config))
+    main(["runs/one", "--out=r.html", "--send"])
+    assert "mlflow: " in capsys.readouterr().out
+    client = mlflow.MlflowClient(f"sqlite:///{run / 'mlflow' / 'mlflow.db'}")
+    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert "r.html" in [file.path for file in client.list_artifacts(found.info.run_id)]
+    assert found.data.metrics["reward/mean"] == 1.0
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
@@ -70,6 +83,7 @@ def test_watch_writes_until_the_run_has_ended(run, capsys, monkeypatch):
         (["runs/one", "--out=absent/r.html"], "absent/r.html cannot be written"),
         (["runs/one", "--out=r.html", "--keys", "a/b"], "--keys a/b: no run has it"),
         (["runs/one", "--out=r.html", "--window=0"], "--window 0 must be at least 1"),
+        (["runs/one", "--csv=m.csv", "--send"], "--send sends a page that is written once"),
         (["none.json", "--out=r.html"], "none.json cannot be read as a result"),
     ],
 )

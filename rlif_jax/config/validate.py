@@ -266,6 +266,8 @@ def _rules(c: Config) -> Iterator[str]:
             f"checkpoint.keep_best={c.checkpoint.keep_best} needs evaluations, and eval.every=0 "
             "has none; set eval.every, or leave it at 0"
         )
+    if repeated := sorted({name for name in c.log.to if c.log.to.count(name) > 1}):
+        yield f"log.to names {', '.join(repeated)} twice; name each tracker once"
     yield from _problem_sets(c.data)
     yield from _profile(c)
     yield from process_problems(c.processes)

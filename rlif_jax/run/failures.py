@@ -11,7 +11,7 @@ import numpy as np
 from rlif_jax.console.notice import Notice
 from rlif_jax.distributed import is_first
 from rlif_jax.errors import UserError
-from rlif_jax.run.log import disk_errors
+from rlif_jax.run.disk import disk_errors
 from rlif_jax.storage.folder import Folder
 from rlif_jax.storage.whole_file import write_whole
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from rlif_jax.distributed import by_first, gathered, is_first, process_count, process_index
 from rlif_jax.errors import UserError
-from rlif_jax.run.log import disk_errors
+from rlif_jax.run.disk import disk_errors
 from rlif_jax.storage.folder import Folder, in_bucket
 
 _LOCK = "lock"

@@ -1,39 +1,40 @@
-"""The run folder: config.json, metrics.jsonl, rollouts/, provenance.jsonl and tensorboard/.
+"""The run folder: config.json, metrics.jsonl, rollouts/, provenance.jsonl, and its trackers.
 
 Every record is written whole or not at all, so a run that is killed or fills the disk leaves files
 from which it can resume. Checkpoints are written elsewhere (`checkpoint.py`).
 """
 
-import contextlib
-import errno
+import functools
 import json
 import math
 import re
-import socket
-import struct
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.record_writer import masked_crc32c
 
+from rlif_jax.console.notice import ignore
 from rlif_jax.errors import UserError
 from rlif_jax.grading.judged_row import judged_row
 from rlif_jax.problem import Outcome, Problem
+from rlif_jax.run.disk import disk_errors
 from rlif_jax.run.provenance import git_revision, resolved, versions
 from rlif_jax.run.token_record import TokenRecord, token_file
+from rlif_jax.run.trackers.opened import Trackers
+from rlif_jax.run.trackers.tracked import Step, TrackedRun, picked
 from rlif_jax.storage.appended import appended
-from rlif_jax.storage.folder import Folder, from_bucket, in_bucket, is_folder, refused
+from rlif_jax.storage.folder import Folder, is_folder
 from rlif_jax.storage.jsonl import json_line, whole_lines
 from rlif_jax.storage.whole_file import write_whole
 
 PROVENANCE = "provenance.jsonl"
 """One line a step: what it was computed from, and the digests of what it gave."""
+
+REPORT = "report.html"
+"""The page about a run, which trackers get when the run ends."""
 
 _ROLLOUT_FILE = re.compile(r"step_(\d+)\.(?:jsonl|tokens\.npz)")
 
@@ -47,27 +48,8 @@ def rollout_steps(folder: Folder) -> list[int]:
     """The steps whose completions a run folder has, in order."""
     rollouts = folder / "rollouts"
     names = [file.name for file in rollouts.iterdir()] if is_folder(rollouts) else []
-    return sorted(int(match[1]) for name in names if (match := _ROLLOUT_FILE.fullmatch(name)))
-
-
-@contextlib.contextmanager
-def disk_errors(path: Folder) -> Iterator[None]:
-    """Turn an OSError, or a bucket's refusal, into a `UserError` with the path and what to do."""
-    what = f"{path} could not be written"
-    then = "What was recorded before is intact: run the same command to resume."
-    try:
-        yield
-    except Exception as error:
-        if in_bucket(path) and (isinstance(error, OSError) or from_bucket(error)):
-            raise refused(path, error, what, then) from error
-        if not isinstance(error, OSError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "Free some space" if full else "Make the folder writable"
-        raise UserError(
-            f"{what}: {error.strerror or error}. {remedy}, or choose another folder with "
-            f"--run-dir. {then}"
-        ) from error
+    found = (_ROLLOUT_FILE.fullmatch(name) for name in names if name.endswith(".jsonl"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def _write_whole(path: Folder, data: bytes) -> None:
@@ -170,6 +152,31 @@ def truncate_after(folder: Folder, step: int) -> None:
                 file.unlink()
 
 
+def tracked_run(folder: Folder, config: Any, last_kept: int) -> TrackedRun:
+    """What the trackers of a run folder are told when they are opened.
+
+    `last_kept` is the last step that is kept of an earlier process, -1 for none.
+    """
+    history = functools.partial(_history, folder)
+    steps = frozenset(step for step, _ in recorded_lines(folder / "metrics.jsonl"))
+    return TrackedRun(config.name, folder, resolved(config), last_kept, steps, history)
+
+
+def _history(folder: Folder, after: int) -> Iterator[Step]:
+    """The recorded steps after a step, in order; one may have metrics or completions alone."""
+    metrics = {step: json.loads(line) for step, line in recorded_lines(folder / "metrics.jsonl")}
+    rollouts = folder / "rollouts"
+    names = [file.name for file in rollouts.iterdir()] if is_folder(rollouts) else []
+    sampled = {int(match[1]) for match in map(_ROLLOUT_FILE.fullmatch, names) if match}
+    for step in sorted(metrics.keys() | sampled):
+        if step > after:
+            path = rollout_file(folder, step)
+            lines = path.read_bytes().splitlines() if step in sampled else []
+            values = metrics.get(step, {})
+            values.pop("step", None)
+            yield step, values, [json.loads(line) for line in picked(lines)]
+
+
 class NoLog:
     """The log of the processes beside the first: they have the same numbers and write nothing."""
 
@@ -187,13 +194,15 @@ class NoLog:
 
 
 class RunLog:
-    """Writes a run folder; a context manager.
+    """Writes a run folder and tells the run's trackers, `config.log.to`; a context manager.
 
     Entering makes the folder, drops what lies after `resume_step` (the step of the restored
     checkpoint; None for a run that starts at its beginning, which drops every step recorded
     before), and writes config.json with `config` (a dataclass), the git revision, versions and
     `facts` (device kind, isolation of programs and the like; JSON values). Call `check_same_config`
-    first. Raises `UserError` for a folder that cannot be written.
+    first. `note` is told where the trackers have the run, and of one that fails. Leaving sends them
+    report.html of a local folder, if it is there. Raises `UserError` for a folder that cannot be
+    written.
     """
 
     def __init__(
@@ -203,18 +212,18 @@ class RunLog:
         facts: Mapping[str, Any] | None = None,
         *,
         resume_step: int | None = None,
+        note: Callable[[str], None] = ignore,
     ):
         self.folder = folder
         self._config = config
         self._facts = dict(facts or {})
         self._last_kept = -1 if resume_step is None else resume_step
         self._metrics_path = self.folder / "metrics.jsonl"
-        self._tensorboard_path = self.folder / "tensorboard"
+        self._note = note
 
     def __enter__(self) -> Self:
         with disk_errors(self.folder):
             (self.folder / "rollouts").mkdir(parents=True, exist_ok=True)
-            self._tensorboard_path.mkdir(exist_ok=True)
         truncate_after(self.folder, self._last_kept)
         record = {
             "config": resolved(self._config),
@@ -227,15 +236,8 @@ class RunLog:
             self._metrics_file = appended(self._metrics_path)
         with disk_errors(self.folder / PROVENANCE):
             self._provenance_file = appended(self.folder / PROVENANCE)
-        with disk_errors(self._tensorboard_path):
-            # TensorBoard reads files in the order of their names. Nanoseconds keep a run that is
-            # restarted within a second off the earlier file.
-            name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-            self._events_file = appended(self._tensorboard_path / name)
-            self._event(file_version="brain.Event:2")
-            # TensorBoard forgets the steps from here on that an earlier, killed process wrote.
-            start = SessionLog(status=SessionLog.START)
-            self._event(step=self._last_kept + 1, session_log=start)
+        run = tracked_run(self.folder, self._config, self._last_kept)
+        self._trackers = Trackers(self._config.log.to, run, self._note)
         return self
 
     def __exit__(
@@ -246,10 +248,13 @@ class RunLog:
     ) -> None:
         self._metrics_file.close()
         self._provenance_file.close()
-        self._events_file.close()
+        report = self.folder / REPORT
+        if isinstance(report, Path) and report.is_file():
+            self._trackers.artifact(report)
+        self._trackers.close()
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line `{"step": step, key: value, ...}` to metrics.jsonl, and to TensorBoard.
+        """Append one line `{"step": step, key: value, ...}` to metrics.jsonl; tell the trackers.
 
         One call a step, evaluation included. The line is on disk when this returns; a write that
         fails is undone. Raises `UserError` naming the keys whose values are not finite, or the
@@ -265,20 +270,12 @@ class RunLog:
                 f"Step {step} gave metrics that are not finite: {', '.join(wrong)}. The run has "
                 "diverged: start another with a lower --optim.learning-rate and its own --run-dir."
             ) from error
-        with disk_errors(self._tensorboard_path):
-            scalars = [Summary.Value(tag=key, simple_value=v) for key, v in values.items()]
-            self._event(step=int(step), summary=Summary(value=scalars))
-
-    def _event(self, **fields: Any) -> None:
-        """Append an event to the TensorBoard file, as a TFRecord."""
-        # tensorboardX's own writer buffers: after a failed write its rest would fail once more.
-        data = Event(wall_time=time.time(), **fields).SerializeToString()
-        length = struct.pack("<Q", len(data))
-        checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
-        self._events_file.append(length + checksums[0] + data + checksums[1])
+        self._trackers.metrics(int(step), values)
 
     def rollouts(self, step: int, records: Sequence[Mapping[str, Any]]) -> None:
         """Write rollouts/step_NNNNNN.jsonl, a line for each of `completion_records`, or nothing.
+
+        The trackers show some of them.
 
         Raises `UserError` naming a record with a number that is not finite, or the path that
         cannot be written.
@@ -295,6 +292,7 @@ class RunLog:
                     f"advantage {record.get('advantage')}. Check the reward terms of this run."
                 ) from error
         _write_whole(rollout_file(self.folder, step), b"".join(lines))
+        self._trackers.completions(int(step), records)
 
     def tokens(self, step: int, record: TokenRecord) -> None:
         """Write rollouts/step_NNNNNN.tokens.npz, the certainty of each token, or nothing.

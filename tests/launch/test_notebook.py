@@ -1,4 +1,4 @@
-"""The notebook for Colab, executed: it trains, shows the rewards, adds one, and makes the report."""
+"""The notebook for Colab, executed: it trains, shows rewards, adds one, and makes the report."""
 
 import shutil
 

@@ -1,0 +1,1 @@
+"""Trackers of runs: TensorBoard, Weights & Biases, MLflow and Trackio, told the same."""
