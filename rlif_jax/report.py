@@ -20,6 +20,7 @@ from rlif_jax.reporting.evaluations import Evaluation, read_evaluation
 from rlif_jax.reporting.figure import write_csv, write_figure
 from rlif_jax.reporting.page import Options, check_keys, render
 from rlif_jax.reporting.recorded_runs import RecordedRun, folders_of, read_runs
+from rlif_jax.run.artifact import send_artifact
 from rlif_jax.storage.folder import folder_at
 from rlif_jax.storage.whole_file import write_whole
 
@@ -48,6 +49,9 @@ def report(arguments: argparse.Namespace, screen: Screen) -> bool:
         screen.note(
             f"wrote {arguments.out}, {len(page) / 1e6:.2f} MB: {_counted(runs, evaluations)}"
         )
+    if arguments.send:
+        for run in runs:
+            send_artifact(run.folder, arguments.out, screen.note)
     if arguments.figure:
         panels = write_figure(runs, arguments.keys, arguments.figure, arguments.window)
         screen.note(f"wrote {arguments.figure}: {panels} panels, {len(runs)} runs")

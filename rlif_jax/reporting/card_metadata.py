@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from rlif_jax.config import Data
 from rlif_jax.data.sets.livecodebench import is_livecodebench
-from rlif_jax.reporting.methods import reads_certainty
+from rlif_jax.reporting.reward_texts import reads_certainty
 from rlif_jax.reporting.run_facts import Base, RunFacts, Score
 from rlif_jax.weights.licence import Licence
 

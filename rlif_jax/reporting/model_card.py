@@ -21,7 +21,7 @@ from rlif_jax.data.formats.evalplus import is_evalplus
 from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.model.config import param_count
 from rlif_jax.reporting.card_metadata import metadata
-from rlif_jax.reporting.methods import PAPER, method, reads_certainty
+from rlif_jax.reporting.reward_texts import PAPER, reads_certainty, reward_text
 from rlif_jax.reporting.run_facts import Base, Collapse, RunFacts, Score, base_of
 from rlif_jax.weights.licence import Licence, licence_of
 from rlif_jax.weights.source import OpenModel
@@ -155,7 +155,7 @@ def _run(facts: RunFacts) -> dict[str, Any]:
         "reward": _reward(terms),
         "init_from": _run_name(cfg.init_from),
         "terms": [
-            {"name": name, "weight": f"{weight:g}", **method(name)._asdict()}
+            {"name": name, "weight": f"{weight:g}", **reward_text(name)._asdict()}
             for name, weight in terms
         ],
         "also": list(_also(cfg)),

@@ -88,6 +88,7 @@ def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], optio
             bootstraps=_bootstraps(methods),
             rewards=_rewards(methods, dict(zip(map(id, runs), rewards, strict=True))),
             makers=sections.makers(runs),
+            rewarded=sections.rewarded(methods),
             timeline=sections.timeline(runs),
             times=sections.times(methods),
             differences=sections.differences(methods) if methods else None,

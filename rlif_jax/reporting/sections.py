@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun
+from rlif_jax.reporting.reward_texts import RewardText, reward_text
 from rlif_jax.reporting.seeds import SeedMean, seed_mean
 from rlif_jax.reporting.study_summary import RunOutcome, summarise
 from rlif_jax.run.monitor import SAID, SUSPICIOUS
@@ -329,6 +330,12 @@ def sweeps(methods: Sequence[Method]) -> list[SweptField]:
                 )
             )
     return found
+
+
+def rewarded(methods: Sequence[Method]) -> dict[str, RewardText]:
+    """The rewards that the methods use, each with what it gives and where it comes from."""
+    terms = (term for m in methods for term in m.runs[0].config.get("reward.terms") or ())
+    return {name: reward_text(name) for name in dict.fromkeys(str(term[0]) for term in terms)}
 
 
 def _swept(config: Mapping[str, Any]) -> dict[str, Any]:

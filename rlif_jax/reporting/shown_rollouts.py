@@ -60,7 +60,8 @@ def shown_rollouts(
     """Of each run the steps that the page holds, in order, and what their rewards say.
 
     Steps are taken in turn from each run, in the order of `worth_showing`, until `budget` bytes of
-    the page are used; each run has at least one where it has recorded any.
+    the page are used; each run has at least one where it has recorded any, of which fewer rows are
+    held where all would take more than its share.
 
     Raises:
         UserError: a file of rollouts cannot be read.
@@ -78,7 +79,10 @@ def shown_rollouts(
                 continue
             stats = read_token_record(run.folder, queue[turn])
             one = _shown(queue[turn], rows, of, stats, _sets_of(run))
+            while not turn and len(one.packed) > budget / len(runs) and one.rows > 1:
+                one = _shown(queue[turn], rows[: one.rows // 2], of, stats, _sets_of(run))
             if turn and len(one.packed) > left:
+                left = 0  # others are of like size: reading on would be for nothing
                 continue
             left -= len(one.packed)
             steps[number].append(one)

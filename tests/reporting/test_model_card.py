@@ -13,8 +13,8 @@ from support import GOLDENS, ROOT
 from rlif_jax.config import Config, load
 from rlif_jax.convert import Arguments, convert
 from rlif_jax.errors import UserError
-from rlif_jax.reporting.methods import METHODS, method
 from rlif_jax.reporting.model_card import model_card
+from rlif_jax.reporting.reward_texts import REWARD_TEXTS, reward_text
 from rlif_jax.reporting.run_facts import RunFacts, base_of
 from rlif_jax.rewards import known_rewards
 from rlif_jax.run.provenance import resolved
@@ -213,10 +213,10 @@ def test_a_licence_of_a_gguf_file_is_in_its_header(tmp_path):
 
 
 def test_every_reward_has_a_method_and_those_of_the_readme_its_words():
-    assert set(METHODS) >= set(known_rewards()) - {"confidence"}
+    assert set(REWARD_TEXTS) >= set(known_rewards()) - {"confidence"}
     table = (ROOT / "README.md").read_text().split("## Methods")[1].split("## Your own")[0]
     for config, formula, source in re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", table, re.M):
         terms = load([f"--config={ROOT / 'configs' / config}.py"]).reward.terms
         if len(terms) == 1:
-            assert method(terms[0][0]) == (formula.replace("\u2212", "-"), source)
-    assert method("of_a_file_that_is_not_here") == ("", "")
+            assert reward_text(terms[0][0]) == (formula.replace("\u2212", "-"), source)
+    assert reward_text("of_a_file_that_is_not_here") == ("", "")

@@ -10,6 +10,7 @@ from rlif_jax.reporting.sections import (
     SweptField,
     differences,
     makers,
+    rewarded,
     summary,
     sweeps,
     timeline,
@@ -132,3 +133,9 @@ def test_a_sweep_is_one_number_at_several_values(tmp_path):
 def test_runs_are_listed_by_what_made_them(methods):
     runs = [run for method in methods for run in method.runs]
     assert makers(runs) == {Maker("unknown", "unknown", "1 x cpu", ""): [run.name for run in runs]}
+
+
+def test_rewards_are_explained(methods):
+    found = rewarded(methods)
+    assert list(found) == ["self_certainty", "random", "tests_passed"]
+    assert found["random"] == ("a fair coin", "control")

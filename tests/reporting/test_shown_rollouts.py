@@ -77,6 +77,17 @@ def test_each_run_has_a_step_and_the_rest_is_shared_within_the_budget(tmp_path):
     assert [len(steps) for steps in every] == [8, 8]
 
 
+def test_a_step_larger_than_its_share_has_fewer_rows(tmp_path):
+    noise = np.random.default_rng(0).integers(0x20, 0x7E, (8, 3000)).astype(np.uint8)
+    rollouts = {1: [completion(bytes(row).decode()) for row in noise]}
+    runs = [run_of(tmp_path, rollouts, name=name) for name in "ab"]
+    whole, _ = shown_rollouts(runs, 10**6)
+    size = len(whole[0][0].packed)
+    less, rewards = shown_rollouts(runs, int(1.2 * size))
+    assert [(step.rows, step.of) for steps in less for step in steps] == [(4, 8), (4, 8)]
+    assert rewards[0][0].of == 8  # of all that were read
+
+
 def test_long_texts_and_many_rows_are_cut_and_counted(tmp_path):
     rows = [completion("a" * 1_000_000, passed=n == 0) for n in range(MOST_ROWS + 5)]
     (steps,), _ = shown_rollouts([run_of(tmp_path, {1: rows})], 10**6)

@@ -12,15 +12,15 @@ PAPER = "arXiv 2606.20881"
 _CLASSES = "classes are equal outputs on the problem's inputs, no expected output is used"
 
 
-class Method(NamedTuple):
+class RewardText(NamedTuple):
     """A reward's formula in a line, and its source; either may be empty."""
 
     formula: str
     source: str
 
 
-METHODS: Mapping[str, Method] = {
-    name: Method(*lines)
+REWARD_TEXTS: Mapping[str, RewardText] = {
+    name: RewardText(*lines)
     for name, lines in {
         "probability_disparity": (
             "mean over tokens of p(1) - p(2), the two largest probabilities",
@@ -91,18 +91,18 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def method(name: str) -> Method:
-    """The method of a reward; of one's own reward the first line of its docstring, if it is known.
+def reward_text(name: str) -> RewardText:
+    """The line of a reward; of one's own reward the first line of its docstring, if it is known.
 
     Vertical bars, which would end the cell of a table, become slashes.
     """
-    if name in METHODS:
-        return METHODS[name]
+    if name in REWARD_TEXTS:
+        return REWARD_TEXTS[name]
     try:
         lines = (find_reward(name).__doc__ or "").strip().splitlines()
     except UserError:
         lines = []
-    return Method(lines[0].replace("|", "/") if lines else "", "")
+    return RewardText(lines[0].replace("|", "/") if lines else "", "")
 
 
 def reads_certainty(name: str) -> bool:
