@@ -139,14 +139,18 @@ def folders_of(locations: Iterable[Folder]) -> list[Folder]:
 
 
 def read_runs(folders: Sequence[Folder]) -> list[RecordedRun]:
-    """The runs of these folders, by the folders' names, or paths where two have the same name.
+    """The runs of these folders, by the folders' names.
+
+    Where two have the same name, as much of their paths stands before it as tells them apart.
 
     Raises:
         UserError: as `RecordedRun.read` does.
     """
-    names = [_name(folder) for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
+    parts = [str(f if in_bucket(f) else f.resolve()).strip("/").split("/") for f in folders]
+    used, names = [1] * len(parts), [_name(folder) for folder in folders]
+    while any(same := [names.count(name) > 1 for name in names]) and max(used) < 99:
+        used = [count + again for count, again in zip(used, same, strict=True)]
+        names = ["/".join(path[-count:]) for path, count in zip(parts, used, strict=True)]
     return [RecordedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
 
 

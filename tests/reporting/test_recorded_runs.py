@@ -66,9 +66,13 @@ def test_a_folder_of_runs_stands_for_them(tmp_path):
         folders_of([tmp_path / "nowhere"])
 
 
-def test_runs_of_the_same_name_are_named_by_their_paths(tmp_path):
-    folders = [write_run(tmp_path / place / "run", arc(0.2, 0.1)) for place in "ab"]
-    assert [run.name for run in read_runs(folders)] == [str(folder) for folder in folders]
+def test_runs_of_the_same_name_are_told_apart_by_their_paths(tmp_path):
+    places = ["a/x/run", "b/x/run", "b/y/run", "b/y/other"]
+    folders = [write_run(tmp_path / place, arc(0.2, 0.1)) for place in places]
+    names = [run.name for run in read_runs(folders)]
+    assert names == ["a/x/run", "b/x/run", "y/run", "other"]
+    twice = read_runs([folders[0], folders[0]])
+    assert len({run.name for run in twice}) == 1
 
 
 def test_runs_that_differ_by_their_seeds_are_a_method(tmp_path):
