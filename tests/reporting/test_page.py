@@ -6,10 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 from support.reported_runs import arc, completion, write_run
+from support.run_folders import write_steps
 
 from rlif_jax.errors import UserError
 from rlif_jax.reporting.page import Options, render
-from rlif_jax.reporting.recorded_runs import read_runs
+from rlif_jax.reporting.recorded_runs import folders_of, read_runs
+from rlif_jax.storage.folder import folder_at
 
 VOID = {"meta", "link", "input"}
 DRAWN = {"path", "circle"}
@@ -131,3 +133,11 @@ def test_a_hundred_runs_fit(tmp_path):
     page = render(many, [], Options())
     assert 1e5 < len(page) < 5e6
     assert page.count('class="line"') >= 500
+
+
+def test_runs_in_a_bucket(bucket):
+    write_steps(folder_at("gs://runs/study/one"), 1, 2)
+    runs = read_runs(folders_of([folder_at("gs://runs/study")]))
+    assert [(run.name, run.last_step) for run in runs] == [("one", 2)]
+    page = render(runs, [], Options(keys=["reward/mean"]))
+    assert 'id="r0-2"' in page
