@@ -26,7 +26,7 @@ from rlif_jax.storage.folder import Folder
 MOST_ROWS = 64
 LONGEST = 20_000
 MOST_ENTROPY = 8.0
-"""Nats that the darkest shade stands for."""
+"""Nats that the largest byte stands for."""
 
 
 @dataclass(frozen=True)

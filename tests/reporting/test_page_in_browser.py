@@ -35,7 +35,7 @@ def page_file(tmp_path_factory):
     record = TokenRecord(
         lengths=np.array(lengths, np.uint32),
         logprob=np.full(7, -np.log(2), f16),
-        entropy=np.array([0, 4, 8, 2, 0, 0, 0], f16),
+        entropy=np.array([0, 2, 8, 1, 0, 0, 0], f16),
         self_certainty=np.zeros(7, f16),
         probability_disparity=np.full(7, 0.25, f16),
         ends=np.array(ends, np.uint32),
@@ -111,7 +111,7 @@ def test_tokens_are_shaded_by_their_certainty(page):
     assert tokens.all_inner_texts() == ["print(1)", " ", "🙂", " x"]
     shade = "e => getComputedStyle(e).getPropertyValue('--a')"
     assert [float(token.evaluate(shade)) for token in tokens.all()] == [0, 0.5, 1, 0.25]
-    assert tokens.nth(1).get_attribute("title") == "probability 0.50, entropy 4.02, disparity 0.25"
+    assert tokens.nth(1).get_attribute("title") == "probability 0.50, entropy 2.01, disparity 0.25"
     page.locator("#detail select").select_option("disparity")
     assert {float(token.evaluate(shade)) for token in tokens.all()} == {0.75}
     page.locator("#list li").nth(1).click()  # the choice stays

@@ -225,7 +225,7 @@ function browse() {
   function shades(row, completion, word) {
     const bytes = Uint8Array.from(atob(row.shades), (c) => c.charCodeAt(0)), n = row.ends.length;
     const kinds = {
-      entropy: ["entropy", (i) => bytes[n + i] / 255],
+      entropy: ["entropy", (i) => Math.min(1, (8 * bytes[n + i]) / 255 / 4)], // 4 nats are as dark as it gets
       probability: ["1 − probability of the token", (i) => 1 - bytes[i] / 255],
       disparity: ["1 − probability disparity", (i) => 1 - bytes[2 * n + i] / 255],
       none: ["nothing", () => 0],
