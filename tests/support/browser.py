@@ -27,9 +27,12 @@ class Opened:
             self.page.locator("#list li").first.wait_for()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """The machine's Chromium; tests that need it are skipped where there is none."""
+    """The machine's Chromium; tests that need it are skipped where there is none.
+
+    It ends with the module: tests of the judge count the processes below theirs.
+    """
     playwright = pytest.importorskip("playwright.sync_api")
     path = next((found for name in _NAMES if (found := shutil.which(name))), None)
     if path is None:
