@@ -71,10 +71,13 @@ def _short(source: str) -> str:
 
 
 def _estimate(value: Any, scale: float) -> str:
-    if value is None:
-        return "-"
+    """A number with its interval, as far as a result has them."""
+    estimate = value if isinstance(value, Mapping) else {"value": value}
     digits = 1 if scale == 100 else 2
-    if not isinstance(value, Mapping):
-        return f"{scale * value:.{digits}f}"
-    parts = [f"{scale * value[name]:.{digits}f}" for name in ("value", "low", "high")]
-    return f"{parts[0]} ({parts[1]} to {parts[2]})"
+    texts = [
+        "" if (number := estimate.get(name)) is None else f"{scale * number:.{digits}f}"
+        for name in ("value", "low", "high")
+    ]
+    if not texts[0]:
+        return "-"
+    return f"{texts[0]} ({texts[1]} to {texts[2]})" if texts[1] and texts[2] else texts[0]

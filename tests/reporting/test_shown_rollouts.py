@@ -164,8 +164,8 @@ def test_samples_of_an_evaluation(tmp_path):
         "certainty": {
             "rewards": {
                 "length": {
-                    "correct_mean": None,
-                    "incorrect_mean": estimate,
+                    "correct_mean": {"value": None, "low": None, "high": None},
+                    "incorrect_mean": {"value": 0.5, "low": None, "high": None},
                     "auroc": 0.75,
                     "argmax_accuracy": estimate,
                 }
@@ -179,7 +179,7 @@ def test_samples_of_an_evaluation(tmp_path):
     assert found.scores == {"avg@2": "50.0 (25.0 to 75.0)", "length": "0.50 (0.25 to 0.75)"}
     assert list(found.certainty["length"]) == [
         "-",
-        "0.50 (0.25 to 0.75)",
+        "0.50",
         "0.75",
         "50.0 (25.0 to 75.0)",
     ]
