@@ -2,7 +2,7 @@
 
     python -m benchmarks.report_page [--rounds 3 --runs 100 --steps 100]
 
-The runs are made: 60 metrics a step with noise, every third of a method's three seeds; each step
+The runs are made: 60 metrics a step with noise, three seeds of each method; each step
 has 32 completions of some 250 characters that hardly compress, and every tenth step the certainty
 of their tokens. Prints one JSON line a number of runs: seconds from the folders to the page, by
 median and spread of the rounds, in a process that has imported what it needs, and megabytes.

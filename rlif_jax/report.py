@@ -19,6 +19,7 @@ from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.reporting.evaluations import Evaluation, read_evaluation
 from rlif_jax.reporting.figure import write_csv, write_figure
 from rlif_jax.reporting.page import Options, check_keys, render
+from rlif_jax.reporting.panels import WINDOW
 from rlif_jax.reporting.recorded_runs import RecordedRun, folders_of, read_runs
 from rlif_jax.run.artifact import send_artifact
 from rlif_jax.storage.folder import folder_at
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--csv", type=Path, metavar="FILE.csv", help="all metrics of all runs, a line for each")
     add("--keys", nargs="+", default=[], metavar="KEY", help="metrics to draw, in place of ten")
     add("--title", default="", help="title of the page")
-    add("--window", type=int, default=5, help="steps of the running mean")
+    add("--window", type=int, default=WINDOW, help="steps of the running mean")
     add("--control", default="random", help="method that others are held against")
     add("--margin", type=float, default=0.02, help="accuracies so close are equal")
     add("--watch", action="store_true", help=f"write again every {WATCH_S} s while a run goes on")

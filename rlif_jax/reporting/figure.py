@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rlif_jax.errors import UserError
-from rlif_jax.reporting.panels import WINDOW, Panel, curves, known_keys, panels_of, study_panels
+from rlif_jax.reporting.panels import WINDOW, Panel, curves, known_keys, panels_of
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun, methods_of
 from rlif_jax.storage.whole_file import write_whole
 
@@ -60,7 +60,7 @@ def drawn_panels(runs: Sequence[RecordedRun], keys: Sequence[str] = ()) -> list[
     """
     known = known_keys(runs)
     missing = [key for key in keys if key not in known]
-    panels = panels_of(runs, keys) if keys else study_panels(runs)
+    panels = panels_of(runs, keys)
     if missing or not panels:
         raise UserError(
             f"No run has {', '.join(missing) or 'what is drawn by default'}. The metrics of these "
@@ -107,7 +107,7 @@ def write_figure(
         raise UserError(
             f"{out} cannot be written: {error}. Name another --figure FILE.png, .pdf or .svg."
         ) from error
-    return len(drawn_panels(runs, keys))
+    return sum(place.get_visible() for place in drawn.axes)
 
 
 def write_csv(runs: Sequence[RecordedRun], out: Path) -> int:

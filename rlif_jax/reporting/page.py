@@ -12,6 +12,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.reporting import sections
 from rlif_jax.reporting.evaluations import Evaluation
 from rlif_jax.reporting.panels import (
+    WINDOW,
     Curve,
     Panel,
     curves,
@@ -43,7 +44,7 @@ class Options:
     keys: Sequence[str] = ()
     control: str = "random"
     margin: float = 0.02
-    window: int = 5
+    window: int = WINDOW
     refresh_s: int = 0
 
 
@@ -74,17 +75,21 @@ def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], optio
             title=options.title or _title(runs, evaluations),
             made=f"{now:%d %B %Y, %H:%M} UTC",
             refresh_s=options.refresh_s,
+            window=options.window,
             style=Markup((TEMPLATES / "report.css").read_text("utf-8")),
             script=Markup((TEMPLATES / "report.js").read_text("utf-8")),
             methods=methods,
             runs=runs,
             going_on=any(run.going_on for run in runs),
             summary=sections.summary(methods, options.control, options.margin),
-            panels=_charts(methods, _asked(runs, options.keys), options.window, "panel"),
+            panels=_charts(methods, panels_of(runs, options.keys), options.window, "panel"),
             more=[]
             if options.keys
             else _charts(methods, further_panels(runs), options.window, "more"),
-            sweeps=[(one, _sweep_chart(one, f"sweep{n}")) for n, one in _swept(methods)],
+            sweeps=[
+                (one, _sweep_chart(one, f"sweep{n}"))
+                for n, one in enumerate(sections.sweeps(methods))
+            ],
             bootstraps=_bootstraps(methods),
             rewards=_rewards(methods, dict(zip(map(id, runs), rewards, strict=True))),
             makers=sections.makers(runs),
@@ -127,10 +132,6 @@ def _title(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation]) -> st
     return ", ".join([*parts, *([f"{len(evaluations)} evaluations"] if evaluations else [])])
 
 
-def _asked(runs: Sequence[RecordedRun], keys: Sequence[str]) -> list[Panel]:
-    return panels_of(runs, keys) if keys else study_panels(runs)
-
-
 def _charts(
     methods: Sequence[Method], panels: Sequence[Panel], window: int, ident: str
 ) -> list[Chart]:
@@ -141,10 +142,6 @@ def _charts(
             svg = line_chart(drawn, panel.title, f"{ident}{number}", panel.evaluated)
             charts.append(Chart(panel, Markup(svg)))
     return charts
-
-
-def _swept(methods: Sequence[Method]) -> list[tuple[int, sections.SweptField]]:
-    return list(enumerate(sections.sweeps(methods)))
 
 
 def _sweep_chart(swept: sections.SweptField, ident: str) -> Markup:
@@ -178,9 +175,8 @@ def _rewards(
 
 def _bootstraps(methods: Sequence[Method]) -> list[Chart]:
     """Accuracy of the runs that start from others, beside these, over the steps of both."""
-    by_folder = {
-        _end(run.config.get("run_dir") or run.folder): run for m in methods for run in m.runs
-    }
+    runs = [run for method in methods for run in method.runs]
+    by_folder = {_end(run.config.get("run_dir") or run.folder): run for run in runs}
     starts: dict[str, tuple[str, int]] = {}
     for method in methods:
         source, _, step = str(method.runs[0].config.get("init_from") or "").rpartition("@")
@@ -189,9 +185,7 @@ def _bootstraps(methods: Sequence[Method]) -> list[Chart]:
     if not starts:
         return []
     parents = {id(by_folder[source]) for source, _ in starts.values() if source in by_folder}
-    accuracy = [
-        panel for panel in study_panels([r for m in methods for r in m.runs]) if panel.letter == "a"
-    ]
+    accuracy = [panel for panel in study_panels(runs) if panel.letter == "a"]
     charts = []
     for number, panel in enumerate(accuracy):
         drawn = [

@@ -104,7 +104,9 @@ def further_panels(runs: Sequence[RecordedRun]) -> list[Panel]:
 
 
 def panels_of(runs: Sequence[RecordedRun], keys: Sequence[str]) -> list[Panel]:
-    """The panels of these metrics, whether or not they are among the usual ones."""
+    """The panels of these metrics, usual ones or not; without any the study's."""
+    if not keys:
+        return study_panels(runs)
     usual = {panel.key: panel for panel in [*study_panels(runs), *further_panels(runs)]}
     return [usual.get(key, Panel(key, key)) for key in keys]
 

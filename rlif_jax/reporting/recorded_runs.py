@@ -11,7 +11,7 @@ from rlif_jax.errors import UserError
 from rlif_jax.run.folder import in_use
 from rlif_jax.run.log import recorded_lines
 from rlif_jax.run.monitor import Reading, first_collapse
-from rlif_jax.run.provenance import MAY_CHANGE, flat
+from rlif_jax.run.provenance import flat, may_change
 from rlif_jax.storage.folder import Folder, bucket_errors, in_bucket, is_folder
 
 METRICS = "metrics.jsonl"
@@ -79,6 +79,15 @@ class RecordedRun:
     def going_on(self) -> bool:
         """Whether more may be recorded."""
         return self.in_use and self.last_step < self.asked_steps
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The fields of the configuration that make its numbers, but for the seed."""
+        return {
+            name: value
+            for name, value in self.config.items()
+            if name == "steps" or not (name == "seed" or may_change(name))
+        }
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric; both are empty where no step has it."""
@@ -148,7 +157,9 @@ def read_runs(folders: Sequence[Folder]) -> list[RecordedRun]:
     """
     parts = [str(f if in_bucket(f) else f.resolve()).strip("/").split("/") for f in folders]
     used, names = [1] * len(parts), [_name(folder) for folder in folders]
-    while any(same := [names.count(name) > 1 for name in names]) and max(used) < 99:
+    while any(same := [names.count(name) > 1 for name in names]) and max(used) < max(
+        map(len, parts)
+    ):
         used = [count + again for count, again in zip(used, same, strict=True)]
         names = ["/".join(path[-count:]) for path, count in zip(parts, used, strict=True)]
     return [RecordedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
@@ -175,12 +186,7 @@ def _without_seed(run: RecordedRun) -> str:
     """The configuration as far as runs that differ by their seeds have it in common."""
     if not run.config:
         return str(run.folder)
-    free = (*(name for name in MAY_CHANGE if name != "steps"), "seed")
-    kept = {
-        name: value
-        for name, value in run.config.items()
-        if not any(name == one or name.startswith(f"{one}.") for one in free)
-    }
+    kept = dict(run.method)
     if start := run.config.get("init_from"):  # another seed's run of the same method
         kept["init_from"] = re.sub(r"s\d+(@\d+)?$", r"s\1", str(start))
     return json.dumps(kept, sort_keys=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun
 from rlif_jax.reporting.reward_texts import RewardText, reward_text
+from rlif_jax.reporting.run_facts import scores_of
 from rlif_jax.reporting.seeds import SeedMean, seed_mean
 from rlif_jax.reporting.study_summary import RunOutcome, summarise
 from rlif_jax.run.monitor import SAID, SUSPICIOUS
-from rlif_jax.run.provenance import MAY_CHANGE
 
 PHASES = ("sample", "score", "execute", "reward", "update", "evaluate", "save", "sync", "record")
 """Parts of a step's time that are shown by name; the rest counts as other."""
@@ -89,12 +89,8 @@ def _over_problems(method: Method) -> dict[str, tuple[float, float]]:
     """The intervals over problems before training and at the end, of a method with one run."""
     if len(method.runs) > 1:
         return {}
-    ends = []
-    for record in method.runs[0].records:
-        low = [v for k, v in record.items() if k.startswith("eval/") and k.endswith("_low")]
-        high = [v for k, v in record.items() if k.startswith("eval/") and k.endswith("_high")]
-        if low and high:
-            ends.append((float(low[0]), float(high[0])))
+    scores = [score for record in method.runs[0].records for score in scores_of(record)[:1]]
+    ends = [(s.low, s.high) for s in scores if s.low is not None and s.high is not None]
     return {"before": ends[0], "end": ends[-1]} if ends else {}
 
 
@@ -303,9 +299,9 @@ class SweptField:
 
 def sweeps(methods: Sequence[Method]) -> list[SweptField]:
     """The sweeps among methods: all that have been evaluated and agree in all but one number."""
-    known = [(m, [o for o in _outcomes(m).values()]) for m in methods if m.runs[0].config]
+    known = [(m, list(_outcomes(m).values())) for m in methods if m.runs[0].config]
     known = [(method, outcomes) for method, outcomes in known if outcomes]
-    configs = [_swept(method.runs[0].config) for method, _ in known]
+    configs = [method.runs[0].method for method, _ in known]
     found = []
     for field in dict.fromkeys(name for config in configs for name in config):
         groups: dict[str, list[int]] = {}
@@ -336,13 +332,3 @@ def rewarded(methods: Sequence[Method]) -> dict[str, RewardText]:
     """The rewards that the methods use, each with what it gives and where it comes from."""
     terms = (term for m in methods for term in m.runs[0].config.get("reward.terms") or ())
     return {name: reward_text(name) for name in dict.fromkeys(str(term[0]) for term in terms)}
-
-
-def _swept(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that can make a sweep."""
-    free = ("seed", *(name for name in MAY_CHANGE if name != "steps"))
-    return {
-        name: value
-        for name, value in config.items()
-        if not any(name == one or name.startswith(f"{one}.") for one in free)
-    }

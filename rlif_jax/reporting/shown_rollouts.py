@@ -7,7 +7,7 @@ or searched. Texts are cut at `LONGEST` characters, and of a step at most `MOST_
 import base64
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from rlif_jax.errors import UserError
 from rlif_jax.grading.judged_row import in_common_names
 from rlif_jax.reporting.evaluations import Evaluation
 from rlif_jax.reporting.recorded_runs import RecordedRun
-from rlif_jax.reporting.shown_tests import shown_tests
+from rlif_jax.reporting.shown_tests import ProblemTests, ShownTests
 from rlif_jax.run.log import rollout_file, rollout_steps
 from rlif_jax.run.retention import quality
 from rlif_jax.run.token_record import TokenRecord, read_token_record
 from rlif_jax.storage.folder import Folder
+from rlif_jax.storage.jsonl import whole_lines
 
 MOST_ROWS = 64
 LONGEST = 20_000
@@ -67,6 +68,7 @@ def shown_rollouts(
         UserError: a file of rollouts cannot be read.
     """
     left = budget
+    tests = ProblemTests()
     queues = [worth_showing(run) for run in runs]
     steps: list[list[ShownStep]] = [[] for _ in runs]
     rewards: list[list[ByCorrectness]] = [[] for _ in runs]
@@ -78,9 +80,10 @@ def shown_rollouts(
             if not rows:
                 continue
             stats = read_token_record(run.folder, queue[turn])
-            one = _shown(queue[turn], rows, of, stats, _sets_of(run))
+            known = tests.of(_sets_of(run), {row["id"] for row in rows})
+            one = _shown(queue[turn], rows, of, stats, known)
             while not turn and len(one.packed) > budget / len(runs) and one.rows > 1:
-                one = _shown(queue[turn], rows[: one.rows // 2], of, stats, _sets_of(run))
+                one = _shown(queue[turn], rows[: one.rows // 2], of, stats, known)
             if turn and len(one.packed) > left:
                 left = 0  # others are of like size: reading on would be for nothing
                 continue
@@ -98,8 +101,9 @@ def shown_samples(evaluation: Evaluation) -> list[ShownStep]:
     """The first samples of an evaluation, as a step 0; none without its samples file."""
     if not evaluation.samples_file.is_file():
         return []
-    rows, of = _read(evaluation.samples_file, _is_sample)
-    return [_shown(0, rows, of, None, [evaluation.data_source])] if rows else []
+    rows, of = _read(evaluation.samples_file, skip=1)  # it says what they were drawn with
+    tests = ProblemTests().of([evaluation.data_source], {row["id"] for row in rows})
+    return [_shown(0, rows, of, None, tests)] if rows else []
 
 
 def pooled(found: Sequence[ByCorrectness]) -> list[ByCorrectness]:
@@ -133,7 +137,7 @@ def worth_showing(run: RecordedRun) -> list[int]:
     )
     told = [run.collapse[0]] if run.collapse else []
     first = [recorded[-1], recorded[0], -best[1], *told]
-    chosen = dict.fromkeys(step for step in first if step in set(recorded))
+    chosen = dict.fromkeys(step for step in first if step in recorded)
     return list(dict.fromkeys([*chosen, *(recorded[i] for i in _halving(len(recorded)))]))
 
 
@@ -149,35 +153,25 @@ def _halving(count: int) -> Iterator[int]:
         stride //= 2
 
 
-def _is_sample(row: Mapping[str, Any]) -> bool:
-    """Whether a row of a samples file is one: the first says what they were drawn with."""
-    return "completion" in row
+def _read(path: Folder, skip: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The first rows of a file behind `skip` lines, and the number of all.
 
-
-def _read(
-    path: Folder, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True
-) -> tuple[list[dict[str, Any]], int]:
-    """The first rows of a file and the number of all; a half-written last line is left out."""
-    rows, of = [], 0
+    A half-written last line is left out.
+    """
+    rows, number = [], 0
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            of += 1
-            if len(rows) == MOST_ROWS:
+        for number, line in enumerate(whole_lines(file), 1):
+            if number <= skip or len(rows) == MOST_ROWS:
                 continue
             try:
                 row = in_common_names(json.loads(line))
-                if wanted(row):
-                    rows.append(row | {"id": str(row["id"])})
-                else:
-                    of -= 1
+                rows.append(row | {"id": str(row["id"])})
             except (ValueError, TypeError, AttributeError, KeyError) as error:
                 raise UserError(
-                    f"Line {of} of {path} is not a record of a completion ({error}). Remove the "
-                    "file to see the run without it."
+                    f"Line {number} of {path} is not a record of a completion ({error}). Remove "
+                    "the file to see the run without it."
                 ) from error
-    return rows, of
+    return rows, max(number - skip, 0)
 
 
 def _sets_of(run: RecordedRun) -> list[str]:
@@ -191,9 +185,8 @@ def _shown(
     rows: Sequence[Mapping[str, Any]],
     of: int,
     stats: TokenRecord | None,
-    sets: Sequence[str],
+    tests: Mapping[str, ShownTests],
 ) -> ShownStep:
-    tests = shown_tests(sets, {row["id"] for row in rows})
     prompts = list(dict.fromkeys((row["id"], row.get("prompt", "")) for row in rows))
     number = {prompt: n for n, prompt in enumerate(prompts)}
     held = {

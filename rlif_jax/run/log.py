@@ -165,9 +165,7 @@ def tracked_run(folder: Folder, config: Any, last_kept: int) -> TrackedRun:
 def _history(folder: Folder, after: int) -> Iterator[Step]:
     """The recorded steps after a step, in order; one may have metrics or completions alone."""
     metrics = {step: json.loads(line) for step, line in recorded_lines(folder / "metrics.jsonl")}
-    rollouts = folder / "rollouts"
-    names = [file.name for file in rollouts.iterdir()] if is_folder(rollouts) else []
-    sampled = {int(match[1]) for match in map(_ROLLOUT_FILE.fullmatch, names) if match}
+    sampled = set(rollout_steps(folder))
     for step in sorted(metrics.keys() | sampled):
         if step > after:
             path = rollout_file(folder, step)

@@ -108,7 +108,7 @@ def differing_fields(before: Mapping[str, Any], config: Any) -> list[str]:
     return [
         f"{name} was {was[name]!r} and is now {now[name]!r}"
         for name in sorted(now)
-        if was[name] != now[name] and not _may_change(name)
+        if was[name] != now[name] and not may_change(name)
     ]
 
 
@@ -128,7 +128,7 @@ def _record(path: Folder) -> dict[str, Any]:
 def _check_known(path: Folder, record: Mapping[str, Any], config: Any) -> None:
     """Refuse a config.json with settings that `config` does not have. Raises UserError."""
     before, now = flat(record["config"]), flat(resolved(config))
-    if unknown := sorted(name for name in before.keys() - now.keys() if not _may_change(name)):
+    if unknown := sorted(name for name in before.keys() - now.keys() if not may_change(name)):
         values = ", ".join(f"{name}={before[name]!r}" for name in unknown)
         raise UserError(
             f"{path.parent} holds a run with settings that this version of rlif_jax does not have: "
@@ -152,7 +152,8 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-def _may_change(name: str) -> bool:
+def may_change(name: str) -> bool:
+    """Whether a field, by its dotted name, is one of `MAY_CHANGE` or in a section of them."""
     return any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
 
 

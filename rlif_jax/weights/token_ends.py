@@ -93,7 +93,7 @@ def _by_pieces(
         elif kind is bytes:
             whole, ends = _characters(parts, text, at)
         else:
-            # The run goes on from one that the prompt ends with.
+            # This run continues the one that the prompt ends with.
             own: Iterable[Any] = map(pieces.__getitem__, () if found else reversed(before))
             lead = bytes([*itertools.takewhile(_is_byte, own)][::-1])
             if _strict(lead) is None:

@@ -107,7 +107,7 @@ function browse() {
   const stepsOf = (number) => (number === "" ? index.flatMap((one) => one.steps) : index[number].steps);
   const fillSteps = () => {
     const steps = [...new Set(stepsOf(run.value).map((one) => one.step))].sort((a, b) => a - b);
-    options(step, [["", "all shown here"], ...steps.map((one) => [String(one), index.length && one === 0 ? "evaluation" : String(one)])]);
+    options(step, [["", "all shown here"], ...steps.map((one) => [String(one), one === 0 ? "evaluation" : String(one)])]);
   };
 
   async function search() {
@@ -188,9 +188,9 @@ function browse() {
     else put(completion, row.t, word);
     if (row.more) completion.append(element("span", ` … ${row.more} characters more`, "mark"));
     parts.push(completion);
-    if (row.code !== undefined) parts.push(folded("Program", Array.isArray(row.code) ? row.t.slice(...row.code) : row.code, false));
+    if (row.code !== undefined) parts.push(folded("Program", Array.isArray(row.code) ? row.t.slice(...row.code) : row.code));
     if (prompt.tests.length) parts.push(testsOf(row, prompt.tests));
-    if (prompt.t) parts.push(folded("Prompt", prompt.t, false));
+    if (prompt.t) parts.push(folded("Prompt", prompt.t));
     detail.replaceChildren(...parts);
   }
 
@@ -213,10 +213,9 @@ function browse() {
     return made;
   };
 
-  const folded = (name, text, open) => {
+  const folded = (name, text) => {
     const made = element("details"), held = element("pre");
     held.tabIndex = 0;
-    made.open = open;
     put(held, text);
     made.append(element("summary", name), held);
     return made;
