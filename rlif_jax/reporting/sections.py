@@ -253,7 +253,9 @@ def _value(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list):
         return ", ".join(_value(one) for one in value) or "none"
-    return {True: "yes", False: "no", None: "none", "": "none"}.get(value, str(value))
+    if isinstance(value, bool):  # first: 1 equals True
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)
 
 
 @dataclass(frozen=True)

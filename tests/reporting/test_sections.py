@@ -107,6 +107,7 @@ def test_differences_leave_out_seeds_and_names(methods):
     assert found.shared["sampling.temperature"] == "1"
     assert found.shared["reward.vote_entropy_max"] == "none"
     assert found.shared["execution.monitor"] == "yes"
+    assert (found.shared["loss.epochs"], found.shared["model.lora_rank"]) == ("1", "0")
     assert not {"seed", "name", "run_dir"} & found.shared.keys()
 
 
