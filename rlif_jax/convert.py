@@ -153,7 +153,7 @@ def _write_card(args: Arguments, opened: OpenModel, folder: Path, name: str) -> 
             print(f"the model card says nothing of the run: {error}", flush=True)
     elif not args.push_to:
         return
-    title = args.push_to.partition("/")[2] or (facts.name if facts else name)
+    title = args.push_to.partition("/")[2] or (facts.run.name if facts else name)
     text = own_card(opened) or model_card(opened, facts, folder, title, args.push_to or name)
     (folder / "README.md").write_text(text, "utf-8")
 

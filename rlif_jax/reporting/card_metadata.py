@@ -6,8 +6,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from rlif_jax.config import Data
 from rlif_jax.data.sets.livecodebench import is_livecodebench
+from rlif_jax.reporting.held_out import Score
 from rlif_jax.reporting.reward_texts import reads_certainty
-from rlif_jax.reporting.run_facts import Base, RunFacts, Score
+from rlif_jax.reporting.run_facts import Base, RunFacts
 from rlif_jax.weights.licence import Licence
 
 _HUB_SETS = {
@@ -29,7 +30,7 @@ def metadata(
         tags += ["rlif"] if any(map(reads_certainty, terms)) else []
         tags += ["rlvr"] if "tests_passed" in terms else []
         held_out = _hub_set(facts.config.eval.data or facts.config.data.name)
-        own = [score for score in facts.scores if score.step == facts.step]
+        own = [score for score in facts.run.scores if score.step == facts.step]
         results = [result for score in own for result in _results(score, held_out)]
         datasets = [_hub_set(name) for name, _ in _sets(facts.config.data)]
     data = ModelCardData(

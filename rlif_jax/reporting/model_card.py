@@ -21,8 +21,10 @@ from rlif_jax.data.formats.evalplus import is_evalplus
 from rlif_jax.data.sets.livecodebench import is_livecodebench
 from rlif_jax.model.config import param_count
 from rlif_jax.reporting.card_metadata import metadata
+from rlif_jax.reporting.held_out import Score
 from rlif_jax.reporting.reward_texts import PAPER, reads_certainty, reward_text
-from rlif_jax.reporting.run_facts import Base, Collapse, RunFacts, Score, base_of
+from rlif_jax.reporting.run_facts import Base, RunFacts, base_of
+from rlif_jax.run.monitor import SAID
 from rlif_jax.weights.licence import Licence, licence_of
 from rlif_jax.weights.source import OpenModel
 
@@ -90,7 +92,7 @@ def _version(facts: RunFacts | None) -> str:
     """That of rlif_jax, by which the run was made or else the folder; "" where it is not known."""
     if facts is None:
         return rlif_jax.__version__
-    return (facts.record.get("versions") or {}).get("rlif_jax", "")
+    return (facts.run.provenance.get("versions") or {}).get("rlif_jax", "")
 
 
 def _linked(text: str) -> str:
@@ -167,9 +169,9 @@ def _run(facts: RunFacts) -> dict[str, Any]:
             f"{cfg.sampling.max_new_tokens} tokens, intervals over problems."
         ),
         "scores": _score_tables(facts),
-        "collapse": _collapse(facts, facts.collapse) if facts.collapse else "",
+        "collapse": _collapse(facts),
         "limits": list(_limits(facts)),
-        "made_with": list(_made_with(facts.record)),
+        "made_with": list(_made_with(facts.run.provenance)),
     }
 
 
@@ -225,7 +227,7 @@ def _settings(facts: RunFacts) -> Iterator[tuple[str, str]]:
 def _score_tables(facts: RunFacts) -> list[dict[str, Any]]:
     """For each data set its scores before, best, and of the model's step or the last before it."""
     by_set: dict[str, list[Score]] = {}
-    for score in facts.scores:
+    for score in facts.run.scores:
         by_set.setdefault(score.dataset, []).append(score)
     tables = []
     for dataset, scores in by_set.items():
@@ -265,22 +267,26 @@ def _score_table(scores: Sequence[Score], labels: Mapping[int, list[str]]) -> di
     }
 
 
-def _collapse(facts: RunFacts, told: Collapse) -> str:
-    if told.step is None:
-        return f"The guard of the run reported none up to step {told.last}."
-    text = f"The guard of the run reported a collapse at step {told.step}"
-    text += f": since step {told.since} {told.said}." if told.said else "."
-    if facts.step == told.step:
+def _collapse(facts: RunFacts) -> str:
+    """What the guard of the run reported, "" where it watched no step."""
+    if not facts.run.series("collapse/state")[0]:
+        return ""
+    if facts.run.collapse is None:
+        return f"The guard of the run reported none up to step {facts.run.last_step}."
+    told, reading = facts.run.collapse
+    text = f"The guard of the run reported a collapse at step {told}: "
+    text += f"since step {reading.since} {SAID[reading.sign]}."
+    if facts.step == told:
         text += " This model is of that step."
     else:
-        when = "an earlier" if facts.step < told.step else "a later"
+        when = "an earlier" if facts.step < told else "a later"
         text += f" This model is of {when} step, {facts.step}."
     match facts.config.guard.action:
         case "stop":
             text += " The run ended there."
         case "switch" | "rollback":
-            back = told.returned_to
-            start = f" The run went back to step {back}, and" if back else " The run"
+            back = dict(zip(*facts.run.series("collapse/returned_to"), strict=True)).get(told)
+            start = f" The run went back to step {back:.0f}, and" if back else " The run"
             text += f"{start} was rewarded by {_reward(facts.config.guard.terms)} from then on."
     return text
 
@@ -295,7 +301,7 @@ def _limits(facts: RunFacts) -> Iterator[str]:
             "Certainty as reward lifts a code model early and then collapses it: responses "
             f"shorten, or repeat themselves up to the limit ({PAPER})."
         )
-    if facts.scores:
+    if facts.run.scores:
         yield (
             "The scores are of one run with one seed; rows whose intervals overlap are not told "
             "apart."

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from rlif_jax.errors import UserError
+from rlif_jax.reporting.held_out import Score, scores_of
 from rlif_jax.run.folder import in_use
 from rlif_jax.run.log import recorded_lines
 from rlif_jax.run.monitor import Reading, first_collapse
@@ -22,14 +23,14 @@ _SEED = re.compile(r"[-_]?s(eed)?\d+$")
 class RecordedRun:
     """What a run folder holds, as far as it is written.
 
-    `config` has the fields of the configuration by their dotted names, `facts` the rest of
+    `config` has the fields of the configuration by their dotted names, `provenance` the rest of
     config.json; both are empty where there is none. `records` are the lines of metrics.jsonl.
     """
 
     name: str
     folder: Folder
     config: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     records: Sequence[Mapping[str, float]]
     in_use: bool = False
 
@@ -38,18 +39,13 @@ class RecordedRun:
         """Read a folder; a last line that is half-written is left out.
 
         Raises:
-            UserError: the folder has no metrics, or a file of it cannot be read.
+            UserError: a file of it cannot be read.
         """
         with bucket_errors(folder):
-            if not (folder / METRICS).is_file():
-                raise UserError(
-                    f"{folder} is not a run folder: it has no {METRICS}. Give a folder that "
-                    "rlif_jax.train has written and that has done a step."
-                )
             records = [json.loads(line) for _, line in recorded_lines(folder / METRICS)]
-            facts = _facts(folder / "config.json")
-            config = flat(facts.pop("config", {}))
-            return cls(name or _name(folder), folder, config, facts, records, in_use(folder))
+            made = _made(folder / "config.json")
+            config = flat(made.pop("config", {}))
+            return cls(name or _name(folder), folder, config, made, records, in_use(folder))
 
     @property
     def seed(self) -> int:
@@ -93,6 +89,11 @@ class RecordedRun:
         """Steps and values of a metric; both are empty where no step has it."""
         pairs = [(int(r["step"]), float(r[key])) for r in self.records if r.get(key) is not None]
         return [step for step, _ in pairs], [value for _, value in pairs]
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """What its evaluations gave, in the order of the steps."""
+        return [score for record in self.records for score in scores_of(record)]
 
     @cached_property
     def collapse(self) -> tuple[int, Reading] | None:
@@ -192,7 +193,7 @@ def _without_seed(run: RecordedRun) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def _facts(path: Folder) -> dict[str, Any]:
+def _made(path: Folder) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:

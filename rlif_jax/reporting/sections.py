@@ -8,7 +8,6 @@ from typing import Any
 
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun
 from rlif_jax.reporting.reward_texts import RewardText, reward_text
-from rlif_jax.reporting.run_facts import scores_of
 from rlif_jax.reporting.seeds import SeedMean, seed_mean
 from rlif_jax.reporting.study_summary import RunOutcome, summarise
 from rlif_jax.run.monitor import SAID, SUSPICIOUS
@@ -89,7 +88,7 @@ def _over_problems(method: Method) -> dict[str, tuple[float, float]]:
     """The intervals over problems before training and at the end, of a method with one run."""
     if len(method.runs) > 1:
         return {}
-    scores = [score for record in method.runs[0].records for score in scores_of(record)[:1]]
+    scores = [s for s in method.runs[0].scores if s.dataset == method.runs[0].scores[0].dataset]
     ends = [(s.low, s.high) for s in scores if s.low is not None and s.high is not None]
     return {"before": ends[0], "end": ends[-1]} if ends else {}
 
@@ -270,7 +269,7 @@ class Maker:
     @classmethod
     def of(cls, run: RecordedRun) -> "Maker":
         """From config.json, as far as it says."""
-        facts = run.facts
+        facts = run.provenance
         versions = (facts.get("versions") or {}).items()
         return cls(
             revision=str(facts.get("revision") or "unknown")[:12],

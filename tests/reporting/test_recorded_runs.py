@@ -16,7 +16,7 @@ def test_a_run_is_read_without_its_half_written_line(tmp_path):
     assert run.series(ACCURACY) == ([0, 5, 10, 15, 20], [0.1, 0.2, 0.2, 0.1, 0.1])
     assert run.series("absent") == ([], [])
     assert run.config["sampling.temperature"] == 1.0
-    assert run.facts["platform"] == "cpu"
+    assert run.provenance["platform"] == "cpu"
 
 
 def test_a_killed_run_and_one_that_goes_on(tmp_path):
