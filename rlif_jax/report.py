@@ -17,8 +17,8 @@ from pathlib import Path
 from rlif_jax.console.screen import Screen
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.reporting.evaluations import Evaluation, read_evaluation
-from rlif_jax.reporting.figure import write_csv, write_figure
-from rlif_jax.reporting.page import Options, check_keys, render
+from rlif_jax.reporting.figure import as_csv, figure, in_format
+from rlif_jax.reporting.page import Options, render
 from rlif_jax.reporting.panels import WINDOW
 from rlif_jax.reporting.recorded_runs import RecordedRun, folders_of, read_runs
 from rlif_jax.run.artifact import send_artifact
@@ -35,7 +35,6 @@ def report(arguments: argparse.Namespace, screen: Screen) -> bool:
         UserError: there is no such run or result, or a file cannot be read or written.
     """
     runs, evaluations = _read(arguments.runs)
-    check_keys(runs, arguments.keys)
     options = Options(
         title=arguments.title,
         keys=arguments.keys,
@@ -45,8 +44,8 @@ def report(arguments: argparse.Namespace, screen: Screen) -> bool:
         refresh_s=WATCH_S if arguments.watch else 0,
     )
     if arguments.out:
-        page = render(runs, evaluations, options).encode("utf-8", "backslashreplace")
-        _write(arguments.out, page)
+        page = _encoded(render(runs, evaluations, options))
+        _write(arguments.out, page, "--out FILE.html")
         screen.note(
             f"wrote {arguments.out}, {len(page) / 1e6:.2f} MB: {_counted(runs, evaluations)}"
         )
@@ -54,11 +53,12 @@ def report(arguments: argparse.Namespace, screen: Screen) -> bool:
         for run in runs:
             send_artifact(run.folder, arguments.out, screen.note)
     if arguments.figure:
-        panels = write_figure(runs, arguments.keys, arguments.figure, arguments.window)
-        screen.note(f"wrote {arguments.figure}: {panels} panels, {len(runs)} runs")
+        _write_figure(arguments, runs)
+        screen.note(f"wrote {arguments.figure}: {len(runs)} runs")
     if arguments.csv:
-        lines = write_csv(runs, arguments.csv)
-        screen.note(f"wrote {arguments.csv}: {lines} lines")
+        lines = as_csv(runs)
+        _write(arguments.csv, _encoded(lines), "--csv FILE.csv")
+        screen.note(f"wrote {arguments.csv}: {lines.count(chr(10)) - 1} values")
     return any(run.going_on for run in runs)
 
 
@@ -73,12 +73,26 @@ def _counted(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation]) -> 
     return ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in counts if n)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_figure(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> None:
+    path, other = arguments.figure, "--figure FILE.png, .pdf or .svg"
+    drawn = figure(runs, arguments.keys, arguments.window)
+    try:
+        data = in_format(drawn, path.suffix.removeprefix("."))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be written: {error}. Name another {other}.") from error
+    _write(path, data, other)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _write(path: Path, data: bytes, option: str) -> None:
     try:
         write_whole(path, data)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror or error}. Name another --out FILE.html."
+            f"{path} cannot be written: {error.strerror or error}. Name another {option}."
         ) from error
 
 
@@ -108,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--window {arguments.window} must be at least 1 step.")
         if not (arguments.out or arguments.figure or arguments.csv):
             raise UserError("nothing is asked for: give --out FILE.html, --figure or --csv.")
+        if arguments.keys and not (arguments.out or arguments.figure):
+            raise UserError("--keys chooses what is drawn: give --out or --figure.")
         if arguments.send and (arguments.watch or not arguments.out):
             raise UserError("--send sends a page that is written once: give --out, no --watch.")
         try:

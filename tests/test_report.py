@@ -23,7 +23,7 @@ def test_it_writes_what_is_asked_for(run, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("wrote r.html, 0.")
     assert said[0].endswith(" MB: 2 runs")
-    assert said[1:] == ["wrote f.png: 3 panels, 2 runs", "wrote m.csv: 310 lines"]
+    assert said[1:] == ["wrote f.png: 2 runs", "wrote m.csv: 310 values"]
     page = (run.parent.parent / "r.html").read_text("utf-8")
     assert "<title>Two runs · rlif_jax</title>" in page
     assert "stopped at step 20 of 40" in page
@@ -84,6 +84,10 @@ def test_the_page_is_sent_to_the_trackers_of_the_run(run, capsys):
         (["runs/one", "--out=r.html", "--keys", "a/b"], "--keys a/b: no run has it"),
         (["runs/one", "--out=r.html", "--window=0"], "--window 0 must be at least 1"),
         (["runs/one", "--csv=m.csv", "--send"], "--send sends a page that is written once"),
+        (["runs/one", "--csv=m.csv", "--keys", "a/b"], "--keys chooses what is drawn: give --out"),
+        (["runs/one", "--csv=absent/m.csv"], "absent/m.csv cannot be written: No such file"),
+        (["runs/one", "--figure=f.nothing"], "f.nothing cannot be written: Format 'nothing'"),
+        (["runs/one", "--figure=f"], "f cannot be written"),
         (["none.json", "--out=r.html"], "none.json cannot be read as a result"),
     ],
 )

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -15,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from rlif_jax.errors import UserError
 from rlif_jax.reporting.panels import WINDOW, Panel, curves, known_keys, panels_of
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun, methods_of
-from rlif_jax.storage.whole_file import write_whole
 
 # Okabe and Ito's palette, told apart with every common colour blindness; yellow is left out as too
 # pale on white. The dashes repeat the distinction for print without colour.
@@ -32,7 +30,10 @@ def figure(runs: Sequence[RecordedRun], keys: Sequence[str] = (), window: int = 
     Raises:
         UserError: no run has one of the keys, or any of the ten.
     """
-    panels = drawn_panels(runs, keys)
+    panels = panels_of(runs, keys)
+    if not panels:
+        has = ", ".join(sorted(known_keys(runs))) or "none, they have done no step"
+        raise UserError(f"no run has a metric of the ten panels; name some with --keys, of: {has}.")
     methods = methods_of(runs)
     columns = min(len(panels), 5 if len(panels) > 6 else 3)
     rows = math.ceil(len(panels) / columns)
@@ -50,23 +51,6 @@ def figure(runs: Sequence[RecordedRun], keys: Sequence[str] = (), window: int = 
     names = [method.name for method in methods]
     drawn.legend(handles, names, loc="outside upper center", ncols=min(len(names), 5))
     return drawn
-
-
-def drawn_panels(runs: Sequence[RecordedRun], keys: Sequence[str] = ()) -> list[Panel]:
-    """The panels that `figure` draws.
-
-    Raises:
-        UserError: as in `figure`.
-    """
-    known = known_keys(runs)
-    missing = [key for key in keys if key not in known]
-    panels = panels_of(runs, keys)
-    if missing or not panels:
-        raise UserError(
-            f"No run has {', '.join(missing) or 'what is drawn by default'}. The metrics of these "
-            f"runs are: {', '.join(sorted(known)) or 'none, they have done no step'}."
-        )
-    return panels
 
 
 def _draw(place: Axes, panel: Panel, methods: Sequence[Method], window: int) -> None:
@@ -92,44 +76,21 @@ def _style(number: int) -> tuple[str, Dashes]:
     return COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
 
 
-def write_figure(
-    runs: Sequence[RecordedRun], keys: Sequence[str], out: Path, window: int = WINDOW
-) -> int:
-    """Write the figure as its file's name says; the number of its panels.
-
-    Raises:
-        UserError: as in `figure`, and for a file that cannot be written.
-    """
-    drawn = figure(runs, keys, window)
-    try:
-        drawn.savefig(out, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{out} cannot be written: {error}. Name another --figure FILE.png, .pdf or .svg."
-        ) from error
-    return sum(place.get_visible() for place in drawn.axes)
+def in_format(drawn: Figure, kind: str) -> bytes:
+    """A figure as a file of this kind, such as "png". Raises ValueError for an unknown one."""
+    file = io.BytesIO()
+    drawn.savefig(file, format=kind, dpi=150)
+    return file.getvalue()
 
 
-def write_csv(runs: Sequence[RecordedRun], out: Path) -> int:
-    """Write all metrics as lines of run, seed, step, metric and value; the number of lines.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def as_csv(runs: Sequence[RecordedRun]) -> str:
+    """All metrics as lines of run, seed, step, metric and value, below their names."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("run", "seed", "step", "metric", "value"))
-    lines = 0
     for run in runs:
         for record in run.records:
             for key, value in record.items():
                 if key != "step":
                     rows.writerow((run.name, run.seed, record["step"], key, value))
-                    lines += 1
-    try:
-        write_whole(out, text.getvalue().encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written: {error}. Name another --csv FILE.csv."
-        ) from error
-    return lines
+    return text.getvalue()

@@ -8,8 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from rlif_jax.errors import UserError
-from rlif_jax.reporting import sections
+from rlif_jax.reporting import compared, sections
 from rlif_jax.reporting.evaluations import Evaluation
 from rlif_jax.reporting.panels import (
     WINDOW,
@@ -17,7 +16,6 @@ from rlif_jax.reporting.panels import (
     Panel,
     curves,
     further_panels,
-    known_keys,
     panels_of,
     study_panels,
 )
@@ -63,7 +61,6 @@ def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], optio
         UserError: a file of rollouts cannot be read, or no run has one of `options.keys`.
     """
     methods = methods_of(runs)
-    check_keys(runs, options.keys)
     shown, rewards = shown_rollouts(runs, ROLLOUT_BYTES)
     browsed = [(run.name, steps) for run, steps in zip(runs, shown, strict=True) if steps]
     browsed += [(one.name, steps) for one in evaluations if (steps := shown_samples(one))]
@@ -88,30 +85,20 @@ def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], optio
             else _charts(methods, further_panels(runs), options.window, "more"),
             sweeps=[
                 (one, _sweep_chart(one, f"sweep{n}"))
-                for n, one in enumerate(sections.sweeps(methods))
+                for n, one in enumerate(compared.sweeps(methods))
             ],
             bootstraps=_bootstraps(methods),
             rewards=_rewards(methods, dict(zip(map(id, runs), rewards, strict=True))),
-            makers=sections.makers(runs),
-            rewarded=sections.rewarded(methods),
+            makers=compared.makers(runs),
+            rewarded=compared.rewarded(methods),
             timeline=sections.timeline(runs),
             times=sections.times(methods),
-            differences=sections.differences(methods) if methods else None,
+            differences=compared.differences(methods) if methods else None,
             evaluations=evaluations,
             browsed=browsed,
             index=Markup(script_json(_index(browsed))),
         )
     )
-
-
-def check_keys(runs: Sequence[RecordedRun], keys: Sequence[str]) -> None:
-    """Refuse metrics that no run has. Raises UserError, which lists those that there are."""
-    known = known_keys(runs)
-    if missing := [key for key in keys if key not in known]:
-        raise UserError(
-            f"--keys {' '.join(missing)}: no run has it. The metrics of these runs are: "
-            f"{', '.join(sorted(known)) or 'none, they have done no step'}."
-        )
 
 
 def _environment() -> jinja2.Environment:
@@ -144,7 +131,7 @@ def _charts(
     return charts
 
 
-def _sweep_chart(swept: sections.SweptField, ident: str) -> Markup:
+def _sweep_chart(swept: compared.SweptField, ident: str) -> Markup:
     places = list(range(len(swept.values)))
     drawn = [Curve("best", 0, places, swept.best), Curve("end", 1, places, swept.end)]
     title = f"held-out accuracy by {swept.field}"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rlif_jax.errors import UserError
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun
 
 WINDOW = 5
@@ -104,9 +105,19 @@ def further_panels(runs: Sequence[RecordedRun]) -> list[Panel]:
 
 
 def panels_of(runs: Sequence[RecordedRun], keys: Sequence[str]) -> list[Panel]:
-    """The panels of these metrics, usual ones or not; without any the study's."""
+    """The panels of these metrics, usual ones or not; without any the study's.
+
+    Raises:
+        UserError: no run has one of the metrics; it lists those that there are.
+    """
     if not keys:
         return study_panels(runs)
+    known = known_keys(runs)
+    if missing := [key for key in keys if key not in known]:
+        raise UserError(
+            f"--keys {' '.join(missing)}: no run has it. The metrics of these runs are: "
+            f"{', '.join(sorted(known)) or 'none, they have done no step'}."
+        )
     usual = {panel.key: panel for panel in [*study_panels(runs), *further_panels(runs)]}
     return [usual.get(key, Panel(key, key)) for key in keys]
 

@@ -4,7 +4,7 @@ import pytest
 from support.reported_runs import ACCURACY, arc, write_run
 
 from rlif_jax.errors import UserError
-from rlif_jax.reporting.figure import figure, write_csv, write_figure
+from rlif_jax.reporting.figure import as_csv, figure, in_format
 from rlif_jax.reporting.recorded_runs import read_runs
 
 
@@ -58,22 +58,22 @@ def test_the_study_s_panels_with_their_units_and_no_empty_one(tmp_path):
     ]
 
 
-def test_it_is_written_as_its_name_says(runs, tmp_path):
-    for name, magic in (("f.png", b"\x89PNG"), ("f.pdf", b"%PDF"), ("f.svg", b"<?xml")):
-        assert write_figure(runs, ["reward/mean"], tmp_path / name) == 1
-        assert (tmp_path / name).read_bytes().startswith(magic)
-    with pytest.raises(UserError, match=r"f.nothing cannot be written"):
-        write_figure(runs, ["reward/mean"], tmp_path / "f.nothing")
+def test_it_is_a_file_of_the_kind_asked_for(runs):
+    drawn = figure(runs, ["reward/mean"])
+    for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        assert in_format(drawn, kind).startswith(magic)
 
 
-def test_metrics_that_no_run_has_are_refused(runs):
-    with pytest.raises(UserError, match=r"No run has reward/none\. .*reward/mean"):
+def test_metrics_that_no_run_has_are_refused(runs, tmp_path):
+    with pytest.raises(UserError, match=r"--keys reward/none: no run has it\. .*reward/mean"):
         figure(runs, ["reward/none"])
+    bare = read_runs([write_run(tmp_path / "bare", [{"step": 1, "grad/norm": 1.0}])])
+    with pytest.raises(UserError, match=r"no run has a metric of the ten .*, of: grad/norm"):
+        figure(bare)
 
 
-def test_numbers_as_csv(runs, tmp_path):
-    assert write_csv(runs, tmp_path / "m.csv") == 6
-    assert (tmp_path / "m.csv").read_text().splitlines() == [
+def test_numbers_as_csv(runs):
+    assert as_csv(runs).splitlines() == [
         "run,seed,step,metric,value",
         "one,0,1,reward/mean,1.0",
         "one,0,2,reward/mean,3.0",
@@ -82,5 +82,3 @@ def test_numbers_as_csv(runs, tmp_path):
         "two,0,2,reward/mean,2.0",
         "two,0,2,eval/starter/avg@4,0.25",
     ]
-    with pytest.raises(UserError, match=r"absent/m.csv cannot be written"):
-        write_csv(runs, tmp_path / "absent" / "m.csv")

@@ -60,9 +60,9 @@ def test_the_study_s_panels_are_those_that_some_run_has(tmp_path):
     assert [panel.letter for panel in panels] == ["a", "b", "g"]
     assert panels[0].key == ACCURACY
     assert [panel.key for panel in further_panels([run])] == ["reward/mean", "exec/pass_rate"]
-    assert panels_of([run], ["stats/token_entropy", "grad/norm"]) == [
+    assert panels_of([run], ["stats/token_entropy", "time/step"]) == [
         panels[2],
-        Panel("grad/norm", "grad/norm"),
+        Panel("time/step", "time/step"),
     ]
 
 

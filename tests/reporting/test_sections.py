@@ -1,39 +1,15 @@
-"""What a page says of runs: outcomes, collapses, times, differences and sweeps."""
+"""What a page says of runs: outcomes, collapses and times."""
 
 import pytest
-from support.reported_runs import arc, write_run
+from support.reported_runs import arc, methods_in, write_run
 
-from rlif_jax.reporting.recorded_runs import methods_of, read_runs
-from rlif_jax.reporting.sections import (
-    Maker,
-    Strip,
-    SweptField,
-    differences,
-    makers,
-    rewarded,
-    summary,
-    sweeps,
-    timeline,
-    times,
-)
+from rlif_jax.reporting.recorded_runs import read_runs
+from rlif_jax.reporting.sections import Strip, summary, timeline, times
 
 
 @pytest.fixture
 def methods(tmp_path):
-    """Three seeds that collapse, one control, and a run that was never evaluated."""
-    runs = [
-        write_run(
-            tmp_path / f"certain-s{seed}",
-            arc(0.3, 0.02 + seed / 1000, collapses=True),
-            seed=seed,
-            reward__terms=[["self_certainty", 1.0]],
-        )
-        for seed in range(3)
-    ]
-    runs.append(write_run(tmp_path / "random", arc(0.1, 0.12), reward__terms=[["random", 1.0]]))
-    metrics = [{"step": n, "exec/pass_rate": n / 10} for n in range(1, 5)]
-    runs.append(write_run(tmp_path / "bare", metrics, steps=9))
-    return methods_of(read_runs(runs))
+    return methods_in(tmp_path)
 
 
 def test_the_summary_says_what_became_of_each_method(methods):
@@ -99,44 +75,3 @@ def test_times_are_shares_of_a_step(methods):
         **{"sample": 0.5, "update": 0.25, "other": 0.25},
     }
     assert second.name == "random"
-
-
-def test_differences_leave_out_seeds_and_names(methods):
-    found = differences(methods[:2])
-    assert found.fields == {"reward.terms": ["self_certainty, 1", "random, 1"]}
-    assert found.shared["sampling.temperature"] == "1"
-    assert found.shared["reward.vote_entropy_max"] == "none"
-    assert found.shared["execution.monitor"] == "yes"
-    assert (found.shared["loss.epochs"], found.shared["model.lora_rank"]) == ("1", "0")
-    assert not {"seed", "name", "run_dir"} & found.shared.keys()
-
-
-def test_a_sweep_is_one_number_at_several_values(tmp_path):
-    def run(name, end, **fields):
-        return write_run(tmp_path / name, arc(0.3, end), **fields)
-
-    folders = [
-        run("high", 0.2, loss__kl_coef=0.1),
-        run("none", 0.05),
-        run("low", 0.1, loss__kl_coef=0.01),
-        run("other", 0.1, loss__kl_coef=0.5, reward__terms=[["random", 1.0]]),
-    ]
-    (found,) = sweeps(methods_of(read_runs(folders)))
-    assert found == SweptField(
-        "loss.kl_coef",
-        ["none", "low", "high"],
-        ["0", "0.01", "0.1"],
-        [0.3, 0.3, 0.3],
-        [0.05, 0.1, 0.2],
-    )
-
-
-def test_runs_are_listed_by_what_made_them(methods):
-    runs = [run for method in methods for run in method.runs]
-    assert makers(runs) == {Maker("unknown", "unknown", "1 x cpu", ""): [run.name for run in runs]}
-
-
-def test_rewards_are_explained(methods):
-    found = rewarded(methods)
-    assert list(found) == ["self_certainty", "random", "tests_passed"]
-    assert found["random"] == ("a fair coin", "control")

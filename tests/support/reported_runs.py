@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlif_jax.config import Config
+from rlif_jax.reporting.recorded_runs import Method, methods_of, read_runs
 from rlif_jax.run.provenance import resolved
 
 ACCURACY = "eval/starter/avg@4"
@@ -91,3 +92,20 @@ def arc(
             record |= {ACCURACY: value, f"{ACCURACY}_low": value / 2, f"{ACCURACY}_high": 2 * value}
         records.append(record)
     return records
+
+
+def methods_in(folder: Path) -> list[Method]:
+    """Three seeds that collapse, one control, and a run that was never evaluated."""
+    runs = [
+        write_run(
+            folder / f"certain-s{seed}",
+            arc(0.3, 0.02 + seed / 1000, collapses=True),
+            seed=seed,
+            reward__terms=[["self_certainty", 1.0]],
+        )
+        for seed in range(3)
+    ]
+    runs.append(write_run(folder / "random", arc(0.1, 0.12), reward__terms=[["random", 1.0]]))
+    metrics = [{"step": n, "exec/pass_rate": n / 10} for n in range(1, 5)]
+    runs.append(write_run(folder / "bare", metrics, steps=9))
+    return methods_of(read_runs(runs))
