@@ -211,7 +211,8 @@ def execution_metrics(
     """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
 
     exec/reward_rank_biserial says how well the reward tells programs that pass from others. Where
-    the answers to all inputs are known, those of `vote_metrics` come as well. `votes` are the
+    each reward is 0 or 1, exec/reward_accuracy is the share that is that of the tests. Where the
+    answers to all inputs are known, those of `vote_metrics` come as well. `votes` are the
     outcomes on the inputs of votes, by default those on the tests, and `generated` says of each row
     how many of these, the last ones, the policy has written. All verdicts of an outcome are
     present, also those that did not occur; their shares add up to 1.
@@ -222,6 +223,8 @@ def execution_metrics(
         "exec/tests_fraction": _mean([o.fraction_passed for o in outcomes]),
         "exec/reward_rank_biserial": rank_biserial(reward_B, [o.passed for o in outcomes]),
     }
+    if np.isin(reward_B, (0, 1)).all():
+        metrics["exec/reward_accuracy"] = _mean(np.equal(reward_B, [o.passed for o in outcomes]))
     for verdict in Verdict:
         metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
     votes = outcomes if votes is None else votes

@@ -197,6 +197,9 @@ def test_votes_of_two_groups_by_hand():
     assert metrics["exec/vote_entropy"] == pytest.approx(np.mean(entropies))
     assert metrics["exec/label_accuracy"] == (1 + 0.5) / 2
     assert metrics["exec/reward_rank_biserial"] == 1.0
+    assert "exec/reward_accuracy" not in metrics
+    voted = execution_metrics([*first, *second], np.float32([1, 1, 0, 0, 1, 0, 0, 0]), 4)
+    assert voted["exec/reward_accuracy"] == 6 / 8  # c has a vote and fails, d passes without one
     nobody = execution_metrics([none] * 4, [0] * 4, 4)
     names = ("unique_behaviours", "vote_entropy", "label_accuracy")
     assert [nobody[f"exec/{name}"] for name in names] == [0, 0, 0]

@@ -65,6 +65,7 @@ _MORE = (
     Panel("exec/unique_behaviours", "behaviours in a group"),
     Panel("exec/vote_entropy", "entropy of votes", "nats"),
     Panel("exec/label_accuracy", "pseudo-labels that are right"),
+    Panel("exec/reward_accuracy", "rewards that are right"),
     Panel("loss/kl", "KL to the anchor", "nats"),
     Panel("loss/entropy", "entropy in the loss", "nats"),
     Panel("grad/norm", "norm of the gradient"),

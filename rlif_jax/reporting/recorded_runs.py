@@ -90,6 +90,17 @@ class RecordedRun:
         pairs = [(int(r["step"]), float(r[key])) for r in self.records if r.get(key) is not None]
         return [step for step, _ in pairs], [value for _, value in pairs]
 
+    @property
+    def model_collapse_step(self) -> int | None:
+        """The first step whose rewards are right for less than 1% of the responses; None: none.
+
+        So defined in arXiv 2603.08660. It is known for rewards of 0 and 1, and needs labels.
+        """
+        below = (
+            step for step, v in zip(*self.series("exec/reward_accuracy"), strict=True) if v < 0.01
+        )
+        return next(below, None)
+
     @cached_property
     def scores(self) -> list[Score]:
         """What its evaluations gave, in the order of the steps."""

@@ -184,6 +184,8 @@ def _strip(run: RecordedRun, longest: int) -> Strip:
         f"at step {step} back to checkpoint {to:.0f}"
         for step, to in zip(steps, returned, strict=True)
     ]
+    if (wrong := run.model_collapse_step) is not None:
+        events.append(f"fewer than 1% of the rewards are right at step {wrong}")
     bounds = {"healthy": (0, since - 1), "suspicious": (since - 1, told - 1)}
     bounds["told"] = (told - 1, end)
     parts = [(state, 100 * (b - a) / longest) for state, (a, b) in bounds.items() if b > a]

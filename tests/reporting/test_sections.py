@@ -67,6 +67,13 @@ def test_passing_signs(tmp_path):
     assert strip.events == "passing signs at step 7"
 
 
+def test_rewards_that_are_no_longer_right_are_an_event(tmp_path):
+    right = enumerate((0.5, 0.01, 0.009, 0.2), 1)
+    metrics = [{"step": step, "exec/reward_accuracy": share} for step, share in right]
+    (strip,) = timeline(read_runs([write_run(tmp_path / "run", metrics)]))
+    assert strip.events == "fewer than 1% of the rewards are right at step 3"
+
+
 def test_times_are_shares_of_a_step(methods):
     first, second = times(methods)  # the bare one has recorded none
     assert (first.name, first.seconds) == ("certain", 4.0)
