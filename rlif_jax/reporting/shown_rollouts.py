@@ -37,7 +37,6 @@ class ShownStep:
     step: int
     rows: int
     of: int
-    passed: int | None
     packed: str
 
 
@@ -201,8 +200,7 @@ def _shown(
     # ASCII alone: a lone surrogate, which a completion may hold, has no UTF-8.
     text = json.dumps(held, separators=(",", ":"), allow_nan=False).encode("ascii")
     packed = base64.b64encode(gzip.compress(text, 9, mtime=0)).decode("ascii")
-    judged = [row["passed"] for row in rows if row.get("passed") is not None]
-    return ShownStep(step, len(rows), of, sum(judged) if judged else None, packed)
+    return ShownStep(step, len(rows), of, packed)
 
 
 def _row(

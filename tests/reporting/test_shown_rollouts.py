@@ -47,7 +47,7 @@ def test_what_the_page_holds_of_a_completion(tmp_path):
     code = completion("say\nprint(1)\n", True, code="print(1)", reward=2.5, terms={"a": 2.5})
     (steps,), _ = shown_rollouts([run_of(tmp_path, {1: [code]})], 10**6)
     (step,) = steps
-    assert (step.step, step.rows, step.of, step.passed) == (1, 1, 1, 1)
+    assert (step.step, step.rows, step.of) == (1, 1, 1)
     held = unpacked(step)
     assert held["prompts"] == [{"id": "p1", "t": "Add two numbers.", "tests": []}]
     (row,) = held["rows"]
@@ -91,7 +91,7 @@ def test_a_step_larger_than_its_share_has_fewer_rows(tmp_path):
 def test_long_texts_and_many_rows_are_cut_and_counted(tmp_path):
     rows = [completion("a" * 1_000_000, passed=n == 0) for n in range(MOST_ROWS + 5)]
     (steps,), _ = shown_rollouts([run_of(tmp_path, {1: rows})], 10**6)
-    assert (steps[0].rows, steps[0].of, steps[0].passed) == (MOST_ROWS, MOST_ROWS + 5, 1)
+    assert (steps[0].rows, steps[0].of) == (MOST_ROWS, MOST_ROWS + 5)
     row = unpacked(steps[0])["rows"][0]
     assert (row["t"], row["more"]) == ("a" * LONGEST, 1_000_000 - LONGEST)
     assert len(steps[0].packed) < 20_000
@@ -140,7 +140,6 @@ def test_rewards_of_correct_and_of_incorrect_responses(tmp_path):
 def test_completions_that_were_not_judged(tmp_path):
     rows = [completion("x") | {"passed": None, "verdict": None, "tests": None}]
     (steps,), (rewards,) = shown_rollouts([run_of(tmp_path, {1: rows})], 10**6)
-    assert steps[0].passed is None
     assert rewards == []
 
 
@@ -187,7 +186,7 @@ def test_samples_of_an_evaluation(tmp_path):
     rows = [{"seed": 0, "problems": 36}, *ROWS]
     (tmp_path / "r.samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (step,) = shown_samples(found)
-    assert (step.rows, step.of, step.passed) == (2, 2, 1)
+    assert (step.rows, step.of) == (2, 2)
     (tmp_path / "r.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be read as a result"):
         read_evaluation(tmp_path / "r.json")
