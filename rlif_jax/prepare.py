@@ -33,7 +33,13 @@ from rlif_jax.experience import Ask, Questions
 from rlif_jax.loss.reference import kept_reference
 from rlif_jax.model.lora import lora_of, trained
 from rlif_jax.optimizer import state_shapes
-from rlif_jax.rewards import needs_teacher, reward_after_collapse, runs_all_tests, runs_programs
+from rlif_jax.rewards import (
+    needs_teacher,
+    reward_after_collapse,
+    runs_all_tests,
+    runs_programs,
+    writes_tests,
+)
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.clock import Clock
 from rlif_jax.run.start import initial_state, start_point
@@ -86,7 +92,7 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
     tokenizer, options = opened.tokenizer, PromptOptions.of(cfg.data)
     unseen = held_out_problems(cfg, tokenizer, progress.note)
     # A problem is left out where the prompt that asks for its tests is too long.
-    encode = longer_prompt if tested and cfg.reward.vote_inputs == "model" else encode_prompt
+    encode = longer_prompt if writes_tests(cfg) else encode_prompt
     mixture = training_problems(
         cfg.data,
         functools.partial(encode, tokenizer, options=options),
@@ -141,7 +147,7 @@ def make_ask(
                 share=mine,
             )
             tests = vote_on = None
-            if cfg.reward.vote_inputs == "model" and inputs.tested:
+            if writes_tests(cfg):
                 asked = [pose_tests(tokenizer, problem, options) for problem in problems]
                 texts = desk(asked, judge=None, phase="asking for tests")
                 tests = Questions(problems, asked, texts)

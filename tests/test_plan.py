@@ -101,7 +101,22 @@ def test_an_average_is_held_and_a_teacher_samples_as_well(model, planned):
         alone["stages"]["update"]["flops"], rel=0.01
     )
     said = planned(model, "cpu:1", *teacher).stdout
-    assert "a teacher samples as well (reward.terms)" in said
+    assert "as long as programs: the responses of a teacher (reward.terms)\n" in said
+
+
+@pytest.mark.slow
+def test_tests_that_the_policy_writes_are_sampled_too(model, planned):
+    voted = ("--reward.terms", "majority_vote", "1.0", "--reward.vote-inputs")
+    once, twice = (
+        json.loads(planned(model, "cpu:1", *voted, inputs, "--json").stdout)
+        for inputs in ("problem", "model")
+    )
+    assert twice["tokens"] == {**once["tokens"], "drawn": 2 * once["tokens"]["drawn"]}
+    for stage, factor in (("prefill", 2), ("decode", 2), ("update", 1)):
+        flops = once["stages"][stage]["flops"]
+        assert twice["stages"][stage]["flops"] == pytest.approx(factor * flops)
+    said = planned(model, "cpu:1", *voted, "model").stdout
+    assert "as long as programs: tests that the policy writes (reward.vote_inputs)\n" in said
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from rlif_jax.planning.estimate import ASSUMED, StagePlan, StepPlan
 from rlif_jax.planning.lengths import Lengths
 from rlif_jax.planning.search import Tried
 from rlif_jax.planning.stages import StagesAhead
+from rlif_jax.rewards import needs_teacher, writes_tests
 
 _GIB, _VALIDATION = 2**30, 279
 
@@ -183,11 +184,10 @@ def _lines(ahead: StagesAhead, step: StepPlan, slice_: Slice, price: float | Non
     ]
     if ahead.cfg.sampling.draft_tokens:
         lines.append("tokens guessed ahead (sampling.draft_tokens): counted as if none was right")
-    if ahead.draws > 1:
-        lines.append(
-            "a teacher samples as well (reward.terms): prefill and decode are of both, the "
-            "teacher's responses as long as the policy's"
-        )
+    also = ["the responses of a teacher (reward.terms)"] * needs_teacher(ahead.cfg.reward)
+    also += ["tests that the policy writes (reward.vote_inputs)"] * writes_tests(ahead.cfg)
+    if also:
+        lines.append(f"sampled as well, taken to be as long as programs: {' and '.join(also)}")
     lines += [line for stage in step.stages if (line := _sent(stage))]
     figures = run_figures(ahead, step, slice_, price)
     if not figures:

@@ -26,7 +26,7 @@ from rlif_jax.planning.ahead import (
     train_batch_shapes,
     with_sharding,
 )
-from rlif_jax.rewards import needs_teacher
+from rlif_jax.rewards import samplings
 from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY, bucket, pool_shape
 from rlif_jax.sampler.slots import empty_slots
 from rlif_jax.sampler.sync import make_sync
@@ -162,8 +162,8 @@ class StagesAhead:
 
     @property
     def draws(self) -> int:
-        """How often a step samples: twice where a term of the reward needs a teacher's samples."""
-        return 1 + needs_teacher(self.cfg.reward)
+        """How often a step samples; each time counts as much as that of the policy's programs."""
+        return samplings(self.cfg)
 
     @property
     def scored(self) -> float:

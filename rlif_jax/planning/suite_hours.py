@@ -11,7 +11,7 @@ from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.forecast import check_slice, forecast, use_cpu
 from rlif_jax.planning.lengths import run_lengths
 from rlif_jax.planning.report import evaluation_seconds, run_seconds
-from rlif_jax.rewards import needs_teacher
+from rlif_jax.rewards import samplings
 from rlif_jax.weights.model_shape import model_shape
 
 
@@ -42,7 +42,7 @@ def seconds_by_plan(
 
 def _compiled(cfg: Config) -> Config:
     """The configuration without what neither a stage nor the number of samplings depends on."""
-    terms = cfg.reward.terms if needs_teacher(cfg.reward) else ()
+    terms = cfg.reward.terms if samplings(cfg) > 1 else ()
     return dataclasses.replace(
         cfg,
         **{name: getattr(Config, name) for name in ("name", "run_dir", "seed", "steps")},

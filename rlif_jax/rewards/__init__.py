@@ -10,6 +10,8 @@ from rlif_jax.rewards.combine import (
     reward_at,
     runs_all_tests,
     runs_programs,
+    samplings,
+    writes_tests,
 )
 from rlif_jax.rewards.registry import executing_rewards, known_rewards, reward
 
@@ -30,5 +32,7 @@ __all__ = [
     "reward_at",
     "runs_all_tests",
     "runs_programs",
+    "samplings",
     "verifiable",
+    "writes_tests",
 ]

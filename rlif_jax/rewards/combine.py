@@ -54,6 +54,16 @@ def needs_teacher(reward: Reward) -> bool:
     return any(find_reward(name).teacher for name, _ in reward.terms)
 
 
+def writes_tests(config: Config) -> bool:
+    """Whether each step asks the policy for tests, on which programs vote."""
+    return config.reward.vote_inputs == "model" and runs_programs(config)
+
+
+def samplings(config: Config) -> int:
+    """How often a step samples: again where a teacher does, and again for tests."""
+    return 1 + needs_teacher(config.reward) + writes_tests(config)
+
+
 def runs_all_tests(config: Config) -> bool:
     """Whether tests after the first failing one are run: a reward or the configuration asks."""
     # Votes compare answers to all of their inputs.

@@ -140,7 +140,7 @@ def test_rewards_of_correct_and_of_incorrect_responses(tmp_path):
 def test_completions_that_were_not_judged(tmp_path):
     rows = [completion("x") | {"passed": None, "verdict": None, "tests": None}]
     (steps,), (rewards,) = shown_rollouts([run_of(tmp_path, {1: rows})], 10**6)
-    assert rewards == []
+    assert steps[0].rows == 1 and rewards == []
 
 
 def test_a_damaged_file_is_refused_and_half_a_line_left_out(tmp_path):

@@ -23,6 +23,7 @@ from rlif_jax.rewards import (
     needs_teacher,
     reward_at,
     runs_all_tests,
+    samplings,
 )
 
 LENGTHS = np.array([4, 1, 2, 3])
@@ -224,6 +225,22 @@ def test_which_rewards_need_a_teacher():
     voted = Reward(terms=(("tests_passed", 1.0), ("teacher_vote", 0.0)))
     assert needs_teacher(voted) and needs_execution(voted) and needs_all_tests(voted)
     assert not needs_teacher(Reward(terms=(("majority_vote", 1.0),)))
+
+
+@pytest.mark.parametrize(
+    ("term", "inputs", "monitor", "count"),
+    [
+        ("majority_vote", "problem", True, 1),
+        ("majority_vote", "model", False, 2),
+        ("teacher_vote", "fuzz", True, 2),
+        ("teacher_vote", "model", True, 3),
+        ("random", "model", False, 1),  # no program is run, so none votes
+    ],
+)
+def test_how_often_a_step_samples(term, inputs, monitor, count):
+    reward = Reward(terms=((term, 1.0),), vote_inputs=inputs)
+    cfg = dataclasses.replace(Config(), reward=reward, execution=Execution(monitor=monitor))
+    assert samplings(cfg) == count
 
 
 @pytest.mark.parametrize(
