@@ -7,7 +7,7 @@ not change is claimed by an equivalence test, never by a test that found nothing
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -105,17 +105,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def sentence(one: Change, adjusted_p: float | None, within_p: float | None, margin: float) -> str:
-    """What may be said of a change in accuracy, in points of a hundred.
+def sentence(
+    one: Change, against: str, adjusted_p: float | None, within_p: float | None, margin: float
+) -> str:
+    """What may be said of a change in accuracy `against` something, in points of a hundred.
 
     `adjusted_p` is Holm's of the change, `within_p` that of `equivalence_p`.
     """
     difference = one.difference
     points = difference.text(100)
     if adjusted_p is None or difference.low is None or difference.high is None:
-        return f"{points} points, one seed: no claim"
+        return f"{points} points against {against}; one seed allows no claim"
     if adjusted_p < 1 - LEVEL and not difference.low <= 0 <= difference.high:
-        return f"{'gains' if difference.value > 0 else 'loses'} {points} points"
+        if difference.value > 0:
+            return f"gains {points} points against {against}"
+        lost = replace(
+            difference, value=-difference.value, low=-difference.high, high=-difference.low
+        )
+        return f"loses {lost.text(100)} points against {against}"
     if within_p is not None and within_p < (1 - LEVEL) / 2:  # then the interval is within, too
-        return f"changes by less than {100 * margin:g} points: {points}"
-    return f"undecided: {points} points"
+        return f"within {100 * margin:g} points of {against}: {points}"
+    return f"undecided against {against}: {points} points"

@@ -109,7 +109,8 @@ def summarise(
     for name, seeds in runs.items():
         one, compared = held[name]
         ordered = [seeds[seed] for seed in sorted(seeds)]
-        said = sentence(one, adjusted.get(name), equivalence_p(one.difference, margin), margin)
+        within = equivalence_p(one.difference, margin)
+        against = control if compared else "its start"
         final = [run.final for run in ordered]
         outcomes.append(
             MethodOutcome(
@@ -123,7 +124,7 @@ def summarise(
                 gain=change([run.before for run in ordered], final),
                 drop=change([run.peak for run in ordered], final),
                 beyond=one if compared else None,
-                verdict=f"{said}, against {control if compared else 'its start'}",
+                verdict=sentence(one, against, adjusted.get(name), within, margin),
             )
         )
     return outcomes

@@ -88,16 +88,17 @@ def test_adjusted_values_are_larger_and_in_the_same_order(p_values):
 @pytest.mark.parametrize(
     ("after", "adjusted", "within", "said"),
     [
-        ([0.30, 0.31, 0.32], 0.01, None, "gains 21.0 (18.5 to 23.5) points"),
-        ([0.05, 0.06, 0.07], 0.04, None, "loses -4.0 (-6.5 to -1.5) points"),
-        ([0.30, 0.31, 0.32], 0.06, None, "undecided: 21.0 (18.5 to 23.5) points"),
-        ([0.10, 0.11, 0.09], 0.9, 0.01, "changes by less than 2 points: 0.0 (-2.5 to 2.5)"),
-        ([0.10, 0.11, 0.09], 0.9, 0.2, "undecided: 0.0 (-2.5 to 2.5) points"),
+        ([0.30, 0.31, 0.32], 0.01, None, "gains 21.0 (18.5 to 23.5) points against it"),
+        ([0.05, 0.06, 0.07], 0.04, None, "loses 4.0 (1.5 to 6.5) points against it"),
+        ([0.30, 0.31, 0.32], 0.06, None, "undecided against it: 21.0 (18.5 to 23.5) points"),
+        ([0.10, 0.11, 0.09], 0.9, 0.01, "within 2 points of it: 0.0 (-2.5 to 2.5)"),
+        ([0.10, 0.11, 0.09], 0.9, 0.2, "undecided against it: 0.0 (-2.5 to 2.5) points"),
     ],
 )
 def test_a_sentence_claims_what_an_interval_supports(after, adjusted, within, said):
-    assert sentence(change([0.1] * 3, after), adjusted, within, 0.02) == said
+    assert sentence(change([0.1] * 3, after), "it", adjusted, within, 0.02) == said
 
 
 def test_one_seed_supports_no_claim():
-    assert sentence(change([0.1], [0.5]), None, None, 0.02) == "40.0 points, one seed: no claim"
+    said = sentence(change([0.1], [0.5]), "random", None, None, 0.02)
+    assert said == "40.0 points against random; one seed allows no claim"
