@@ -158,8 +158,8 @@ def table(runs: Sequence[Planned]) -> Table:
     """The runs with what is left of each."""
     shown = Table(box=None, pad_edge=False)
     for name in ("run", "starts from", "steps", "state", "hours left"):
-        right = name in ("steps", "hours left")
-        shown.add_column(name, justify="right" if right else "left", overflow="fold")
+        right = "right" if name in ("steps", "hours left") else "left"
+        shown.add_column(name, justify=right, no_wrap=name == "run", overflow="fold")
     for one in runs:
         hours = "unknown" if one.seconds is None else f"{one.seconds / 3600:.2f}"
         start = one.run.config.init_from.rpartition("/")[2]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from rlif_jax.reporting.seeds import (
     Change,
@@ -138,8 +140,8 @@ def _held(seeds: Mapping[int, RunOutcome], base: Mapping[int, RunOutcome]) -> tu
     return change([run.before for run in runs], [run.final for run in runs]), False
 
 
-def shown(outcomes: Sequence[MethodOutcome]) -> Table:
-    """The outcomes as a table; accuracies in percent."""
+def shown(outcomes: Sequence[MethodOutcome]) -> Group:
+    """The outcomes as a table, accuracies in percent, and below it what may be said of each."""
     table = Table(box=None, pad_edge=False)
     columns: dict[str, Any] = {
         "method": lambda one: one.name,
@@ -150,10 +152,9 @@ def shown(outcomes: Sequence[MethodOutcome]) -> Table:
         "tokens": lambda one: one.length.text(1, 0),
         "entropy": lambda one: one.entropy.text(1, 2),
         "collapse at": lambda one: ", ".join(f"{step or '-'}" for step in one.collapsed),
-        "verdict": lambda one: one.verdict,
     }
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=name == "method")
     for one in outcomes:
         table.add_row(*(cell(one) for cell in columns.values()))
-    return table
+    return Group(table, "", *(Text(f"{one.name}: {one.verdict}") for one in outcomes))
