@@ -48,10 +48,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Chart:
-    """A panel as the page holds it."""
+    """A panel as the page holds it, with a legend of its own for the curves in `named`."""
 
     panel: Panel
     svg: Markup
+    named: Sequence[Curve] = ()
 
 
 def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], options: Options) -> str:
@@ -102,13 +103,15 @@ def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], optio
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(name.split("_"))
+    return environment
 
 
 def _title(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation]) -> str:
@@ -184,7 +187,7 @@ def _bootstraps(methods: Sequence[Method]) -> list[Chart]:
         ]
         if drawn:
             svg = line_chart(drawn, f"{panel.title}, after a start", f"boot{number}", True)
-            charts.append(Chart(panel, Markup(svg)))
+            charts.append(Chart(panel, Markup(svg), drawn))
     return charts
 
 
