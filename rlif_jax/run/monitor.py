@@ -35,6 +35,8 @@ SHORT = 0.3
 """Of the first steps' nats in a response, its length times the entropy of a token."""
 CERTAIN = 1 / 3
 """Of the first steps' entropy of a token."""
+SURE = 0.05
+"""Nats a token that count as none: what lies below differs by chance, and is no sign of a fall."""
 CUT_OFF, REPEATED = 0.5, 0.5
 """Share of responses that are cut off, and of the way to responses that repeat themselves wholly,
 at which both together count as a run to the limit."""
@@ -112,9 +114,10 @@ def signs(steps: Sequence[Mapping[str, float]], first_steps: int) -> dict[str, f
         return {}
     scores = {}
     if _has(steps, ENTROPY):
-        scores["entropy"] = _fallen(_stream(steps, ENTROPY), first_steps, CERTAIN)
+        entropy = [max(step[ENTROPY], SURE) for step in steps]
+        scores["entropy"] = _fallen(entropy, first_steps, CERTAIN)
     if _has(steps, ENTROPY, LENGTH):
-        nats = [step[LENGTH] * step[ENTROPY] for step in steps]
+        nats = [step[LENGTH] * max(step[ENTROPY], SURE) for step in steps]
         scores["short"] = _fallen(nats, first_steps, SHORT)
     if _has(steps, TRUNCATED, REPETITION):
         cut_off = fmean(_stream(steps, TRUNCATED)[-RECENT:])

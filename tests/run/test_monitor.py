@@ -69,7 +69,18 @@ def test_equal_rewards_at_first_and_nothing_left_of_a_stream_are_finite():
     ] * 3
     scores = signs(steps, first_steps=3)
     assert scores["divergence"] == pytest.approx(0.9 / 0.25)
-    assert scores["entropy"] == pytest.approx(math.log(1e-6) / math.log(1 / 3))
+    assert scores["entropy"] == pytest.approx(math.log(0.05) / math.log(1 / 3))
+
+
+def test_a_policy_that_is_certain_from_the_start_gives_no_sign_by_chance():
+    """Below 0.05 nats all is one: what follows 0.06 is no fall, a third of the length still is."""
+    sure = HEALTHY_STEP | {"stats/token_entropy": 0.06}
+    surer = sure | {"stats/token_entropy": 0.005}
+    scores = signs([sure] * 3 + [surer] * 3, first_steps=3)
+    assert scores["entropy"] == pytest.approx(math.log(0.05 / 0.06) / math.log(1 / 3))
+    assert scores["short"] == pytest.approx(math.log(0.05 / 0.06) / math.log(0.3))
+    shorter = surer | {"rollout/response_length": 100.0}
+    assert signs([sure] * 3 + [shorter] * 3, first_steps=3)["short"] > 1
 
 
 def test_signs_in_a_row_are_a_collapse_and_stay_one():
@@ -78,10 +89,10 @@ def test_signs_in_a_row_are_a_collapse_and_stay_one():
     assert [r.state for r in readings] == [HEALTHY] * 3
     assert readings[-1].metrics() == {"collapse/score": 0.0, "collapse/state": 0.0}
     certain = HEALTHY_STEP | {"stats/token_entropy": 0.01}
-    # With one of three steps certain the mean is 0.67, with two 0.34 (just above a third).
+    # With one of three steps certain the mean is 0.68, with two 0.37, above a third.
     states = [monitor.seen(n, certain).state for n in (4, 5, 6)]
     assert states == [HEALTHY, HEALTHY, SUSPICIOUS]
-    # One healthy step lifts the mean to 0.34: the row is broken, and no collapse is told.
+    # One healthy step lifts the mean to 0.37: the row is broken, and no collapse is told.
     assert monitor.seen(7, HEALTHY_STEP).state == HEALTHY
     found = [monitor.seen(n, certain) for n in (8, 9, 10, 11)]
     assert [r.state for r in found] == [HEALTHY, HEALTHY, SUSPICIOUS, COLLAPSED]
