@@ -54,10 +54,11 @@ def figure(runs: Sequence[RecordedRun], keys: Sequence[str] = (), window: int = 
 
 
 def _draw(place: Axes, panel: Panel, methods: Sequence[Method], window: int) -> None:
+    shade = min(0.15, 0.45 / len(methods))  # many bands over one another would hide the lines
     for curve in curves(methods, panel, window):
         colour, dashes = _style(curve.number)
         if curve.low:
-            place.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+            place.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=shade, lw=0)
         if curve.faint:
             place.plot(curve.steps, curve.faint, color=colour, alpha=0.25, linewidth=1)
         (line,) = place.plot(curve.steps, curve.values, dashes, color=colour, linewidth=2)
