@@ -9,9 +9,10 @@ and accuracies at the end, and speed, onset and noise at random. One JSON line a
 shape.
 
 A trace has lost its gain in the first step after the peak of its held-out accuracy at which less
-than half of the gain over the start is left; in recorded runs that is known only where they were
-evaluated. `in time`: the guard fires before; `late`: after it; `missed`: never. Of a trace that
-never loses its gain, `silent` or `fires`.
+than half of the gain over the start is left or, where it never gained, less than a quarter of the
+start; in recorded runs that is known only where they were evaluated. `in time`: the guard fires
+before; `late`: after it; `missed`: never. Of a trace that never loses its gain, `silent` or
+`fires`.
 """
 
 import argparse
@@ -95,15 +96,15 @@ def recorded(folder: Path) -> Iterator[tuple[str, Trace]]:
 
 
 def gain_lost(trace: Trace) -> int | None:
-    """The first step after the peak with less than half of the peak's gain; None: there is none."""
+    """The first step after the peak with less than half of the peak's gain; None: there is none.
+
+    Without a gain it is the first with less than a quarter of the start.
+    """
     known = [(step, value) for step, m in trace if (value := quality(m)) is not None]
     start = known[0][1]
     peak_step, peak = max(known, key=lambda one: one[1])
-    if peak <= start:
-        return None
-    return next(
-        (step for step, value in known if step > peak_step and value < (start + peak) / 2), None
-    )
+    least = (start + peak) / 2 if peak > start else start / 4
+    return next((step for step, value in known if step > peak_step and value < least), None)
 
 
 def fired(trace: Trace, guard: Guard) -> tuple[int, str] | None:

@@ -110,7 +110,8 @@ def _told(method: Method) -> str:
     told = [run.collapse for run in method.runs]
     if not any(told):
         return "none told"
-    return ", ".join(f"step {one[0]}" if one else "none" for one in told)
+    steps = ", ".join(str(one[0]) if one else "none" for one in told)
+    return f"step{'s' if len(told) > 1 else ''} {steps}"
 
 
 def _story(method: Method, runs: Sequence[RunOutcome]) -> str:
@@ -147,7 +148,7 @@ def _collapsed(method: Method) -> str:
     if not told:
         return "There were no signs of a collapse."
     signs = " or ".join(dict.fromkeys(SAID[reading.sign] for _, reading in told))
-    steps = ", ".join(str(step) for step, _ in told)
+    steps = " and ".join(dict.fromkeys(str(step) for step, _ in told))
     among = f" in {len(told)} of {len(method.runs)} runs" if len(method.runs) > 1 else ""
     return f"Signs of a collapse{among}, told at step {steps}: {signs}."
 

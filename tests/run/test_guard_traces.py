@@ -50,5 +50,6 @@ def test_gain_is_lost_with_half_of_it():
         return [(step, {"eval/some/avg@4": value}) for step, value in enumerate(accuracy)]
 
     assert gain_lost(trace(0.1, 0.3, 0.2, 0.19, 0.3)) == 3  # 0.2 is half of it
-    assert gain_lost(trace(0.1, 0.05, 0.08)) is None  # nothing was gained
+    assert gain_lost(trace(0.1, 0.05, 0.08)) is None  # nothing was gained, and not all lost
+    assert gain_lost(trace(0.2, 0.1, 0.04, 0.0)) == 2  # less than a quarter is left
     assert gain_lost(trace(0.3, 0.2, 0.4)) is None  # the peak is the end
