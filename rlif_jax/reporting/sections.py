@@ -148,7 +148,7 @@ def _collapsed(method: Method) -> str:
     if not told:
         return "There were no signs of a collapse."
     signs = " or ".join(dict.fromkeys(SAID[reading.sign] for _, reading in told))
-    steps = " and ".join(dict.fromkeys(str(step) for step, _ in told))
+    steps = " and ".join(map(str, sorted({step for step, _ in told})))
     among = f" in {len(told)} of {len(method.runs)} runs" if len(method.runs) > 1 else ""
     return f"Signs of a collapse{among}, told at step {steps}: {signs}."
 

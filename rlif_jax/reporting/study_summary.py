@@ -133,8 +133,12 @@ def summarise(
 
 
 def _held(seeds: Mapping[int, RunOutcome], base: Mapping[int, RunOutcome]) -> tuple[Change, bool]:
-    """The end against that of `base` with the same seeds; False: against its start, without any."""
-    if shared := sorted(seeds.keys() & base.keys()):
+    """The end against that of `base` with the same seeds; False: against its start.
+
+    One shared seed of several, which allows no claim, is passed over for the start of all.
+    """
+    shared = sorted(seeds.keys() & base.keys())
+    if len(shared) >= min(2, len(seeds)):
         return change([base[s].final for s in shared], [seeds[s].final for s in shared]), True
     runs = [seeds[seed] for seed in sorted(seeds)]
     return change([run.before for run in runs], [run.final for run in runs]), False

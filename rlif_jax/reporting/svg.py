@@ -109,7 +109,7 @@ def _drawn(curve: Curve, x: Scale, y: Scale, marked: bool) -> str:
     if marked or len(at) == 1:
         spots = zip(at, map(y, curve.values), strict=True)
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in spots]
-    return f'<g class="m{curve.number % 8} method" data-m="{curve.number}">{"".join(parts)}</g>'
+    return f'<g class="m{curve.number % 16} method" data-m="{curve.number}">{"".join(parts)}</g>'
 
 
 def _path(xs, ys) -> str:

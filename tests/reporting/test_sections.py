@@ -20,7 +20,7 @@ def test_the_summary_says_what_became_of_each_method(methods):
     assert certain.end == "2.1 (1.9 to 2.3)"
     assert (certain.length, certain.entropy) == ("50 → 5", "0.80 → 0.08")
     assert certain.collapse == "steps 14, 14, 14"
-    assert certain.verdict == "-10.0 points against random; one seed allows no claim"
+    assert certain.verdict == "loses 7.9 (7.7 to 8.1) points against its start"
     assert certain.story == (
         "certain: held-out accuracy was 10.0 percent at first, 30.0 at best and 2.1 at the end. "
         "Signs of a collapse in 3 of 3 runs, told at step 14: responses have become short "

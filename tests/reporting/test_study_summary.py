@@ -56,6 +56,12 @@ def test_the_control_and_a_seed_of_its_own_are_held_against_their_start(found):
     assert found["alone"].verdict == "5.0 points against its start; one seed allows no claim"
 
 
+def test_one_seed_of_the_control_is_less_than_several_starts(found):
+    runs = {"certain": RUNS["tests"], "random": {0: RUNS["random"][0]}}
+    (certain, _) = summarise(runs, "random", 0.02)
+    assert certain.beyond is None and certain.verdict.endswith("points against its start")
+
+
 def test_the_table_has_a_row_for_each(found):
     console = Console(width=100, record=True)
     console.print(shown(list(found.values())))
