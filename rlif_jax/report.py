@@ -53,8 +53,8 @@ def report(arguments: argparse.Namespace, screen: Screen) -> bool:
         for run in runs:
             send_artifact(run.folder, arguments.out, screen.note)
     if arguments.figure:
-        _write_figure(arguments, runs)
-        screen.note(f"wrote {arguments.figure}: {len(runs)} runs")
+        panels = _write_figure(arguments, runs)
+        screen.note(f"wrote {arguments.figure}: {panels} panels, {len(runs)} runs")
     if arguments.csv:
         lines = as_csv(runs)
         _write(arguments.csv, _encoded(lines), "--csv FILE.csv")
@@ -73,7 +73,8 @@ def _counted(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation]) -> 
     return ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in counts if n)
 
 
-def _write_figure(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> None:
+def _write_figure(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> int:
+    """Write the figure as its file's name says; the number of its panels."""
     path, other = arguments.figure, "--figure FILE.png, .pdf or .svg"
     drawn = figure(runs, arguments.keys, arguments.window)
     try:
@@ -81,6 +82,7 @@ def _write_figure(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) ->
     except ValueError as error:
         raise UserError(f"{path} cannot be written: {error}. Name another {other}.") from error
     _write(path, data, other)
+    return sum(place.get_visible() for place in drawn.axes)
 
 
 def _encoded(text: str) -> bytes:

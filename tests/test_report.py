@@ -23,7 +23,7 @@ def test_it_writes_what_is_asked_for(run, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("wrote r.html, 0.")
     assert said[0].endswith(" MB: 2 runs")
-    assert said[1:] == ["wrote f.png: 2 runs", "wrote m.csv: 310 values"]
+    assert said[1:] == ["wrote f.png: 3 panels, 2 runs", "wrote m.csv: 310 values"]
     page = (run.parent.parent / "r.html").read_text("utf-8")
     assert "<title>Two runs · rlif_jax</title>" in page
     assert "stopped at step 20 of 40" in page

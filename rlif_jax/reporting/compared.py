@@ -7,7 +7,6 @@ from typing import Any
 
 from rlif_jax.reporting.recorded_runs import Method, RecordedRun
 from rlif_jax.reporting.reward_texts import RewardText, reward_text
-from rlif_jax.reporting.study_summary import RunOutcome
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Maker:
         versions = (facts.get("versions") or {}).items()
         return cls(
             revision=str(facts.get("revision") or "unknown")[:12],
-            model=str((facts.get("model") or {}).get("source", "unknown")),
+            model=run.source or "unknown",
             devices=f"{len(facts.get('devices') or ())} x {facts.get('platform', 'unknown')}",
             versions=", ".join(f"{name} {version}" for name, version in versions),
         )
@@ -88,7 +87,7 @@ class SweptField:
 def sweeps(methods: Sequence[Method]) -> list[SweptField]:
     """The sweeps among methods: all that have been evaluated and agree in all but one number."""
     known = [
-        (method, [one for run in method.runs if (one := RunOutcome.of(run.records))])
+        (method, [run.outcome for run in method.runs if run.outcome])
         for method in methods
         if method.runs[0].config
     ]

@@ -46,7 +46,7 @@ def model_card(
     `facts` are those of the run whose checkpoint it is, None for any other model. `place` is what
     `load_model` takes: hf:ORG/NAME, or the folder's name.
     """
-    source = (facts.source or "") if facts else opened.source
+    source = (facts.run.source or "") if facts else opened.source
     base = base_of(source) if source else Base("", "", "", "")
     licence = licence_of(base.source, folder)
     safetensors = any(folder.glob("*.safetensors"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlif_jax.errors import UserError
 from rlif_jax.reporting.held_out import Score, scores_of
+from rlif_jax.reporting.study_summary import RunOutcome
 from rlif_jax.run.folder import in_use
 from rlif_jax.run.log import recorded_lines
 from rlif_jax.run.monitor import Reading, first_collapse
@@ -50,6 +51,11 @@ class RecordedRun:
     @property
     def seed(self) -> int:
         return int(self.config.get("seed", 0))
+
+    @property
+    def source(self) -> str | None:
+        """The model that it started from; None where config.json does not say."""
+        return (self.provenance.get("model") or {}).get("source")
 
     @property
     def last_step(self) -> int:
@@ -105,6 +111,11 @@ class RecordedRun:
     def scores(self) -> list[Score]:
         """What its evaluations gave, in the order of the steps."""
         return [score for record in self.records for score in scores_of(record)]
+
+    @cached_property
+    def outcome(self) -> RunOutcome | None:
+        """Its held-out accuracy, None where it was not evaluated before and after training."""
+        return RunOutcome.of(self.records)
 
     @cached_property
     def collapse(self) -> tuple[int, Reading] | None:

@@ -18,14 +18,12 @@ from rlif_jax.weights.run_folder import recorded_source
 class RunFacts:
     """What a run folder holds about its checkpoint of `step`.
 
-    `source` is the model that it started from, None where it is not recorded. `problems` are how
-    many it had drawn up to `step`, 0: not recorded.
+    `problems` are how many it had drawn up to `step`, 0: not recorded.
     """
 
     run: RecordedRun
     step: int
     config: Config
-    source: str | None
     problems: int
 
     @classmethod
@@ -42,7 +40,6 @@ class RunFacts:
                 RecordedRun.read(folder),
                 step,
                 config,
-                recorded_source(folder),
                 len({problem for batch in drawn for problem in batch}),
             )
 

@@ -62,8 +62,7 @@ def summary(methods: Sequence[Method], control: str, margin: float) -> list[Row]
 
 
 def _outcomes(method: Method) -> dict[int, RunOutcome]:
-    found = ((run.seed, RunOutcome.of(run.records)) for run in method.runs)
-    return {seed: outcome for seed, outcome in found if outcome is not None}
+    return {run.seed: run.outcome for run in method.runs if run.outcome is not None}
 
 
 def _states(method: Method) -> str:
