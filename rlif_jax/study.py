@@ -31,7 +31,8 @@ from rlif_jax.distributed import ending_together
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.planning.chips import Slice
 from rlif_jax.planning.suite_hours import seconds_by_plan
-from rlif_jax.reporting.study_summary import MethodOutcome, RunOutcome, shown, summarise
+from rlif_jax.reporting.recorded_runs import RecordedRun
+from rlif_jax.reporting.study_summary import LEGEND, MethodOutcome, RunOutcome, shown, summarise
 from rlif_jax.rewards import executing_rewards, known_rewards
 from rlif_jax.run.provenance import check_same_config
 from rlif_jax.run.standing import Standing, seconds_of_steps, standing
@@ -175,10 +176,10 @@ def outcomes(runs: Sequence[Planned], control: str, margin: float) -> list[Metho
     """What the finished runs came to, method by method; see `reporting.study_summary`."""
     by_method: dict[str, dict[int, RunOutcome]] = {}
     for one in runs:
-        found = RunOutcome.read(one.run.config.folder) if one.standing.finished else None
-        if found is not None:
-            method, seed = one.run.name.rpartition("-s")[0], one.run.config.seed
-            by_method.setdefault(method, {})[seed] = found
+        run = RecordedRun.read(one.run.config.folder) if one.standing.finished else None
+        if run is not None and run.outcome is not None:
+            method = one.run.name.rpartition("-s")[0]
+            by_method.setdefault(method, {})[one.run.config.seed] = run.outcome
     if not by_method:
         raise UserError(
             "no run is finished that was evaluated before and after training; run the suite first, "
@@ -269,7 +270,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print(f"python -m rlif_jax.study {arguments}")
             elif args.summary:
                 found = outcomes(planned(suite, out, args.only), args.control, args.margin)
-                screen.console.print(shown(found))
+                screen.console.print(shown(found), LEGEND, sep="\n\n", end="\n\n")
+                for one in found:
+                    screen.note(f"{one.name}: {one.verdict}")
             elif args.run:
                 _run(suite, out, args.run, args.stop_with)
             elif not study(args.suite, suite, out, args.only, screen):

@@ -115,7 +115,7 @@ class RecordedRun:
     @cached_property
     def outcome(self) -> RunOutcome | None:
         """Its held-out accuracy, None where it was not evaluated before and after training."""
-        return RunOutcome.of(self.records)
+        return RunOutcome.of(self.records, self.collapse and self.collapse[0])
 
     @cached_property
     def collapse(self) -> tuple[int, Reading] | None:

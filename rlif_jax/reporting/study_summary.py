@@ -1,14 +1,10 @@
 """The outcome of a study: each method's accuracy before, at its peak and at the end, over seeds."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from rlif_jax.reporting.seeds import (
     Change,
@@ -19,17 +15,14 @@ from rlif_jax.reporting.seeds import (
     seed_mean,
     sentence,
 )
-from rlif_jax.run.log import recorded_lines
-from rlif_jax.run.monitor import COLLAPSED
 from rlif_jax.run.retention import quality
-from rlif_jax.storage.folder import Folder
 
 
 @dataclass(frozen=True)
 class RunOutcome:
     """Held-out accuracy of a run by step, and what its last step was like.
 
-    `collapsed` is the step with which the guard has told a collapse, None without one.
+    `collapsed` is the step with which its metrics tell a collapse, None where they do not.
     """
 
     accuracy: Mapping[int, float]
@@ -38,25 +31,20 @@ class RunOutcome:
     collapsed: int | None = None
 
     @classmethod
-    def read(cls, folder: Folder) -> "RunOutcome | None":
-        """From a run's metrics.jsonl; None where it has no evaluation before and after training."""
-        records = [json.loads(line) for _, line in recorded_lines(folder / "metrics.jsonl")]
-        return cls.of(records)
-
-    @classmethod
-    def of(cls, records: Sequence[Mapping[str, float]]) -> "RunOutcome | None":
-        """From the lines of metrics.jsonl, as `read`."""
+    def of(
+        cls, records: Sequence[Mapping[str, float]], collapsed: int | None
+    ) -> "RunOutcome | None":
+        """From the lines of metrics.jsonl; None without evaluations before and after training."""
         known = ((record["step"], quality(record)) for record in records)
         accuracy = {int(step): value for step, value in known if value is not None}
         if len(accuracy) < 2 or 0 not in accuracy:
             return None
         last = records[-1]
-        told = (int(r["step"]) for r in records if r.get("collapse/state") == COLLAPSED)
         return cls(
             accuracy,
             last.get("rollout/response_length", math.nan),
             last.get("stats/token_entropy", math.nan),
-            next(told, None),
+            collapsed,
         )
 
     @property
@@ -144,21 +132,33 @@ def _held(seeds: Mapping[int, RunOutcome], base: Mapping[int, RunOutcome]) -> tu
     return change([run.before for run in runs], [run.final for run in runs]), False
 
 
-def shown(outcomes: Sequence[MethodOutcome]) -> Group:
-    """The outcomes as a table, accuracies in percent, and below it what may be said of each."""
-    table = Table(box=None, pad_edge=False)
-    columns: dict[str, Any] = {
-        "method": lambda one: one.name,
+LEGEND = (
+    "held-out accuracy in percent, with half of its 95% interval over seeds; response length and "
+    "entropy of a token at the end; steps at which the metrics tell a collapse, by seed"
+)
+
+
+def shown(outcomes: Sequence[MethodOutcome]) -> Table:
+    """The outcomes as a table, see `LEGEND`. On 80 columns -from- breaks a long name."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    columns: dict[str, Callable[[MethodOutcome], str]] = {
+        "method": lambda one: one.name.replace("-from-", " from "),
         "seeds": lambda one: f"{one.final.n}",
-        "before": lambda one: one.before.text(100),
-        "peak": lambda one: one.peak.text(100),
-        "final": lambda one: one.final.text(100),
-        "tokens": lambda one: one.length.text(1, 0),
-        "entropy": lambda one: one.entropy.text(1, 2),
-        "collapse at": lambda one: ", ".join(f"{step or '-'}" for step in one.collapsed),
+        "before": lambda one: _spread(one.before),
+        "peak": lambda one: _spread(one.peak),
+        "final": lambda one: _spread(one.final),
+        "tokens": lambda one: f"{one.length.value:.0f}",
+        "nats": lambda one: f"{one.entropy.value:.2f}",
+        "told at": lambda one: ", ".join(f"{step or '-'}" for step in one.collapsed),
     }
     for name in columns:
-        table.add_column(name, no_wrap=name == "method")
+        table.add_column(name, no_wrap=name != "method")
     for one in outcomes:
         table.add_row(*(cell(one) for cell in columns.values()))
-    return Group(table, "", *(Text(f"{one.name}: {one.verdict}") for one in outcomes))
+    return table
+
+
+def _spread(mean: SeedMean) -> str:
+    """In percent."""
+    half = "" if mean.high is None else f" ± {100 * (mean.high - mean.value):.1f}"
+    return f"{100 * mean.value:z.1f}{half}"

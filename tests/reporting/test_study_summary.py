@@ -1,7 +1,5 @@
 """What a study came to, from the metrics of its runs."""
 
-import json
-
 import pytest
 from rich.console import Console
 
@@ -63,32 +61,35 @@ def test_one_seed_of_the_control_is_less_than_several_starts(found):
 
 
 def test_the_table_has_a_row_for_each(found):
+    """certain: 20 and 22 at its peak; Student's t for one degree of freedom is 12.7."""
     console = Console(width=100, record=True)
     console.print(shown(list(found.values())))
-    table, said = (part.splitlines() for part in console.export_text().split("\n\n"))
-    head, *lines = table
-    assert head.split()[:3] == ["method", "seeds", "before"]
-    assert [line.split()[0] for line in lines if line[0] != " "] == list(RUNS)
-    assert [line.split(":")[0] for line in said] == list(RUNS)
-    assert "tests: gains 20.3 (18.9 to 21.8) points against random" in said
+    head, *rows = (line.split() for line in console.export_text().splitlines())
+    assert head == ["method", "seeds", "before", "peak", "final", "tokens", "nats", "told", "at"]
+    assert [row[0] for row in rows] == list(RUNS)
+    assert rows[2][5:8] == ["21.0", "±", "12.7"]
+    assert rows[2][-4:] == ["8", "0.50", "12,", "-"]
+    assert rows[3] == ["alone", "1", "10.0", "15.0", "15.0", "40", "0.50", "-"]
 
 
-def test_a_run_is_read_from_its_metrics(tmp_path):
+def test_a_long_name_fits_into_80_columns(found):
+    name = "tests_passed-from-trajectory_entropy@20"
+    (one,) = summarise({name: RUNS["tests"]}, "random", 0.02)
+    console = Console(width=80, record=True)
+    console.print(shown([one]))
+    text = console.export_text()
+    assert "tests_passed from" in text and "trajectory_entropy@20" in text and "…" not in text
+    assert "11.0 ± 2.5" in text and "31.3 ± 3.8" in text
+
+
+def test_a_run_is_read_from_its_metrics():
     step = {"rollout/response_length": 30.0, "stats/token_entropy": 0.2}
     records = [
         {"step": 0, "eval/starter/avg@4": 0.25, "eval/starter/avg@4_low": 0.1},
-        {"step": 1, **step, "collapse/state": 2.0},
-        {
-            "step": 2,
-            **step,
-            "collapse/state": 2.0,
-            "eval/starter/avg@4": 0.5,
-            "eval/starter/pass@4": 0.75,
-        },
+        {"step": 1, **step},
+        {"step": 2, **step, "eval/starter/avg@4": 0.5, "eval/starter/pass@4": 0.75},
     ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
-    got = RunOutcome.read(tmp_path)
+    got = RunOutcome.of(records, collapsed=1)
     assert got == RunOutcome({0: 0.25, 2: 0.5}, 30.0, 0.2, collapsed=1)
     assert (got.before, got.peak, got.final) == (0.25, 0.5, 0.5)
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(records[1]) + "\n")
-    assert RunOutcome.read(tmp_path) is None
+    assert RunOutcome.of(records[1:], None) is None
