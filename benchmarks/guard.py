@@ -12,23 +12,24 @@ A trace has lost its gain in the first step after the peak of its held-out accur
 than half of the gain over the start is left or, where it never gained, less than a quarter of the
 start; in recorded runs that is known only where they were evaluated. `in time`: the guard fires
 before; `late`: after it; `missed`: never. Of a trace that never loses its gain, `silent` or
-`fires`.
+`fires`. A run that the guard has changed says nothing of what it would have lost: `acted`.
 """
 
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rlif_jax.config import Guard
+from rlif_jax.reporting.recorded_runs import RecordedRun, folders_of, read_runs
 from rlif_jax.run.monitor import ENTROPY, LENGTH, REPETITION, TRUNCATED, first_collapse
 from rlif_jax.run.retention import quality
 
 STEPS, LIMIT = 105, 8192
+DEFAULT = Guard()
 Trace = list[tuple[int, dict[str, float]]]
 
 
@@ -88,13 +89,6 @@ def drawn(shape: Shape, rng: np.random.Generator) -> Trace:
     return [(0, {"eval/drawn/avg@4": 0.0}), *((i + 1, row) for i, row in enumerate(rows))]
 
 
-def recorded(folder: Path) -> Iterator[tuple[str, Trace]]:
-    """The runs below a folder, by name."""
-    for path in sorted(folder.glob("*/metrics.jsonl")):
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        yield path.parent.name, [(record["step"], record) for record in records]
-
-
 def gain_lost(trace: Trace) -> int | None:
     """The first step after the peak with less than half of the peak's gain; None: there is none.
 
@@ -107,24 +101,32 @@ def gain_lost(trace: Trace) -> int | None:
     return next((step for step, value in known if step > peak_step and value < least), None)
 
 
-def fired(trace: Trace, guard: Guard) -> tuple[int, str] | None:
-    """The step with which the guard tells a collapse, and its sign."""
-    trained = [(step, metrics) for step, metrics in trace if step]
-    found = first_collapse(trained, guard.first_steps, guard.patience)
-    return None if found is None else (found[0], found[1].sign)
+@dataclass(frozen=True)
+class Judged:
+    """What the guard says of a trace, with the steps of its word and of the loss."""
+
+    outcome: str
+    fired: int | None
+    lost: int | None
+    sign: str | None = None
 
 
-def outcome(trace: Trace, guard: Guard) -> dict[str, object]:
+def judged_trace(trace: Trace, guard: Guard) -> Judged:
     """When the gain was lost and when the guard fired, and what that is called."""
-    lost, found = gain_lost(trace), fired(trace, guard)
-    if lost is None:
-        called = "silent" if found is None else "fires"
-    elif found is None:
-        called = "missed"
-    else:
-        called = "in time" if found[0] <= lost else "late"
-    step, sign = found or (None, None)
-    return {"outcome": called, "lost": lost, "fired": step, "sign": sign}
+    trained = [(step, metrics) for step, metrics in trace if step]
+    lost, found = gain_lost(trace), first_collapse(trained, guard.first_steps, guard.patience)
+    if found is None:
+        return Judged("silent" if lost is None else "missed", None, lost)
+    step, reading = found
+    called = "fires" if lost is None else "in time" if step <= lost else "late"
+    return Judged(called, step, lost, reading.sign)
+
+
+def judged(run: RecordedRun, guard: Guard = DEFAULT) -> Judged:
+    """The outcome of a recorded run."""
+    found = judged_trace([(int(record["step"]), dict(record)) for record in run.records], guard)
+    acts = run.config.get("guard.action") in ("switch", "rollback", "stop")
+    return replace(found, outcome="acted") if acts and found.fired else found
 
 
 def main() -> None:
@@ -135,17 +137,17 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=Guard.patience)
     asked = parser.parse_args()
     guard = Guard(first_steps=asked.first_steps, patience=asked.patience)
-    for name, trace in recorded(asked.runs):
-        print(json.dumps({"run": name, **outcome(trace, guard)}), flush=True)
+    for run in read_runs(folders_of([asked.runs])):
+        print(json.dumps({"run": run.name, **asdict(judged(run, guard))}), flush=True)
     for name, shape in SHAPES.items():
         rng = np.random.default_rng(0)
-        found = [outcome(drawn(shape, rng), guard) for _ in range(asked.drawn)]
-        steps = [one["fired"] for one in found if one["fired"] is not None]
+        found = [judged_trace(drawn(shape, rng), guard) for _ in range(asked.drawn)]
+        steps = [one.fired for one in found if one.fired is not None]
         figures = {
             "shape": name,
-            "outcomes": dict(Counter(str(one["outcome"]) for one in found)),
+            "outcomes": dict(Counter(one.outcome for one in found)),
             "fired": float(np.median(steps)) if steps else None,
-            "lost": float(np.median([one["lost"] or STEPS for one in found])),
+            "lost": float(np.median([one.lost or STEPS for one in found])),
         }
         print(json.dumps(figures), flush=True)
 
