@@ -10,7 +10,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rlif_jax.config import Processes
-from rlif_jax.errors import Outage, UserError
+from rlif_jax.errors import Complete, Outage, UserError, shown
 
 T = TypeVar("T")
 
@@ -85,7 +85,8 @@ def gathered(value: T) -> list[T]:
         return [value]
     data = np.frombuffer(pickle.dumps(value), np.uint8)
     sizes_P = np.asarray(multihost_utils.process_allgather(np.int64(len(data)))).reshape(-1)
-    padded = np.zeros(int(sizes_P.max()), np.uint8)
+    # A power of two: each size is a program of its own, compiled and kept.
+    padded = np.zeros(1 << (int(sizes_P.max()) - 1).bit_length(), np.uint8)
     padded[: len(data)] = data
     rows_P = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes_P), -1)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows_P, sizes_P, strict=True)]
@@ -103,11 +104,25 @@ def by_first(work: Callable[[], T]) -> T:
         try:
             outcome = (work(), None)
         except UserError as error:  # its text alone: it may hold what cannot be sent
-            outcome = (None, (Outage if isinstance(error, Outage) else UserError)(str(error)))
+            kind = type(error) if isinstance(error, Outage | Complete) else UserError
+            outcome = (None, kind(str(error)))
     value, refusal = gathered(outcome)[0]
     if refusal is not None:
         raise refusal
     return value
+
+
+def check_same(what: Mapping[str, Any]) -> None:
+    """Refuse what is not the same on every process, by name. Raises UserError on all of them."""
+    first, *others = gathered(dict(what))
+    for index, one in enumerate(others, start=1):
+        for name, value in one.items():
+            if value != first[name]:
+                raise UserError(
+                    f"process {index} has {name} {shown(value)}, and process 0 has "
+                    f"{shown(first[name])}: give all processes the same command, files and commit "
+                    "of a model (hf:ORG/NAME@COMMIT, RUN/checkpoints/STEP)"
+                )
 
 
 def in_turns(parts: Sequence[Sequence[T]]) -> list[T]:

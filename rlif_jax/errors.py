@@ -17,6 +17,10 @@ class Outage(UserError):
     """A service that does not answer: the same command may succeed later."""
 
 
+class Complete(UserError):
+    """Nothing is left to do: what was asked for is there."""
+
+
 class NotFinite(UserError):
     """Numbers of a step that are not finite; `arrays` are what they were made from, by name."""
 
@@ -35,10 +39,13 @@ def shown(value: Any) -> str:
 def exit_on_user_error() -> Iterator[None]:
     """Print a `UserError` on standard error and exit with status 2; let everything else through.
 
-    The status is 1 for an `Outage`, after which a launcher may start the command again.
+    The status is 1 for an `Outage`, after which a launcher may start the command again, and 0 for
+    what is `Complete`, so that a launcher that has started it again is done.
     """
     try:
         yield
+    except Complete as done:
+        print(done, flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, Outage) else 2) from None

@@ -19,7 +19,14 @@ from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl
 from rlif_jax.console.progress import Progress, evaluation_lines
 from rlif_jax.console.screen import Screen
 from rlif_jax.data.training import position_of
-from rlif_jax.distributed import by_first, ending_together, is_first, join, process_count
+from rlif_jax.distributed import (
+    any_of,
+    by_first,
+    ending_together,
+    is_first,
+    join,
+    process_count,
+)
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.during_training import make_evaluate
 from rlif_jax.prepare import begin, check_shares, make_ask
@@ -41,7 +48,7 @@ from rlif_jax.run.policy import check_drift
 from rlif_jax.run.profile import StepTrace
 from rlif_jax.run.provenance import check_same_config, run_facts
 from rlif_jax.run.resume import joined, resume_point
-from rlif_jax.run.retention import quality
+from rlif_jax.run.retention import is_scheduled, quality
 from rlif_jax.run.token_record import recorded_at
 from rlif_jax.run.trackers.opened import check_installed
 from rlif_jax.run.watchdog import Watchdog
@@ -49,7 +56,7 @@ from rlif_jax.sharding import skip_absent_tpu
 from rlif_jax.step import train_step
 from rlif_jax.step_record import Skipped, StepRecord
 from rlif_jax.storage.compile_cache import keep_compiled
-from rlif_jax.storage.folder import bucket_errors
+from rlif_jax.storage.folder import Folder, bucket_errors, in_bucket, is_folder
 from rlif_jax.weights.token_ends import make_token_ends
 
 
@@ -99,11 +106,15 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         cfg.checkpoint.adapters_only,
         cfg.checkpoint.keep_every,
         cfg.checkpoint.keep_best,
+        scheduled=functools.partial(is_scheduled, cfg),
     )
-    resume = resume_point(cfg, checkpoints)
-    start = resume.step
-
     with contextlib.ExitStack() as stack:
+        # ---- a run folder that exists is this run's alone before its checkpoints are opened
+        held = any_of(not in_bucket(cfg.folder) and is_folder(cfg.folder))
+        if held:
+            hold(cfg.folder, stack)
+        resume = resume_point(cfg, checkpoints)
+        start = resume.step
         watchdog = stack.enter_context(Watchdog(cfg.failures.hang_s))
         screen = Screen(silent=not is_first())
         progress = stack.enter_context(Progress(cfg.steps, start, screen))
@@ -122,9 +133,9 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
         position, saved = position_of(data, mixture), start
         del begun
 
-        # ---- the run folder, from here on this run's alone
-        check_shared(cfg.folder)
-        stack.enter_context(locked(cfg.folder))
+        # ---- the run folder: a new one is made only now, when nothing can be refused any more
+        if not held:
+            hold(cfg.folder, stack)
         isolation = None if judge is None else judge.isolation
         facts = run_facts(opened, cfg.model.dtype, jax.sharding.get_mesh(), isolation)
         log: RunLog | NoLog = NoLog()
@@ -132,7 +143,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
             log = stack.enter_context(
                 RunLog(cfg.folder, cfg, facts, resume_step=start or None, note=progress.note)
             )
-        by_first(functools.partial(opened.describe_run, cfg.folder))
+        by_first(functools.partial(opened.describe_run, cfg.folder, again=start == 0))
 
         seen = recorded_metrics(cfg, start) + ([(start, unrecorded)] if unrecorded else [])
         guard = Guard(cfg, checkpoints, seen, progress.note)
@@ -202,8 +213,7 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
                     unrecorded = {}
                     progress.step(step, values)
                 check_drift(step, values["drift/sampler_logprob"], cfg.failures.max_drift)
-                every = cfg.checkpoint.every
-                if step > saved and (last or (every and step % every == 0)):
+                if step > saved and (last or is_scheduled(cfg, step)):
                     with clock("save"):
                         progress.phase("saving")
                         checkpoints.save(step, state, key, position, quality(measured))
@@ -220,6 +230,12 @@ def live(cfg: Config, rollbacks: int = 0) -> None:
             raise
         checkpoints.wait()
         progress.note(f"done: {cfg.folder} has metrics.jsonl, rollouts/ and checkpoints/")
+
+
+def hold(folder: Folder, stack: contextlib.ExitStack) -> None:
+    """Make the run folder this run's alone until `stack` closes; UserError where it cannot be."""
+    check_shared(folder)
+    stack.enter_context(locked(folder))
 
 
 def report(cfg: Config, rollbacks: int, error: Diverged) -> str:

@@ -71,3 +71,14 @@ def test_a_process_of_several_that_fails_is_gone_at_once(what, status, error):
     assert (done.returncode, done.stdout) == (status, "begun\n")
     assert error in done.stderr
     assert bool(error) == ("Traceback" in done.stderr)
+
+
+def test_what_processes_have_of_their_own_is_refused_on_all_of_them(monkeypatch):
+    """One host took an older commit of a model from its cache, as the Hub did not answer it."""
+    mine = {"the model": "hf:a/b@1", "the problems": ("d", 3)}
+    distributed.check_same(mine)
+    others = [mine, mine, mine | {"the model": "hf:a/b@0"}]
+    monkeypatch.setattr(distributed, "gathered", lambda value: others)
+    said = r"process 2 has the model 'hf:a/b@0', and process 0 has 'hf:a/b@1': give all processes"
+    with pytest.raises(UserError, match=said):
+        distributed.check_same(mine)

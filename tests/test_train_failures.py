@@ -119,6 +119,12 @@ def test_two_runs_in_one_folder_are_refused_until_the_first_is_gone(flags, tmp_p
         text = refused(arguments(flags, folder, "--steps=1"), capsys)
         assert f"{folder} is in use: process {other.pid} on" in text
         assert not (folder / "metrics.jsonl").exists()
+        # What the other run is about to save is its own, and it is asked before a model is read.
+        unfinished = folder / "checkpoints" / "20.orbax-checkpoint-tmp"
+        unfinished.mkdir(parents=True)
+        lost = [*arguments(flags, folder, "--steps=1"), "--model.source=nowhere"]
+        assert "is in use" in refused(lost, capsys)
+        assert unfinished.is_dir()
         other.kill()
     main(arguments(flags, folder, "--steps=1"))
     assert len(metrics(folder)) == 1

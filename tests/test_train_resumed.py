@@ -1,6 +1,8 @@
 """Runs that are stopped by a signal or killed, and resume as if nothing had happened."""
 
+import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -13,7 +15,6 @@ from support.small_runs import (
     metrics,
     numbers,
     process,
-    refused,
     wait_for_step,
 )
 
@@ -123,7 +124,8 @@ def test_a_signal_during_an_evaluation(flags, tmp_path, uninterrupted, monkeypat
     resumed = metrics(folder)[-1]  # its step ran in the process before
     assert min(resumed[f"time/{phase}"] for phase in ("sample", "update", "evaluate")) > 0
     # Its checkpoint still has the metrics that were not recorded then.
-    assert "complete at step 6" in refused(arguments, capsys)
+    main(arguments)  # which ends well: a launcher that has started it again is done
+    assert "complete at step 6" in capsys.readouterr().out
     arguments[arguments.index("--steps=6")] = "--steps=7"
     main(arguments)
     assert [row["step"] for row in metrics(folder)] == list(range(8))
@@ -134,6 +136,25 @@ def test_a_signal_before_training_stops_at_once(flags, tmp_path, monkeypatch, ca
     text = stopped([config("random"), *flags, f"--run-dir={tmp_path / 'run'}"], capsys)
     assert text.endswith("problems ...\n")  # nothing was said or done after it
     assert not (tmp_path / "run").exists()
+
+
+def test_another_model_in_a_folder_that_recorded_nothing_is_the_one_trained(
+    flags, tmp_path, monkeypatch, capsys
+):
+    """The run before was stopped in its first evaluation, after it had described its model."""
+    folder = tmp_path / "run"
+    arguments = [config("random"), *flags, f"--run-dir={folder}", "--steps=1"]
+    with monkeypatch.context() as patch:
+        signal_when(patch, lambda text: text.startswith("evaluating"))
+        stopped(arguments, capsys)
+    before = json.loads((folder / "config.json").read_text())["model"]["source"]
+    (folder / "model" / "tokenizer.json").write_text("of the other model")
+    other = tmp_path / "other.gguf"
+    shutil.copy(before, other)
+    main([*arguments, f"--model.source={other}"])
+    record = json.loads((folder / "config.json").read_text())
+    assert record["model"]["source"] == record["config"]["model"]["source"] == str(other)
+    assert (folder / "model" / "tokenizer.json").read_text() != "of the other model"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from rlif_jax.batch import Params, TrainState
-from rlif_jax.errors import UserError
+from rlif_jax.errors import Outage, UserError
 from rlif_jax.model.lora import divided, with_trained
 from rlif_jax.run import manifest, retention
 from rlif_jax.run.saved_items import REST, handlers, items, rest, restored_as
@@ -33,10 +33,8 @@ from rlif_jax.weights.orbax_folder import FOLDER, reason_of
 from rlif_jax.weights.parameters import filled, named
 from rlif_jax.weights.run_folder import saved_steps
 
-PASSING = (
-    *("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
-    *("PERMISSION_DENIED", "UNAUTHENTICATED"),
-)
+OUT, DENIED = ("UNAVAILABLE", "DEADLINE_EXCEEDED"), ("PERMISSION_DENIED", "UNAUTHENTICATED")
+PASSING = (*OUT, *DENIED, "RESOURCE_EXHAUSTED")
 """What storage and devices say when a checkpoint cannot be read now and may be whole."""
 
 
@@ -54,9 +52,10 @@ class DamagedCheckpoint(UserError):
 class Checkpoints:
     """The checkpoints folder of a run, local or `gs://...`.
 
-    Kept are the `keep` newest, those of steps that are multiples of `keep_every` (0: none) and the
-    `keep_best` ones with the highest number measured. Frozen parameters are saved unless
-    `adapters_only`. A folder that is opened `read_only` belongs to another run: it stays as it is.
+    Kept are the newest one, the `keep` newest of steps that are `scheduled`, those of steps that
+    are multiples of `keep_every` (0: none) and the `keep_best` ones with the highest number
+    measured. Frozen parameters are saved unless `adapters_only`. A folder that is opened
+    `read_only` belongs to another run: it stays as it is.
 
     A checkpoint appears under its final name only when it is whole, so a run that is killed while
     saving resumes from the one before.
@@ -70,10 +69,12 @@ class Checkpoints:
         keep_every: int = 0,
         keep_best: int = 0,
         read_only: bool = False,
+        scheduled: Callable[[int], bool] = lambda step: True,
     ):
         self._folder = epath.Path(folder if in_bucket(folder) else Path(folder).absolute())
-        self._healthy = retention.NewestBefore()
-        self._policy = retention.policy(keep, keep_every, keep_best, self._healthy)
+        self._healthy = retention.NewestBefore(scheduled)
+        newest = retention.Newest(keep, scheduled)
+        self._policy = retention.policy(newest, keep_every, keep_best, self._healthy)
         self._adapters_only, self._read_only = adapters_only, read_only
         self._writing = 0
 
@@ -93,7 +94,7 @@ class Checkpoints:
         manager = ocp.CheckpointManager(self._folder, options=options, handler_registry=handlers())
         # Orbax takes what it cannot read in a bucket at the moment for something that is not there.
         if in_bucket(self._folder) and set(saved_steps(self._folder)) - set(manager.all_steps()):
-            raise UserError(
+            raise Outage(
                 f"the checkpoints in {self._folder} could not all be read. They were left as they "
                 "are: run the same command again."
             )
@@ -145,8 +146,12 @@ class Checkpoints:
             self._manager.save(step, args=args, metrics={retention.MEASURED: measured})
 
     def keep_before(self, step: int | None) -> None:
-        """From now on keep the newest checkpoint from before a step as well; None: of none."""
+        """From now on keep the newest scheduled one from before a step as well; None: of none."""
         self._healthy.step = step
+
+    def newest_before(self, step: int) -> int:
+        """The newest scheduled step saved before another, 0 for none. Raises as `steps` does."""
+        return self._healthy.of(self.steps(), step)
 
     def wait(self) -> None:
         """Return when all that was saved is on disk.
@@ -249,8 +254,10 @@ class Checkpoints:
         except Exception as error:  # see reason_of
             cause, reason = error.__cause__ or error, reason_of(error) or repr(error)
             passing = isinstance(cause, (MemoryError, PermissionError, ImportError))
-            if passing or from_bucket(cause) or any(sign in reason for sign in PASSING):
-                raise UserError(
+            if passing or from_bucket(cause) or _says(reason, PASSING):
+                out = in_bucket(self._folder) and (from_bucket(cause) or _says(reason, OUT))
+                kind = Outage if out and not _says(reason, (*DENIED, "Forbidden")) else UserError
+                raise kind(
                     f"checkpoint {step} in {self._folder} cannot be read now: {reason}. It was "
                     "left as it is: remove the cause and run the same command again."
                 ) from error
@@ -338,6 +345,10 @@ class Checkpoints:
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     """Whether to log it: what Orbax's threads log at length when a write fails, `wait` raises."""
     return "orbax" not in record.pathname
+
+
+def _says(reason: str, signs: tuple[str, ...]) -> bool:
+    return any(sign in reason for sign in signs)
 
 
 def _few(problems: list[str]) -> str:

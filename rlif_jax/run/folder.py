@@ -38,19 +38,27 @@ def locked(folder: Folder) -> Iterator[None]:
         yield
 
 
-def in_use(folder: Folder) -> bool:
-    """Whether a run is in the folder now, as far as this machine can tell; never of a bucket's.
+def in_use(folder: Folder) -> bool | None:
+    """Whether a run is in the folder now; None where this machine cannot tell, as of a bucket's.
 
-    The kernel is asked for its list of locks: taking the lock to try it could refuse a run.
+    The kernel is asked for its list of locks: taking the lock to try it could refuse a run. It does
+    not know those of other machines, which the lock names.
     """
     if in_bucket(folder):
-        return False
+        return None
     try:
         inode = os.stat(folder / _LOCK).st_ino
-        with open("/proc/locks") as locks:
-            return any("FLOCK" in line and f":{inode} " in line for line in locks)
     except OSError:
         return False
+    try:
+        with open("/proc/locks") as locks:
+            if any("FLOCK" in line and f":{inode} " in line for line in locks):
+                return True
+        with open(folder / _LOCK, encoding="utf-8", errors="replace") as lock:
+            holder = lock.read().split()
+    except OSError:
+        return None
+    return False if not holder or holder[-1] == socket.gethostname() else None
 
 
 def _lock(folder: Folder) -> int:

@@ -57,7 +57,8 @@ class Guard:
         measured = self._look(step, seen).metrics()
         collapse = self._monitor.collapse
         if collapse is not None and before is None:
-            healthy = self._healthy(collapse)
+            assert collapse.since is not None
+            healthy = self._checkpoints.newest_before(collapse.since)
             if self._cfg.guard.action != "record":
                 self._note(told(self._cfg, collapse, step, healthy))
             if self._cfg.guard.action == "rollback" and healthy:
@@ -69,11 +70,6 @@ class Guard:
         reading = self._monitor.seen(step, metrics)
         self._checkpoints.keep_before(reading.since)
         return reading
-
-    def _healthy(self, collapse: Reading) -> int:
-        """The newest checkpoint from before the signs, 0 without one."""
-        assert collapse.since is not None
-        return max((step for step in self._checkpoints.steps() if step < collapse.since), default=0)
 
 
 def recorded_metrics(cfg: Config, last: int) -> list[tuple[int, dict[str, float]]]:

@@ -222,6 +222,8 @@ class RunLog:
     def __enter__(self) -> Self:
         with disk_errors(self.folder):
             (self.folder / "rollouts").mkdir(parents=True, exist_ok=True)
+            # One without it has been passed on, and is not begun again (see resume.py).
+            (self.folder / "checkpoints").mkdir(exist_ok=True)
         truncate_after(self.folder, self._last_kept)
         record = {
             "config": resolved(self._config),

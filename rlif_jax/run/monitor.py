@@ -40,6 +40,9 @@ SURE = 0.05
 CUT_OFF, REPEATED = 0.5, 0.5
 """Share of responses that are cut off, and of the way to responses that repeat themselves wholly,
 at which both together count as a run to the limit."""
+NOISE = 1e-6
+"""Below which rewards do not differ: the mean of those that are normalised within their groups is
+0 but for rounding, so that divergence is not looked for with reward.combine=normalise_then_sum."""
 BROKEN = 0.25
 """More responses without a program that compiles than at best, while the reward is up."""
 
@@ -157,7 +160,7 @@ def _up(stream: Sequence[float], first_steps: int) -> float:
     first, now = stream[:first_steps], fmean(stream[-RECENT:])
     rise = now - fmean(first)
     spread = stdev(first)
-    return rise / spread if spread > 0 else (math.inf if rise > 0 else 0.0)
+    return rise / max(spread, NOISE)
 
 
 def _worse(stream: Sequence[float]) -> float:

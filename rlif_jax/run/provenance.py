@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import posixpath
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from rlif_jax.config import Config
 from rlif_jax.config.validate import type_problems
 from rlif_jax.errors import UserError
 from rlif_jax.kernels.precision import products_of
-from rlif_jax.storage.folder import Folder, bucket_errors, is_folder
+from rlif_jax.storage.folder import Folder, bucket_errors, in_bucket, is_folder
 from rlif_jax.weights.source import OpenModel
 
 MAY_CHANGE = (
@@ -105,11 +106,27 @@ def differing_fields(before: Mapping[str, Any], config: Any) -> list[str]:
     """
     now, defaults = flat(resolved(config)), flat(resolved(type(config)()))
     was = defaults | flat(before)
+    if _start(was) == _start(now):
+        was["init_from"] = now["init_from"]
     return [
         f"{name} was {was[name]!r} and is now {now[name]!r}"
         for name in sorted(now)
         if was[name] != now[name] and not may_change(name)
     ]
+
+
+def _start(values: Mapping[str, Any]) -> str:
+    """init_from as seen from the run folder: runs that lie beside each other may move together."""
+    start = values.get("init_from", "")
+    folder = values.get("run_dir") or f"runs/{values.get('name')}"
+    if not start or _kind(start) != _kind(folder):
+        return start
+    return posixpath.relpath(start, folder)
+
+
+def _kind(location: str) -> tuple[bool, bool]:
+    """Paths of different kinds have no place as seen from each other."""
+    return in_bucket(location), location.startswith("/")
 
 
 def _record(path: Folder) -> dict[str, Any]:

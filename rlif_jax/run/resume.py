@@ -10,10 +10,11 @@ from typing import Any
 
 from rlif_jax.config import Config
 from rlif_jax.distributed import by_first
-from rlif_jax.errors import UserError
+from rlif_jax.errors import Complete, UserError
 from rlif_jax.run.checkpoint import Checkpoints
 from rlif_jax.run.guard import stopped_at
 from rlif_jax.run.log import last_step
+from rlif_jax.storage.folder import in_bucket, is_folder
 
 UNRECORDED = "unrecorded"
 """Where a checkpoint keeps the metrics of a step that was stopped in its evaluation."""
@@ -45,7 +46,8 @@ def resume_point(cfg: Config, checkpoints: Checkpoints) -> ResumePoint:
     """Where the run of a configuration's folder resumes, the same on every process.
 
     Raises:
-        UserError: the folder is in use and may not be resumed, or the run is already complete.
+        UserError: the run may not be resumed, or has lost its checkpoints.
+        Complete: it has all of its steps, or its guard has ended it.
     """
     saved = checkpoints.latest() or 0  # all processes open the folder together
     return by_first(lambda: _decided(cfg, saved))
@@ -57,16 +59,31 @@ def _decided(cfg: Config, saved: int) -> ResumePoint:
             f"{cfg.folder} already holds a run saved at step {saved}, which --no-resume would "
             "overwrite. Choose another folder with --run-dir, or remove this one."
         )
+    if not saved and (steps := _passed_on(cfg)):
+        raise UserError(
+            f"{cfg.folder} holds the records of {steps} steps without checkpoints/, as a run is "
+            "passed on: a run in it would begin again and overwrite them. Choose another folder "
+            "with --run-dir, or remove this one."
+        )
     recorded = saved == 0 or last_step(cfg.folder) >= saved
     if saved >= cfg.steps and recorded:
-        raise UserError(
+        raise Complete(
             f"{cfg.folder} holds a run that is complete at step {saved}, and steps={cfg.steps}. "
             "Raise --steps to train further, or choose another folder with --run-dir."
         )
     if recorded and (step := stopped_at(cfg, saved)):
-        raise UserError(
+        raise Complete(
             f"{cfg.folder} holds a run that guard.action=stop has ended at step {step}, where its "
             "policy had collapsed. Start another from a checkpoint of it, with --init-from "
             f"{cfg.folder}@STEP and its own --run-dir."
         )
     return ResumePoint(saved, recorded)
+
+
+def _passed_on(cfg: Config) -> int:
+    """The steps recorded in a folder that is here without checkpoints/; 0: it is none.
+
+    A run makes that folder when it begins; but in a bucket, where one is known by its last step.
+    """
+    steps = 0 if is_folder(cfg.folder / "checkpoints") else max(last_step(cfg.folder), 0)
+    return 0 if in_bucket(cfg.folder) and steps < cfg.steps else steps

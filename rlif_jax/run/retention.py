@@ -2,23 +2,30 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orbax.checkpoint import checkpoint_managers as policies
+
+from rlif_jax.config import Config
 
 MEASURED = "measured"
 """The number of a checkpoint by which the best ones are told; None where it was not measured."""
 
 
 def quality(metrics: Mapping[str, float]) -> float | None:
-    """The metric of a step by which the best checkpoints are kept: avg@K of held-out problems.
+    """The number of a step by which the best checkpoints are kept: avg@K of held-out problems.
 
     None for a step that was not evaluated.
     """
-    names = [name for name in metrics if re.fullmatch(r"eval/.+/avg@\d+", name)]
-    return metrics[names[0]] if names else None
+    name = quality_key(metrics)
+    return None if name is None else metrics[name]
+
+
+def quality_key(metrics: Mapping[str, float]) -> str | None:
+    """Which metric of a step that is."""
+    return next((name for name in metrics if re.fullmatch(r"eval/.+/avg@\d+", name)), None)
 
 
 def measured(metrics: Any) -> float:
@@ -30,10 +37,39 @@ def measured(metrics: Any) -> float:
     return -math.inf if value is None else float(value)
 
 
+def is_scheduled(cfg: Config, step: int) -> bool:
+    """Whether a run saves a step by its configuration, not because it is stopped there."""
+    every = cfg.checkpoint.every
+    return step == cfg.steps or bool(every and step % every == 0)
+
+
+@dataclass(frozen=True)
+class Newest(policies.PreservationPolicy):
+    """Preserves the newest checkpoint, and the `keep` newest ones of scheduled steps.
+
+    What an interruption has saved thus takes the place of none that an uninterrupted run keeps.
+    """
+
+    keep: int
+    scheduled: Callable[[int], bool]
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[policies.PolicyCheckpointInfo],
+        *,
+        context: policies.PreservationContext,
+    ) -> Sequence[bool]:
+        """Whether each is kept."""
+        steps = sorted(one.step for one in checkpoints)
+        kept = {*steps[-1:], *[step for step in steps if self.scheduled(step)][-self.keep :]}
+        return [one.step in kept for one in checkpoints]
+
+
 @dataclass
 class NewestBefore(policies.PreservationPolicy):
-    """Preserves the newest checkpoint of a step before `step`; None: there is no such step."""
+    """Preserves the newest scheduled checkpoint from before `step`; None: of no step."""
 
+    scheduled: Callable[[int], bool]
     step: int | None = None
 
     def should_preserve(
@@ -43,15 +79,19 @@ class NewestBefore(policies.PreservationPolicy):
         context: policies.PreservationContext,
     ) -> Sequence[bool]:
         """Whether each is kept."""
-        before = [one.step for one in checkpoints if one.step < (self.step or 0)]
-        return [one.step == max(before, default=None) for one in checkpoints]
+        healthy = self.of([one.step for one in checkpoints], self.step or 0)
+        return [one.step == healthy for one in checkpoints]
+
+    def of(self, steps: Iterable[int], before: int) -> int:
+        """The newest of these steps that is scheduled and lies before another, 0 for none."""
+        return max((step for step in steps if step < before and self.scheduled(step)), default=0)
 
 
 def policy(
-    keep: int, keep_every: int, keep_best: int, healthy: NewestBefore
+    newest: Newest, keep_every: int, keep_best: int, healthy: NewestBefore
 ) -> policies.PreservationPolicy:
     """What Orbax keeps; of checkpoints that are equally good, the later ones count as better."""
-    kept: list[Any] = [policies.LatestN(keep), healthy]
+    kept: list[Any] = [newest, healthy]
     if keep_every:
         kept.append(policies.EveryNSteps(keep_every))
     if keep_best:

@@ -9,7 +9,7 @@ from rlif_jax.batch import Params, TrainState
 from rlif_jax.config import Config
 from rlif_jax.errors import UserError
 from rlif_jax.optimizer import init_state, state_shapes
-from rlif_jax.run.checkpoint import Checkpoints
+from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from rlif_jax.storage.folder import Folder, bucket_errors, folder_at, is_folder
 
 
@@ -51,7 +51,10 @@ def start_point(cfg: Config) -> StartPoint:
                 "folder of a run that has saved a checkpoint, RUN for its newest one or RUN@STEP."
             )
         checkpoints = Checkpoints(folder, keep=1, read_only=True)
-        saved = checkpoints.steps()
+        try:
+            saved = checkpoints.steps()
+        except DamagedCheckpoint as error:  # of another run, which is left as it is
+            raise UserError(f"init_from={cfg.init_from!r} cannot start a run: {error}") from error
     if not saved or (step and int(step) not in saved):
         has = f"those of {', '.join(map(str, saved))}" if saved else "none yet"
         raise UserError(
@@ -68,7 +71,7 @@ def initial_state(
 
     The state keeps the `params` that it does not take from another run: all of them, or the frozen
     ones beside adapters. A kept optimiser has its moments, its count of updates, so that no second
-    warm-up follows, and the weight of the entropy bonus.
+    warm-up follows, and the weight of an entropy bonus that is steered.
 
     Raises:
         UserError: the checkpoint is damaged, or was written by another model or, where it is kept,

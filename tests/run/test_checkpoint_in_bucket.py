@@ -9,7 +9,7 @@ import pytest
 from google.api_core.exceptions import GoogleAPIError
 
 from rlif_jax.config import Optim
-from rlif_jax.errors import UserError
+from rlif_jax.errors import Outage, UserError
 from rlif_jax.optimizer import init_state, make_optimizer
 from rlif_jax.run.checkpoint import Checkpoints, DamagedCheckpoint
 from rlif_jax.run.digest import digests
@@ -96,9 +96,25 @@ def test_a_refused_restore_sets_nothing_aside(bucket, state):
     checkpoints = opened()
     assert checkpoints.latest() == 1
     before, bucket.status = bucket.files.copy(), 403
-    with pytest.raises(UserError, match=r"cannot be read now: .*(Forbidden|PERMISSION_DENIED)"):
+    refused = r"cannot be read now: .*(Forbidden|PERMISSION_DENIED)"
+    with pytest.raises(UserError, match=refused) as said:
         checkpoints.restore(state, 1)
+    assert not isinstance(said.value, Outage)  # to start again would be for nothing
     assert bucket.files == before
+
+
+def test_a_bucket_that_is_away_for_a_moment_is_asked_again(bucket, state, monkeypatch):
+    """The command ends with a status after which launchers start it again."""
+    save(opened(), state, 1)
+    checkpoints = opened()
+    assert checkpoints.latest() == 1
+
+    def away(*_, **__):
+        raise ValueError("UNAVAILABLE: the service does not answer")
+
+    monkeypatch.setattr(checkpoints._manager, "restore", away)
+    with pytest.raises(Outage, match=r"cannot be read now: UNAVAILABLE"):
+        checkpoints.restore(state, 1)
 
 
 def test_a_refused_look_is_not_an_empty_folder(bucket, state):

@@ -144,6 +144,16 @@ def test_a_damaged_checkpoint_of_another_run_is_named_and_left_there(saved_run, 
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["5", "7"]
 
 
+def test_damage_that_shows_at_once_is_named_as_well(saved_run, tmp_path):
+    """As a DamagedCheckpoint it would start the run anew without end: nothing is moved."""
+    run = tmp_path / "copy"
+    shutil.copytree(saved_run, run)
+    (run / "checkpoints/7/metrics/metrics").write_text("")
+    with pytest.raises(UserError, match=r"copy@5' cannot .* is damaged: its metrics") as raised:
+        start_point(configured(f"{run}@5"))
+    assert not isinstance(raised.value, DamagedCheckpoint)
+
+
 def test_an_optimiser_is_kept_from_a_run_only():
     with pytest.raises(UserError, match="init_optimizer=kept is read only with init_from"):
         validate(Config(init_optimizer="kept"), known_rewards())

@@ -101,3 +101,11 @@ def test_signs_in_a_row_are_a_collapse_and_stay_one():
     back = [monitor.seen(n, HEALTHY_STEP) for n in range(12, 20)][-1]
     assert (back.state, back.sign, back.since) == (COLLAPSED, "entropy", 10)
     assert back.score < 1
+
+
+def test_rewards_that_are_normalised_in_their_groups_do_not_rise():
+    """Their mean is 0 but for rounding, whatever becomes of the programs."""
+    for spread in (0.0, 1e-9):
+        first = [HEALTHY_STEP | {"reward/mean": sign * spread} for sign in (-1, 0, 1)]
+        broken = HEALTHY_STEP | {"reward/mean": 2e-8, "exec/no_code": 0.9}
+        assert signs([*first, *[broken] * 3], first_steps=3)["divergence"] < 0.1

@@ -14,7 +14,13 @@ from support.run_folders import write_steps
 from rlif_jax.config import Checkpoint, Config, Data, Execution, Loss, Mesh, Model, Optim, Reward
 from rlif_jax.errors import UserError
 from rlif_jax.run.log import RunLog
-from rlif_jax.run.provenance import check_same_config, git_revision, recorded_config
+from rlif_jax.run.provenance import (
+    check_same_config,
+    differing_fields,
+    git_revision,
+    recorded_config,
+    resolved,
+)
 
 # --- another configuration
 
@@ -189,3 +195,32 @@ def test_git_revision(tmp_path):
     installed = tmp_path / "checkout/.venv/site-packages/rlif_jax"
     installed.mkdir(parents=True)
     assert git_revision(installed) is None
+
+
+# --- a study whose folders have moved
+
+
+def started(folder: str, origin: str) -> Config:
+    return Config(name="second", run_dir=folder and f"{folder}/second", init_from=origin)
+
+
+@pytest.mark.parametrize(
+    ("folder", "origin", "same"),
+    [
+        ("runs/study", "runs/study/first@20", True),
+        ("runs/study/", "runs/study//first@20", True),
+        ("/moved/study", "/moved/study/first@20", True),
+        ("gs://bucket/study", "gs://bucket/study/first@20", True),
+        ("/moved/study", "/moved/study/first@40", False),
+        ("/moved/study", "/moved/study/third@20", False),
+        ("/moved/study", "/moved/other/first@20", False),
+        ("/moved/study", "runs/study/first@20", True),
+        ("/moved/study", "study/first@20", False),  # not known where that is
+        ("gs://bucket/study", "gs://other/study/first@20", False),
+        ("runs/study", "", False),
+    ],
+)
+def test_runs_that_moved_together_start_from_the_same(folder, origin, same):
+    was = resolved(started("runs/study", "runs/study/first@20"))
+    found = differing_fields(was, started(folder, origin))
+    assert [one.split(" was ")[0] for one in found] == ([] if same else ["init_from"])
