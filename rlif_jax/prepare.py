@@ -16,13 +16,14 @@ from flax import nnx
 
 from rlif_jax import distributed
 from rlif_jax.batch import Params, TrainState
-from rlif_jax.config import Config
+from rlif_jax.config import Config, Processes
 from rlif_jax.config.spans import Span
 from rlif_jax.console.notice import Notice
 from rlif_jax.console.progress import Progress
 from rlif_jax.data.generated_tests import longer_prompt, pose_tests
 from rlif_jax.data.pipeline import Mixture, problem_batches
 from rlif_jax.data.prompts import PromptOptions, encode_prompt, pose
+from rlif_jax.data.selection import example_filter
 from rlif_jax.data.training import Batches, restore_position, training_problems
 from rlif_jax.data.vote_inputs import vote_problem
 from rlif_jax.errors import UserError
@@ -79,7 +80,8 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
 
     # ---- model
     progress.phase(f"opening {cfg.model.source}")
-    opened = open_model(recorded_source(cfg.folder) or cfg.model.source)
+    source = cfg.model.source
+    opened = open_model(recorded_source(cfg.folder, source) or source)
     opened.check_describable()
     for line in opened.check_mesh(cfg.mesh):
         progress.note(line)
@@ -91,6 +93,7 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
     progress.phase(f"preparing the {sets} problems")
     tokenizer, options = opened.tokenizer, PromptOptions.of(cfg.data)
     unseen = held_out_problems(cfg, tokenizer, progress.note)
+    inputs = cfg.reward.vote_inputs
     # A problem is left out where the prompt that asks for its tests is too long.
     encode = longer_prompt if writes_tests(cfg) else encode_prompt
     mixture = training_problems(
@@ -98,10 +101,25 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
         functools.partial(encode, tokenizer, options=options),
         [] if unseen is None else unseen.statements,
         progress.note,
+        [example_filter(inputs)] if tested and inputs in ("examples", "fuzz") else [],
     )
     index, count = distributed.process_index(), distributed.process_count()
     data = problem_batches(mixture, cfg.data.prompts_per_step // count, cfg.seed, index, count)
+    distributed.check_same(
+        {
+            "the model": (opened.source, opened.cfg),
+            "the problems to train on": (mixture.digest, mixture.longest_prompt),
+            "the held-out problems": unseen and unseen.digest,
+            "the configuration": _shared(cfg),
+        }
+    )
     return Inputs(judge, tested, opened, unseen, mixture, data)
+
+
+def _shared(cfg: Config) -> Config:
+    """A configuration but for what each process has of its own."""
+    execution = dataclasses.replace(cfg.execution, workers=1)
+    return dataclasses.replace(cfg, processes=Processes(), execution=execution)
 
 
 def check_shares(cfg: Config) -> None:

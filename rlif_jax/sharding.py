@@ -99,6 +99,11 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, context: int = 1) -
     return mesh_over(devices[:count], (data, fsdp, context, tensor))
 
 
+def own_mesh() -> Mesh:
+    """One device of this process, for what it alone computes while the others do not."""
+    return mesh_over(jax.local_devices()[:1], (1,) * len(MESH_AXES))
+
+
 def mesh_over(devices: Sequence[Any], shape: tuple[int, ...]) -> Mesh:
     """The mesh of this shape over these devices, along their wiring.
 

@@ -41,6 +41,10 @@ class MergedWeights:
             arrays[name] = add(arrays[name], a, b, self._lora.scale)
         return arrays
 
+    def fingerprint(self) -> str:
+        """See `weights.Weights`."""
+        return f"{self._base.fingerprint()}+{self._adapters.fingerprint()}"
+
     def whole(self, name: str, dtype: np.dtype) -> np.ndarray:
         """See `weights.Weights`."""
         value = self._base.whole(name, FLOAT32)

@@ -4,6 +4,7 @@ They are stored in their layout in memory, by their declared names, so that each
 its own shards in parallel and nothing is transposed.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,11 @@ class OrbaxWeights:
         if spec.stacked:
             return to_file(name, value[layer])
         return value[: self._cfg.vocab_size] if spec.axes[0] == "vocab" else value
+
+    def fingerprint(self) -> str:
+        """See `weights.Weights`: of the list of what was written, anew for each time."""
+        written = self._tried(lambda: (self._folder / "manifest.ocdbt").read_bytes())
+        return hashlib.sha256(written).hexdigest()[:16]
 
     def dtype(self, name: str, layer: int) -> np.dtype:
         """See `weights.Weights`."""

@@ -1,6 +1,7 @@
 """Where a decoder's parameters come from, part by part, and how they get onto devices."""
 
 import abc
+import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -14,18 +15,19 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from rlif_jax.console.notice import Notice
 from rlif_jax.errors import UserError, shown
-from rlif_jax.model.config import ModelConfig, ParamSpec, param_specs
+from rlif_jax.model.config import INPUT_AXES, ModelConfig, ParamSpec, param_specs
 from rlif_jax.model.decoder import Decoder
 from rlif_jax.model.placement import check_mesh
 from rlif_jax.sharding import param_shardings
 from rlif_jax.storage.files import Files
-from rlif_jax.weights.layout import file_block, file_shape, from_file, hf_names
+from rlif_jax.weights.layout import file_block, file_shape, from_file, hf_names, leaf_of
 from rlif_jax.weights.safetensors import DTYPES, StoredTensor, read_block, stored_tensors
 
 Index = tuple[slice, ...]
 FLOAT32 = np.dtype(np.float32)
 COMPARED_BYTES = 64 << 20  # of a head, and of the embedding it should repeat, at a time
 IN_FLIGHT_BYTES = 256 << 20  # of parts on their way to devices while the next is read
+_ROWS = 4  # of each matrix, for a fingerprint
 STRIP = 16  # float32 numbers in a cache line of 64 bytes
 
 
@@ -59,6 +61,10 @@ class Weights(Protocol):
         """The type of what `stored` gives."""
         ...
 
+    def fingerprint(self) -> str:
+        """A digest of a part, by which other weights in the same place are told from these."""
+        ...
+
 
 class ReadInParts(abc.ABC):
     """Weights whose tensors can be read in parts: `_block` is a block of one tensor's matrix.
@@ -78,6 +84,21 @@ class ReadInParts(abc.ABC):
     @abc.abstractmethod
     def _block(self, name: str, layer: int, rows: slice, columns: slice) -> np.ndarray:
         """Rows and columns of the file's matrix as Hugging Face keeps it, as far as it has them."""
+
+    def fingerprint(self) -> str:
+        """See `Weights`: the first head of q and of k in each layer, and rows of other matrices.
+
+        Training moves all of them.
+        """
+        digest = hashlib.sha256()
+        for name, spec in self._specs.items():
+            if spec.stacked and leaf_of(name) in INPUT_AXES:
+                _, columns = file_shape(name, spec.layer_shape, 0)
+                rows = self._cfg.head_dim if leaf_of(name) in ("q", "k") else _ROWS
+                for layer in range(spec.shape[0]):
+                    block = self._block(name, layer, slice(0, rows), slice(0, columns))
+                    digest.update(np.ascontiguousarray(block).tobytes())
+        return digest.hexdigest()[:16]
 
     def _read_one(self, name: str, layer: int, index: Index) -> np.ndarray:
         """Part of one layer's parameter; rows that pad the embedding are zero."""

@@ -40,12 +40,15 @@ def saved_steps(folder: Folder) -> list[int]:
     return sorted(int(path.name) for path in found)
 
 
-def recorded_source(folder: Folder) -> str | None:
+def recorded_source(folder: Folder, configured: str | None = None) -> str | None:
     """The model source that a run folder's config.json names, None if it names none.
 
     It is more definite than the one that was configured: a model of the Hub at its commit, a run's
-    checkpoint at its step.
+    checkpoint at its step. Where `configured` is given and the run was configured with another
+    one, as a run that has recorded nothing may have been, it is None.
     """
+    if configured not in (None, _recorded(folder, "config", "model", "source")):
+        return None
     return _recorded(folder, "model", "source")
 
 

