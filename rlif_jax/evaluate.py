@@ -18,7 +18,7 @@ from rlif_jax.batch import TokenStats
 from rlif_jax.console.interrupt import Interrupted, StopRequest, sigterm_as_ctrl_c
 from rlif_jax.console.meter import Meter
 from rlif_jax.console.screen import Screen, format_duration
-from rlif_jax.distributed import by_first, ending_together, is_first, join
+from rlif_jax.distributed import by_first, check_same, ending_together, is_first, join
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.evaluation.arguments import Arguments, check
 from rlif_jax.evaluation.drawing import HeldOut, held_out, make_evaluation
@@ -31,7 +31,7 @@ from rlif_jax.sampler.engine import Usage
 from rlif_jax.sampler.filters import Filters
 from rlif_jax.sampler.pool_shape import Batching
 from rlif_jax.sampler.sync import make_sync
-from rlif_jax.sharding import make_mesh, skip_absent_tpu
+from rlif_jax.sharding import make_mesh, own_mesh, skip_absent_tpu
 from rlif_jax.storage.compile_cache import keep_compiled
 from rlif_jax.weights.source import OpenModel, open_model
 
@@ -66,6 +66,7 @@ def evaluate(args: Arguments) -> Result | None:
     )
     longest = max(len(prompt.tokens) for prompt in problems.prompts)
     opened.check_length(longest, args.max_new_tokens)
+    check_same({"the model": opened.source, "the problems": problems.digest})
     if args.lcb_out and not all(p.metadata.get("contest_date") for p in problems.statements):
         raise UserError(
             f"--lcb-out is for LiveCodeBench's tools, which read contest dates, and problems of "
@@ -78,13 +79,15 @@ def evaluate(args: Arguments) -> Result | None:
         if first and args.out:
             about = identity(args, opened, problems)
             path = samples_path(args.out)
-            defaults = settings(Arguments())
+            defaults = settings(Arguments()) | {"weights": about["weights"]}
             file = SampleFile(path, about, len(problems.problems), args.n, FIELDS, defaults)
             stack.enter_context(file)
         rows = file.rows if file else {}
         done = by_first(lambda: set(rows))
         if len(done) < args.n * len(problems.problems):
             sample(args, opened, problems, rows, done, file, screen, first)
+        elif file:
+            screen.note(f"all {len(done)} samples are in {path}: none is drawn anew")
         if file:
             file.finish()
     if not first:
@@ -142,12 +145,13 @@ def sample(
             stop = stack.enter_context(StopRequest(screen.note))
 
         # ---- the samples, each kept as it is judged
-        usage = Usage()
+        usage, alone = Usage(), own_mesh()
         passed = sum(row["passed"] for row in rows.values())
 
         def keep(row: dict[str, Any], stats: TokenStats) -> None:
             nonlocal passed
-            row |= {"rewards": rewards(stats, args.max_new_tokens)}
+            with jax.set_mesh(alone):  # the other processes do not compute this
+                row |= {"rewards": rewards(stats, args.max_new_tokens)}
             passed += row["passed"]
             if file:
                 file.write(row)
@@ -161,7 +165,10 @@ def sample(
                 stop.check()
 
         key = jax.random.key(args.seed)
-        waited_s = draw(params, key, judge, keep, done=done, notice=notice, usage=usage)
+        share = None if first else ()  # of which this process judges, and keeps what it draws
+        waited_s = draw(
+            params, key, judge, keep, done=done, notice=notice, usage=usage, share=share
+        )
         screen.note(
             f"{usage.useful} tokens in {format_duration(meter.seconds)}, of which {waited_s:.1f} s "
             "were spent waiting for the judge"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from support.small_evaluations import flags, small_arguments
-from support.tiny import write_problems
+from support.tiny import write_problems, write_tiny_gguf
 
 from rlif_jax.config import Execution, Mesh, ProblemOptions
 from rlif_jax.errors import UserError
@@ -81,6 +82,24 @@ def test_it_repeats_with_its_seed(arguments):
     first = evaluate(arguments).json()
     assert evaluate(arguments).json() == first
     assert evaluate(replace(arguments, seed=1)).json()["problems"] != first["problems"]
+
+
+def test_samples_of_another_model_in_the_same_place_are_refused(arguments, tiny_path, tmp_path):
+    """A checkpoint that was converted anew, a run that was made again: the path is the same."""
+    model = tmp_path / "model.gguf"
+    shutil.copy(tiny_path, model)
+    there = replace(arguments, model=str(model), out="result.json")
+    first = evaluate(there).json()
+    assert evaluate(there).json() == first
+    write_tiny_gguf(model, seed=1)
+    with pytest.raises(UserError, match=r"samples of another evaluation: weights is '\w+' and was"):
+        evaluate(there)
+    samples = tmp_path / "result.samples.jsonl"
+    about, *rows = samples.read_text().splitlines()
+    older = json.loads(about)
+    assert older.pop("weights")
+    samples.write_text("\n".join([json.dumps(older), *rows]) + "\n")
+    evaluate(there)  # nobody knows
 
 
 def test_all_completions_are_one_run_through_few_slots(tiny, arguments):

