@@ -24,12 +24,14 @@ def open_groups(
     outcomes: Sequence[Outcome] | None,
     votes: Sequence[Outcome] | None,
     groups: int,
+    made: bool = False,
 ) -> np.ndarray:
     """Which of the N groups pass every gate, bool [N]; all of them where no gate is on.
 
     `outcomes` are those of the tests, one per row n * G + g, and `votes` those on the inputs of
-    votes, None where these are the tests. Votes of too little or too much entropy are those of EMPO
-    (arXiv 2504.05812); a group without a vote has 0 classes and an entropy of 0.
+    votes, None where these are the tests; they may be `made`, see `rewards.consensus`. Votes of too
+    little or too much entropy are those of EMPO (arXiv 2504.05812); a group without a vote has 0
+    classes and an entropy of 0.
 
     Raises:
         UserError: programs were not run, or not on all inputs of votes.
@@ -44,7 +46,7 @@ def open_groups(
     open_N &= compiles_B.reshape(groups, group_size).mean(axis=1) >= gates.min_compiling
     if gates.min_behaviours > 1 or gates.vote_entropy is not None:
         low, high = gates.vote_entropy or (0.0, np.inf)
-        for n, classes in enumerate(behaviours(votes or outcomes, group_size)):
+        for n, classes in enumerate(behaviours(votes or outcomes, group_size, made)):
             open_N[n] &= len(classes) >= gates.min_behaviours
             open_N[n] &= low <= vote_entropy(classes) <= high
     return open_N
@@ -69,7 +71,7 @@ def kept_rows(gates: Gates, stats: TokenStats, mask_BC: Array) -> np.ndarray:
 def gate_metrics(gates: Gates, open_N: np.ndarray, kept_B: np.ndarray) -> dict[str, float]:
     """The `gates/` metrics of the gates that are on: the shares of groups and of rows that pass.
 
-    - gates/open_groups: groups that are learned from, of all that were drawn.
+    - gates/open_groups: groups that pass every gate, of all that were drawn.
     - gates/kept_rows: completions that the filter of little entropy keeps, of all that were drawn.
     """
     metrics = {}

@@ -181,7 +181,8 @@ def reward_metrics(
     `reward_B` and each term float [B] with row = n * G + g. Standard deviations are unbiased, as in
     the advantage. reward/group_std is the mean over groups of the std within a group;
     reward/zero_std_groups the fraction of groups that do not differ by `std_floor`, whose
-    advantages are 0. Raises `UserError` for a term whose name is one of these keys.
+    advantages are 0 but with loss.advantage=none. Raises `UserError` for a term whose name is one
+    of these keys.
     """
     reward_B = np.asarray(reward_B)
     group = group_statistics(reward_B, group_size, std_floor)
@@ -207,6 +208,7 @@ def execution_metrics(
     group_size: int,
     votes: Sequence[Outcome] | None = None,
     generated: Sequence[int] | None = None,
+    made: bool = False,
 ) -> dict[str, float]:
     """The `exec/` metrics: pass_rate, mean tests_fraction, and the share of every verdict.
 
@@ -214,8 +216,9 @@ def execution_metrics(
     each reward is 0 or 1, exec/reward_accuracy is the share that is that of the tests. Where the
     answers to all inputs are known, those of `vote_metrics` come as well. `votes` are the
     outcomes on the inputs of votes, by default those on the tests, and `generated` says of each row
-    how many of these, the last ones, the policy has written. All verdicts of an outcome are
-    present, also those that did not occur; their shares add up to 1.
+    how many of these, the last ones, the policy has written; the inputs of votes may be `made`, see
+    `rewards.consensus`. All verdicts of an outcome are present, also those that did not occur;
+    their shares add up to 1.
     """
     verdicts = [o.verdict for o in outcomes]
     metrics = {
@@ -229,7 +232,7 @@ def execution_metrics(
         metrics[f"exec/{verdict.value}"] = _mean([v is verdict for v in verdicts])
     votes = outcomes if votes is None else votes
     if all(answers_known(outcome) for outcome in votes):
-        metrics |= vote_metrics(votes, outcomes, group_size)
+        metrics |= vote_metrics(votes, outcomes, group_size, made)
     if generated is not None:
         metrics |= generated_metrics(votes, outcomes, generated, group_size)
     return metrics
@@ -259,7 +262,7 @@ def generated_metrics(
 
 
 def vote_metrics(
-    votes: Sequence[Outcome], outcomes: Sequence[Outcome], group_size: int
+    votes: Sequence[Outcome], outcomes: Sequence[Outcome], group_size: int, made: bool
 ) -> dict[str, float]:
     """What the programs of a group say together, means over groups; see `rewards.consensus`.
 
@@ -268,7 +271,7 @@ def vote_metrics(
     - exec/label_accuracy: the share of the largest class that passes all tests, so that its answers
       are the right label; of several largest ones their mean, and 0 without a vote.
     """
-    groups = behaviours(votes, group_size)
+    groups = behaviours(votes, group_size, made)
     return {
         "exec/unique_behaviours": _mean([len(group) for group in groups]),
         "exec/vote_entropy": _mean([vote_entropy(group) for group in groups]),
@@ -277,7 +280,10 @@ def vote_metrics(
 
 
 def teacher_metrics(
-    votes: Sequence[Outcome] | None, outcomes: Sequence[Outcome], group_size: int
+    votes: Sequence[Outcome] | None,
+    outcomes: Sequence[Outcome],
+    group_size: int,
+    made: bool = False,
 ) -> dict[str, float]:
     """exec/teacher_label_accuracy: of a teacher's samples, what exec/label_accuracy is of others.
 
@@ -287,7 +293,7 @@ def teacher_metrics(
     votes = outcomes if votes is None else votes
     if not all(answers_known(outcome) for outcome in votes):
         return {}
-    groups = behaviours(votes, group_size)
+    groups = behaviours(votes, group_size, made)
     return {"exec/teacher_label_accuracy": _label_accuracy(groups, outcomes)}
 
 

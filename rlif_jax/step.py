@@ -273,6 +273,8 @@ def train_step(
                 updates.append(measured)
                 batches[i] = later_epoch(batch, logprob_MRT)
         updates = jax.device_get(updates)
+        if loss.entropy_target is not None:
+            updates = [m | {"loss/entropy_coef": np.asarray(coefficient.applied)} for m in updates]
         if (skipped := not_finite(updates, seen, advantage_B)) is not None:
             return state, skipped
         following = sharding.put_pieces(coefficient.following)

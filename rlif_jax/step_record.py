@@ -14,6 +14,7 @@ from rlif_jax.gates import gate_metrics
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics, teacher_metrics
 from rlif_jax.packing import Packing
 from rlif_jax.rewards import reward_at
+from rlif_jax.rewards.consensus import MADE_INPUTS
 from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
 from rlif_jax.run.policy import Policy
@@ -42,6 +43,7 @@ class StepRecord:
         seen, updates = self.experience, self.updates
         outcomes, N = seen.answers.outcomes, cfg.data.prompts_per_step
         taught, G = seen.taught, cfg.sampling.samples_per_prompt
+        made = cfg.reward.vote_inputs in MADE_INPUTS
         weights = dict(reward_at(cfg.reward, self.drawn_by.step + 1).terms)
         return {
             **reward_metrics(
@@ -71,12 +73,13 @@ class StepRecord:
                     cfg.sampling.samples_per_prompt,
                     seen.answers.votes,
                     seen.answers.generated,
+                    made,
                 )
             ),
             **(
                 {}
                 if taught is None or taught.outcomes is None
-                else teacher_metrics(taught.votes, taught.outcomes, G)
+                else teacher_metrics(taught.votes, taught.outcomes, G, made)
             ),
             "throughput/slot_use": seen.usage.slot_use,
             **(

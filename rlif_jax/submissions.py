@@ -200,7 +200,9 @@ class Submissions:
         first = futures[row].result()
         if not self._twice or self._again[row].result().answers == first.answers:
             return first
-        return dataclasses.replace(first, answers=(None,) * len(first.results))
+        tests = len(first.results)  # of which it is not to be believed on any
+        no_answers, not_passed = (None,) * tests, (Verdict.WRONG_ANSWER,) * tests
+        return dataclasses.replace(first, answers=no_answers, results=not_passed)
 
     def _wait(self) -> None:
         """Wait for the tests of all processes, which look together so that all stop together."""

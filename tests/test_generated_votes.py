@@ -1,5 +1,7 @@
 """Tests that the policy writes, from its answers through the real judge to rewards and metrics."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -237,3 +239,25 @@ def test_a_problem_whose_tests_cannot_be_asked_for_is_left_out(flags, tiny, tmp_
     problem = Problem("add9", "f(x) adds 9.", (), "def f(x):", "f")
     posed, asked = pose(tiny[2], problem), pose_tests(tiny[2], problem)
     assert len(posed.tokens) < 150 < len(asked.tokens)
+
+
+def test_problems_without_an_example_are_left_out_before_the_first_step(flags, tmp_path, capsys):
+    """All tests of an own row are hidden unless it says otherwise."""
+    hidden = {"input": [2], "output": 4}
+    rows = [
+        {"id": f"p{n}", "prompt": f"Double number {n}.", "entry_point": "f", "difficulty": "easy"}
+        | {"tests": [hidden, hidden | ({"public": True} if n else {})]}
+        for n in range(5)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    votes = ["--reward.vote-inputs=fuzz", "--eval.every=0", "--steps=1"]
+    arguments = [config("majority_vote"), *flags, f"--data.name=jsonl:{path}", *votes]
+    main([*arguments, f"--run-dir={tmp_path / 'run'}"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "4 of 5 problems" in said
+    assert "1 without a public test, which reward.vote_inputs=fuzz votes on" in said
+    path.write_text(json.dumps(rows[0]) + "\n")
+    text = refused([*arguments, f"--run-dir={tmp_path / 'none'}"], capsys)
+    assert "is left of 1: 1 without a public test" in text
+    assert not (tmp_path / "none").exists()

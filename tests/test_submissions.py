@@ -151,6 +151,7 @@ def test_programs_that_do_not_repeat_themselves_do_not_vote(apart):
     assert len(steady) == inputs and None not in steady
     assert other == crashed == (None,) * inputs and none == ()
     assert None not in answers.outcomes[1].answers
+    assert not any(verdict is Verdict.PASSED for verdict in answers.votes[1].results)
     if not apart:
         assert steady == answers.outcomes[0].answers
 

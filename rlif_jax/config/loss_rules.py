@@ -68,6 +68,11 @@ def _entropy(loss: Loss) -> Iterator[str]:
 
 def _anchor(c: Config) -> Iterator[str]:
     """Whether the KL term has the anchor that is asked for, and reads it."""
+    if c.loss.reference_on_host and not c.loss.kl_coef:
+        yield (
+            "loss.reference_on_host=True moves the anchor of the KL term, and loss.kl_coef=0.0 has "
+            "none; set loss.kl_coef above 0, or leave loss.reference_on_host at False"
+        )
     if c.loss.kl_anchor != "average":
         return
     if c.optim.average_decay is None:

@@ -27,7 +27,7 @@ def reward_problems(c: Config, known: Collection[str]) -> Iterator[str]:
             "one term alone differs in a group, the second time gives it full size whatever its "
             "weight; use loss.advantage=none, or reward.combine=sum"
         )
-    yield from _overlong(c)
+    yield from _penalties(c)
     yield from _read(c)
     yield from _generated(c)
     yield from _ramps(c)
@@ -48,12 +48,23 @@ def _rewarded(c: Config) -> dict[str, float]:
     return {**dict(c.reward.terms), **dict(c.guard.terms)}
 
 
-def _overlong(c: Config) -> Iterator[str]:
-    """Whether the penalty of overlong completions has a size and a place."""
+def _where(c: Config, name: str) -> str:
+    """The field that names a term."""
+    return "reward.terms" if name in dict(c.reward.terms) else "guard.terms"
+
+
+def _penalties(c: Config) -> Iterator[str]:
+    """Whether the penalties of overlong and of short completions have a size and a place."""
     buffer, penalty = c.reward.overlong_buffer_tokens, c.reward.overlong_penalty
     if (buffer > 0) != (penalty > 0):
         yield (
             f"reward.overlong_buffer_tokens={buffer} and reward.overlong_penalty={penalty} work "
+            "together; set both above 0, or both to 0"
+        )
+    tokens, short = c.reward.short_length_tokens, c.reward.short_length_penalty
+    if (tokens > 0) != (short > 0):
+        yield (
+            f"reward.short_length_tokens={tokens} and reward.short_length_penalty={short} work "
             "together; set both above 0, or both to 0"
         )
     if buffer > c.sampling.max_new_tokens:
@@ -74,7 +85,12 @@ def _read(c: Config) -> Iterator[str]:
             f"reward.vote_entropy_max={c.reward.vote_entropy_max} is read by the reward "
             "behaviour_entropy alone; name it in reward.terms, or leave this at None"
         )
-    if c.reward.similarity != "tokens" and "evol" not in dict(c.reward.terms):
+    if c.reward.fuzz_inputs != Reward.fuzz_inputs and c.reward.vote_inputs != "fuzz":
+        yield (
+            f"reward.fuzz_inputs={c.reward.fuzz_inputs} is read only with reward.vote_inputs=fuzz; "
+            f"set that, or leave it at {Reward.fuzz_inputs}"
+        )
+    if c.reward.similarity != "tokens" and "evol" not in _rewarded(c):
         yield (
             f"reward.similarity={c.reward.similarity} is read by the reward evol alone; name it in "
             "reward.terms, or leave this at tokens"
@@ -94,8 +110,8 @@ def _generated(c: Config) -> Iterator[str]:
         return
     if names := [name for name in _rewarded(c) if name in OF_GENERATED_TESTS]:
         yield (
-            f"reward.terms names {', '.join(names)}, for which the policy has to write tests, and "
-            f"reward.vote_inputs={c.reward.vote_inputs} has none written; use "
+            f"{_where(c, names[0])} names {', '.join(names)}, for which the policy has to write "
+            f"tests, and reward.vote_inputs={c.reward.vote_inputs} has none written; use "
             "reward.vote_inputs=model"
         )
     if c.reward.generated_tests != Reward.generated_tests:
@@ -125,8 +141,9 @@ def _teacher(c: Config) -> Iterator[str]:
     asked = "teacher_vote" in _rewarded(c)
     if asked and c.optim.average_decay is None:
         yield (
-            "reward.terms names 'teacher_vote', whose teacher is the average of the parameters, "
-            "and optim.average_decay=None keeps none; set optim.average_decay, such as 0.99"
+            f"{_where(c, 'teacher_vote')} names 'teacher_vote', whose teacher is the average of "
+            "the parameters, and optim.average_decay=None keeps none; set optim.average_decay, "
+            "such as 0.99"
         )
     if not asked and c.reward.teacher_pool != "teacher":
         yield (

@@ -296,8 +296,8 @@ class Config:
     init_optimizer: Literal["fresh", "kept"] = "fresh"
     """The optimiser of a run with init_from.
     fresh: its moments start at zero, and warm-up at its first step;
-    kept: its moments, its count of updates and the entropy bonus's weight
-    are those of the other run."""
+    kept: its moments, its count of updates and, with loss.entropy_target,
+    the entropy bonus's weight are those of the other run."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     sampling: Sampling = field(default_factory=Sampling)

@@ -22,14 +22,15 @@ def entropy_coefficient(
     """The bonus's coefficient in this step and the state of the next, from the state of this one.
 
     `entropy` is the mean over the step's tokens before its updates, in nats. Without
-    `loss.entropy_target` the coefficient stays. With one, the state rises by `loss.entropy_step`
-    where entropy is below it and falls by as much where it is above, never below 0, and the bonus
-    is applied only where entropy is not above it (arXiv 2505.22312, section 4: alpha_k = c_k
+    `loss.entropy_target` the coefficient is `loss.entropy_coef`. With one, the state rises by
+    `loss.entropy_step` where entropy is below it and falls by as much where it is above, never
+    below 0, and the bonus is applied only where entropy is not above it (arXiv 2505.22312,
+    section 4: alpha_k = c_k
     [e_k <= target], c_0 = loss.entropy_coef).
     """
     state = jnp.asarray(state, jnp.float32)
     if loss.entropy_target is None:
-        return EntropyCoefficient(state, state)
+        return EntropyCoefficient(*[jnp.float32(loss.entropy_coef)] * 2)
     missing = loss.entropy_target - jnp.asarray(entropy, jnp.float32)
     return EntropyCoefficient(
         applied=jnp.where(missing >= 0, state, 0.0),

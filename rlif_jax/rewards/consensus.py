@@ -4,8 +4,9 @@ Two programs are equal when they gave equal answers on every input of the proble
 reward.vote_inputs has in their place, so that a class of equal programs votes together. Expected
 outputs play no part: verdicts are not looked at, only `Outcome.answers`. A program votes when it
 answered every input; one that crashed, ran into a limit, did not compile or is missing does not
-vote. Source: TTRL, arXiv 2504.16084, whose majority answer to a question becomes here the majority
-behaviour on a problem's inputs.
+vote. Of inputs that were made, those that no program of the group answered are left out: one may
+break a rule of the statement, and all right programs fail on it. Source: TTRL, arXiv 2504.16084,
+whose majority answer to a question becomes here the majority behaviour on a problem's inputs.
 """
 
 import itertools
@@ -20,6 +21,11 @@ from rlif_jax.errors import UserError
 from rlif_jax.problem import Outcome
 from rlif_jax.rewards.registry import reward
 from rlif_jax.rewards.verifiable import outcomes_of
+
+Answered = tuple[str | None, ...]
+
+MADE_INPUTS = ("fuzz", "model")
+"""Of reward.vote_inputs those that were made, and need not be inputs of the problem."""
 
 
 @reward(needs="exec", all_tests=True)
@@ -52,7 +58,7 @@ def behaviour_entropy(ev: Evidence) -> Array:
     H = -sum p ln p over the classes of the programs that vote, in nats (EMPO, arXiv 2504.05812:
     where the votes are spread the majority is not to be believed). In other groups 0.
     """
-    most, groups = ev.settings.vote_entropy_max, behaviours(_voting(ev), ev.group_size)
+    most, groups = ev.settings.vote_entropy_max, behaviours(_voting(ev), ev.group_size, _made(ev))
     believed_N = np.array([most is None or vote_entropy(group) < most for group in groups])
     share_NG = _class_sizes(ev) / ev.group_size
     return jnp.asarray(share_NG * believed_N[:, None], jnp.float32).reshape(-1)
@@ -66,17 +72,15 @@ def teacher_vote(ev: Evidence) -> Array:
     each counts; where no program votes all have 0. Source: Co-rewarding-II (arXiv 2508.00410) and,
     for the joint pool, M-GRPO (arXiv 2512.13070), whose teacher is an average of the policy.
     """
-    own, taught = (
-        [_vote(row, outcome) for row, outcome in enumerate(outcomes)]
-        for outcomes in (_voting(ev), _teaching(ev))
-    )
+    own, taught, G = _answers(_voting(ev)), _answers(_teaching(ev)), ev.group_size
     rewards = []
-    for start in range(0, len(own), ev.group_size):
-        rows = slice(start, start + ev.group_size)
-        pool = taught[rows] + (own[rows] if ev.settings.teacher_pool == "joint" else [])
+    for start in range(0, len(own), G):
+        rows = slice(start, start + G)
+        votes = _votes(own[rows] + taught[rows], _made(ev))
+        pool = votes[G:] + (votes[:G] if ev.settings.teacher_pool == "joint" else [])
         size = Counter(vote for vote in pool if vote is not None)
         largest = max(size.values(), default=0)
-        rewards += [vote is not None and 0 < largest == size[vote] for vote in own[rows]]
+        rewards += [vote is not None and 0 < largest == size[vote] for vote in votes[:G]]
     return jnp.asarray(rewards, jnp.float32)
 
 
@@ -87,30 +91,35 @@ def soft_vote(ev: Evidence) -> Array:
     Unlike a vote it sees programs that agree on most inputs only; an input without an answer agrees
     with nothing. Source: functional majority voting, arXiv 2604.15618. A group of one has 0.
     """
-    rows = [_answers(row, outcome) for row, outcome in enumerate(_voting(ev))]
+    rows = _answers(_voting(ev))
     rewards = []
     for start in range(0, len(rows), ev.group_size):
         group = rows[start : start + ev.group_size]
-        inputs = max(map(len, group))
-        counts = [Counter(row[t] for row in group if t < len(row)) for t in range(inputs)]
+        asked = _asked(group, _made(ev))
+        counts = {t: Counter(row[t] for row in group if t < len(row)) for t in asked}
         for row in group:
             # Of the group, the row itself left out, those that answer each input alike.
-            alike = [counts[t][one] - 1 for t, one in enumerate(row) if one is not None]
-            rewards.append(sum(alike) / max(inputs * (ev.group_size - 1), 1))
+            own = ((t, row[t]) for t in counts if t < len(row))
+            alike = [counts[t][one] - 1 for t, one in own if one is not None]
+            rewards.append(sum(alike) / max(len(counts) * (ev.group_size - 1), 1))
     return jnp.asarray(rewards, jnp.float32)
 
 
-def behaviours(outcomes: Sequence[Outcome], group_size: int) -> list[list[list[int]]]:
+def behaviours(
+    outcomes: Sequence[Outcome], group_size: int, made: bool = False
+) -> list[list[list[int]]]:
     """The classes of equal programs of each group, each a list of the rows that vote in it.
+
+    `made`: the inputs are of `MADE_INPUTS`.
 
     Raises:
         UserError: answers were not recorded, or the judge stopped before the last test.
     """
-    groups = []
+    answers, groups = _answers(outcomes), []
     for start in range(0, len(outcomes), group_size):
-        classes: dict[tuple[str | None, ...], list[int]] = {}
-        for row in range(start, start + group_size):
-            if (vote := _vote(row, outcomes[row])) is not None:
+        classes: dict[Answered, list[int]] = {}
+        for row, vote in enumerate(_votes(answers[start : start + group_size], made), start):
+            if vote is not None:
                 classes.setdefault(vote, []).append(row)
         groups.append(list(classes.values()))
     return groups
@@ -149,15 +158,29 @@ def _class_sizes(ev: Evidence) -> np.ndarray:
     """Rows of the group whose programs equal the row's, itself included, [N, G]; 0: no vote."""
     outcomes = _voting(ev)
     size_B = np.zeros(len(outcomes), int)
-    for rows in itertools.chain.from_iterable(behaviours(outcomes, ev.group_size)):
+    for rows in itertools.chain.from_iterable(behaviours(outcomes, ev.group_size, _made(ev))):
         size_B[rows] = len(rows)
     return size_B.reshape(-1, ev.group_size)
 
 
-def _vote(row: int, outcome: Outcome) -> tuple[str | None, ...] | None:
-    """The answers of a program that answered every input; None when it did not."""
-    answers = _answers(row, outcome)
-    return None if None in answers else answers or None
+def _made(ev: Evidence) -> bool:
+    return ev.settings.vote_inputs in MADE_INPUTS
+
+
+def _votes(group: Sequence[Answered], made: bool) -> list[Answered | None]:
+    """What each program of a group votes for, by its answers; None: it does not vote."""
+    asked, inputs = _asked(group, made), max(map(len, group))
+    votes = [tuple(row[t] for t in asked) if len(row) == inputs else (None,) for row in group]
+    return [None if None in vote else vote or None for vote in votes]
+
+
+def _asked(group: Sequence[Answered], made: bool) -> list[int]:
+    """The inputs of a vote by their place: all, or those `made` that some program answers."""
+
+    def answered(t: int) -> bool:
+        return any(t < len(row) and row[t] is not None for row in group)
+
+    return [t for t in range(max(map(len, group))) if not made or answered(t)]
 
 
 def answers_known(outcome: Outcome) -> bool:
@@ -167,12 +190,16 @@ def answers_known(outcome: Outcome) -> bool:
     return whole and len(answers) == len(outcome.results)
 
 
-def _answers(row: int, outcome: Outcome) -> tuple[str | None, ...]:
-    """The answers of a program to all inputs, None where it gave none; () of no program.
+def _answers(outcomes: Sequence[Outcome]) -> list[Answered]:
+    """The answers of each program to all inputs, None where it gave none; () of no program.
 
     Raises:
         UserError: answers were not recorded, or the judge stopped before the last test.
     """
+    return [_answers_of(row, outcome) for row, outcome in enumerate(outcomes)]
+
+
+def _answers_of(row: int, outcome: Outcome) -> Answered:
     answers = outcome.answers
     if answers_known(outcome):
         return answers

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.rewards.consensus import behaviours
+from rlif_jax.rewards.consensus import MADE_INPUTS, behaviours
 from rlif_jax.rewards.registry import reward
 from rlif_jax.rewards.verifiable import of_each_row, outcomes_of
 
@@ -38,7 +38,7 @@ def evol(ev: Evidence) -> Array:
     codes = of_each_row(ev, "codes", "the program")
     votes = outcomes_of(ev) if ev.votes is None else ev.votes
     value_B = np.full(rows, -1.0)
-    for classes in behaviours(votes, ev.group_size):
+    for classes in behaviours(votes, ev.group_size, ev.settings.vote_inputs in MADE_INPUTS):
         most = max(map(len, classes), default=0)
         majority = [row for one in classes if len(one) == most for row in one]
         minority = [row for one in classes if len(one) < most for row in one]

@@ -14,6 +14,7 @@ from rlif_jax.config import (
     Data,
     Eval,
     Execution,
+    Guard,
     Loss,
     Mesh,
     Model,
@@ -308,6 +309,28 @@ def test_all_problems_are_reported_at_once():
             Config(reward=Reward(overlong_buffer_tokens=16)),
             "reward.overlong_buffer_tokens=16 and reward.overlong_penalty=0.0 work together",
         ),
+        *(
+            (
+                Config(reward=Reward(**{name: 0.5 if name.endswith("penalty") else 4})),
+                "and reward.short_length_penalty=",
+            )
+            for name in ("short_length_tokens", "short_length_penalty")
+        ),
+        (
+            Config(reward=Reward(fuzz_inputs=20)),
+            "reward.fuzz_inputs=20 is read only with reward.vote_inputs=fuzz; set that, or leave",
+        ),
+        (
+            Config(loss=Loss(reference_on_host=True)),
+            "loss.reference_on_host=True moves the anchor of the KL term, and loss.kl_coef=0.0 has",
+        ),
+        (
+            Config(
+                guard=Guard(action="switch", terms=(("codet", 1.0),)),
+                reward=Reward(terms=(("random", 1.0),)),
+            ),
+            "guard.terms names codet, for which the policy has to write tests",
+        ),
         (
             Config(reward=Reward(overlong_penalty=1.0)),
             "reward.overlong_buffer_tokens=0 and reward.overlong_penalty=1.0 work together",
@@ -341,3 +364,11 @@ def test_a_group_of_one_is_allowed_without_group_normalisation():
             ),
             known_rewards(),
         )
+
+
+def test_what_a_collapse_brings_may_be_set():
+    guard = Guard(action="switch", terms=(("evol", 1.0),))
+    terms = (("random", 1.0),)
+    validate(Config(guard=guard, reward=Reward(terms=terms, similarity="syntax")), known_rewards())
+    with pytest.raises(UserError, match=r"reward.similarity=syntax is read by the reward evol"):
+        validate(Config(reward=Reward(terms=terms, similarity="syntax")), known_rewards())

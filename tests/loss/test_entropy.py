@@ -10,9 +10,11 @@ from rlif_jax.loss.entropy import entropy_coefficient
 STEERED = Loss(entropy_coef=0.01, entropy_target=0.5, entropy_step=0.01)
 
 
-def test_a_coefficient_without_target_stays():
+@pytest.mark.parametrize("state", [-0.25, 0.0, 0.5])
+def test_a_coefficient_without_target_is_the_configured_one(state):
+    """Also where the state is that of another run, whose optimiser was kept."""
     for entropy in (0.0, 9.0, np.nan):
-        assert [*entropy_coefficient(-0.25, entropy, Loss(entropy_coef=-0.25))] == [-0.25, -0.25]
+        assert [*entropy_coefficient(state, entropy, Loss(entropy_coef=-0.25))] == [-0.25, -0.25]
 
 
 def test_a_coefficient_with_target_by_hand():

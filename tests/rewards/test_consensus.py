@@ -221,3 +221,32 @@ def test_evidence_without_answers_is_refused(name):
         find_reward(name)(evidence([silent, answered("A", "B")], 2))
     with pytest.raises(UserError, match="outcomes=None"):
         find_reward(name)(replace(evidence([silent], 1), outcomes=None))
+
+
+def test_an_input_that_was_made_and_that_no_program_answers_is_left_out():
+    """1, 2, - | 1, 2, - | 1, 3, - | 1, -, -: the third input may be none of the problem."""
+    group = [
+        *[answered("1", "2", None)] * 2,
+        answered("1", "3", None),
+        answered("1", None, None),
+    ]
+    problem = evidence(group, 4)  # whose inputs are right: nobody has solved it
+    np.testing.assert_array_equal(majority_vote(problem), [0, 0, 0, 0])
+    np.testing.assert_allclose(soft_vote(problem), np.array([4, 4, 3, 3]) / (3 * 3), rtol=1e-6)
+    for inputs in ("fuzz", "model"):
+        ev = replace(problem, settings=Reward(vote_inputs=inputs))
+        np.testing.assert_array_equal(majority_vote(ev), [1, 1, 0, 0])
+        np.testing.assert_allclose(vote_fraction(ev), [0.5, 0.5, 0.25, 0], rtol=1e-6)
+        np.testing.assert_allclose(soft_vote(ev), np.array([4, 4, 3, 3]) / (2 * 3), rtol=1e-6)
+        # One program that answers it has it asked of all.
+        asked = replace(evidence([*group[:3], answered("1", "9", "0")], 4), settings=ev.settings)
+        np.testing.assert_array_equal(majority_vote(asked), [0, 0, 0, 1])
+
+
+def test_an_input_that_a_teacher_alone_answers_is_asked():
+    own, taught = [answered("1", None)] * 2, [answered("1", "2"), NO_CODE]
+    fuzz = Reward(vote_inputs="fuzz")
+    ev = replace(evidence(own, 2), teacher=tuple(taught), settings=fuzz)
+    np.testing.assert_array_equal(teacher_vote(ev), [0, 0])
+    silent = replace(ev, teacher=(answered("1", None), NO_CODE))
+    np.testing.assert_array_equal(teacher_vote(silent), [1, 1])
