@@ -148,7 +148,7 @@ def parsed(source: str) -> ast.Module:
     Raises ValueError, which names the error and its line, for a text that is not Python.
     """
     try:
-        with warnings.catch_warnings(), _long_integers():
+        with warnings.catch_warnings(), long_integers():
             warnings.simplefilter("ignore")  # of a row's code, they would go to standard error
             tree = ast.parse(source)
             compile(tree, "<test>", "exec", dont_inherit=True)
@@ -160,7 +160,8 @@ def parsed(source: str) -> ast.Module:
 
 
 @contextlib.contextmanager
-def _long_integers() -> Iterator[None]:
+def long_integers() -> Iterator[None]:
+    """Let integers have `INTEGER_DIGITS` in texts, as where tests run."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(INTEGER_DIGITS)
     try:

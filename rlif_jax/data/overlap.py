@@ -1,11 +1,15 @@
 """Which problems of a training set are, or are like, problems held out for evaluation.
 
 A statement is normalised to its words: lower case, runs of letters and digits; in Chinese and
-Japanese, which have no spaces, each character is a word. Two problems overlap by "id" when their
-ids are the same, by "text" when their words are the same, and by "13-gram" when 13 words in a row
-of one stand in the other. That is GPT-3's rule (Brown et al. 2020, arXiv 2005.14165, appendix C: "a
-gram as a lowercase, whitespace delimited word with no punctuation"), which also ignores 13-grams of
-many documents, as boilerplate. Shorter statements overlap by their whole text only.
+Japanese, which have no spaces, each character is a word. Two problems overlap by "text" when their
+words are the same, and by "13-gram" when 13 words in a row of one stand in the other. That is
+GPT-3's rule (Brown et al. 2020, arXiv 2005.14165, appendix C: "a gram as a lowercase, whitespace
+delimited word with no punctuation"), which also ignores 13-grams of many documents, as boilerplate.
+Shorter statements overlap by their whole text only.
+
+Before that they overlap by "id" when their ids are the same but for case (mbpp/3 and MBPP+'s
+Mbpp/3), and five words in a row stand in both or one has fewer than 13: sets number their problems
+alike.
 
 Statements of contests have more boilerplate than text at large, in ever new combinations with names
 and bounds. So five words in a row are boilerplate when they stand in several statements held out
@@ -80,12 +84,14 @@ class _Index:
 
     def __init__(self, held_out: Iterable[Problem]):
         self._ids: list[str] = []
+        self._texts: list[_Words] = []
         self._by_id: dict[str, list[int]] = {}
         self._by_text: dict[_Words, list[int]] = {}
         for number, problem in enumerate(held_out):
             self._ids.append(problem.id)
-            self._by_id.setdefault(problem.id, []).append(number)
-            self._by_text.setdefault(words_of(problem), []).append(number)
+            self._texts.append(words_of(problem))
+            self._by_id.setdefault(problem.id.casefold(), []).append(number)
+            self._by_text.setdefault(self._texts[-1], []).append(number)
         self._by_text.pop((), None)
         vocabulary = dict.fromkeys(word for text in self._by_text for word in text)
         random = np.random.default_rng(0)
@@ -105,11 +111,18 @@ class _Index:
                 if number not in found:
                     found[number] = Overlap(problem.id, self._ids[number], how, shared)
 
-        add(self._by_id.get(problem.id, ()), "id")
+        same = self._by_id.get(problem.id.casefold(), ())
+        add((number for number in same if self._alike(text, self._texts[number])), "id")
         add(self._by_text.get(text, ()), "text")
         for words, numbers in self._shared_grams(text):
             add(numbers, "13-gram", " ".join(words))
         return [found[number] for number in sorted(found)]
+
+    def _alike(self, text: _Words, held_out: _Words) -> bool:
+        """Whether statements of one id may be those of one problem."""
+        short = min(len(text), len(held_out)) < GRAM
+        own, others = (self._hashes(words, PHRASE) for words in (text, held_out))
+        return short or len(np.intersect1d(own, others)) > 0
 
     def _shared_grams(self, text: _Words) -> Iterable[tuple[_Words, list[int]]]:
         """The countable 13-grams of a text, in order, with the problems held out that have them."""

@@ -71,6 +71,15 @@ def least_tests_filter(least: int, option: str = "data.min_tests") -> Filter:
     )
 
 
+def example_filter(inputs: str) -> Filter:
+    """Keeps problems with a public test, as reward.vote_inputs=`inputs` needs one."""
+    return Filter(
+        f"without a public test, which reward.vote_inputs={inputs} votes on",
+        lambda problem: any(not test.private for test in problem.tests),
+        reads_tests=True,
+    )
+
+
 def errata_filter(option: str = "--data.keep-errata") -> Filter:
     """Keeps problems that are not in LiveCodeBench's errata."""
     return Filter(

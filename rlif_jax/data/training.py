@@ -61,10 +61,12 @@ def training_problems(
     encode: Callable[[Problem], Sequence[int]],
     held_out: Sequence[Problem],
     notice: Notice,
+    more: Sequence[Filter] = (),
 ) -> Mixture:
     """The problems to train on: those of data.mix, or of data.name, that pass the filters.
 
-    `encode` gives the tokens of a problem's prompt. `notice` is told in a sentence what is left out
+    Those of the configuration are followed by `more`. `encode` gives the tokens of a problem's
+    prompt. `notice` is told in a sentence what is left out
     of each set, and of an overlap with the `held_out` problems that is allowed.
 
     Raises UserError when a set cannot be opened or mixed, and as `select` and `refuse_overlap` do.
@@ -85,7 +87,7 @@ def training_problems(
 
     # The last filter removes nothing: it spares a second pass to look for overlaps. Each problem
     # goes through all filters, or up to the one that removes it, before the next one does.
-    filters = [*training_filters(data, measured), Filter("", remember)]
+    filters = [*training_filters(data, measured), *more, Filter("", remember)]
     weights = data.mix or ((data.name, 1.0),)
     sources = [
         (name, problem_source(name, "train", skip_bad=data.skip_bad, notice=notice))

@@ -16,6 +16,7 @@ from typing import Any
 
 from rlif_jax.config.learning import VoteInputs
 from rlif_jax.errors import UserError
+from rlif_jax.judgeable import long_integers
 from rlif_jax.problem import Problem, Test
 
 _TRIES = 20
@@ -36,8 +37,7 @@ def vote_problem(problem: Problem, inputs: VoteInputs, fuzz_inputs: int) -> Prob
     if not examples:
         raise UserError(
             f"problem {problem.id!r} has no public test, so reward.vote_inputs={inputs} has no "
-            "example to vote on; mark some tests as public, leave the problem out, or vote on "
-            "reward.vote_inputs=problem"
+            "example to vote on; leave the problem out, or vote on reward.vote_inputs=problem"
         )
     kind = examples[0].kind
     if kind == "assert":
@@ -64,6 +64,7 @@ def _further(texts: list[str], kind: str, seed: str) -> Iterator[str]:
         yield text
 
 
+@long_integers()
 def _changed_arguments(text: str, rng: random.Random) -> str:
     """One of the arguments, a JSON value a line, changed."""
     arguments = [json.loads(line) for line in text.split("\n") if line.strip()]
@@ -73,6 +74,7 @@ def _changed_arguments(text: str, rng: random.Random) -> str:
     return "\n".join(json.dumps(argument, ensure_ascii=False) for argument in arguments)
 
 
+@long_integers()
 def _changed_lines(text: str, rng: random.Random) -> str:
     """One word of standard input changed; the first of several lines, often a count, stays."""
     lines = text.split("\n")

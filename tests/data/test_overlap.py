@@ -58,6 +58,22 @@ def test_same_id_comes_before_the_same_text():
     ]
 
 
+def test_one_id_in_another_case_is_the_same():
+    """As mbpp/3 and MBPP+'s Mbpp/3, whose statements need not be equal."""
+    words = story(0, 20)
+    train = [statement("mbpp/3", " ".join(words))]
+    for shared, found in ((5, [("mbpp/3", "Mbpp/3", "id")]), (4, [])):
+        held_out = [statement("Mbpp/3", " ".join([*words[:shared], *story(1, 20)]))]
+        assert pairs(train, held_out) == found
+
+
+def test_an_id_alone_is_a_number_that_two_sets_have():
+    """APPS numbers the problems of both its splits from 0."""
+    train, held_out = (statement("apps/0", " ".join(story(n))) for n in (0, 1))
+    assert pairs([train], [held_out]) == []
+    assert pairs([statement("apps/0", "Add.")], [held_out]) == [("apps/0", "apps/0", "id")]
+
+
 def test_thirteen_words_in_a_row_overlap_and_twelve_do_not():
     held_out = [statement("h", " ".join(story(0)))]
     for shared, found in ((GRAM - 1, []), (GRAM, [("t", "h", "13-gram")])):

@@ -9,6 +9,7 @@ from rlif_jax.data.selection import (
     Filter,
     date_filter,
     errata_filter,
+    example_filter,
     least_tests_filter,
     length_filter,
     select,
@@ -77,6 +78,12 @@ DATED = [
             least_tests_filter(4),
             ["4", "5"],
             "with fewer tests than data.min_tests=4",
+        ),
+        (
+            [problem("a", private=True), problem("b")],
+            example_filter("fuzz"),
+            ["b"],
+            "without a public test, which reward.vote_inputs=fuzz votes on",
         ),
         (
             [problem(str(n), prompt="x" * n) for n in (4, 2, 5, 3)],

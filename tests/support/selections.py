@@ -3,8 +3,11 @@
 from rlif_jax.problem import Problem, Test
 
 
-def problem(name: str, tests: int = 1, prompt: str = "", **metadata: str) -> Problem:
-    return Problem(name, prompt, (Test("1", "1", "stdin"),) * tests, metadata=metadata)
+def problem(
+    name: str, tests: int = 1, prompt: str = "", private: bool = False, **metadata: str
+) -> Problem:
+    test = Test("1", "1", "stdin", private)
+    return Problem(name, prompt, (test,) * tests, metadata=metadata)
 
 
 def ids(source) -> list[str]:

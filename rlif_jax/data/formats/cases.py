@@ -7,6 +7,7 @@ from typing import Any
 
 from rlif_jax.data.formats.fields import check_unicode, function_name, json_value
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import long_integers
 from rlif_jax.problem import Test
 
 
@@ -168,4 +169,5 @@ def _has_numbers_for_keys(value: Any) -> bool:
 
 def as_json(value: Any) -> str:
     """A value as JSON in one line, in ASCII, which can spell out even half a character."""
-    return json.dumps(value)
+    with long_integers():
+        return json.dumps(value)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlif_jax.errors import UserError, shown
+from rlif_jax.judgeable import long_integers
 
 DESCRIPTIVE_FIELDS = ("question_title", "platform", "contest_id", "contest_date", "difficulty")
 """Fields that describe a problem, by which scores are broken down and problems are filtered."""
@@ -129,7 +130,8 @@ def json_field(text: str, name: str, kind: type, where: str) -> Any:
 def json_value(text: str, name: str, where: str) -> Any:
     """The value that a field holds as JSON; UserError when it is not JSON."""
     try:
-        return json.loads(text)
+        with long_integers():
+            return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{where}: field {name} is not JSON ({error}); it starts with {text[:40]!r}."

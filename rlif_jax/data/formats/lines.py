@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlif_jax.errors import UserError
+from rlif_jax.judgeable import long_integers
 from rlif_jax.storage.compressed import decompressor, open_lines
 
 
@@ -60,7 +61,8 @@ def _one_array(path: Path) -> str:
 def parse_line(line: bytes, where: str) -> Any:
     """The JSON value of one line; UserError when it is not JSON."""
     try:
-        return json.loads(line.decode())
+        with long_integers():
+            return json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{where}: not a JSON object in UTF-8 ({error}); each line must hold one row."

@@ -11,6 +11,8 @@ Your own problems are a JSONL file, one JSON object in each line, with these fie
                                                  the output; both are any JSON
         "assert area(2, 3) == 6"                 Python that asserts what entry_point returns; also
                                                  {"assert": "..."}, of one or more lines
+                             in an object "public": true marks an example of the statement, on which
+                             reward.vote_inputs=examples and fuzz have programs vote
     entry_point   text       the function that tests call; leave it out for programs
     starter_code  text       optional: the beginning of the answer, shown with the prompt
     solution      text       optional: a whole program that passes, by which the tests are checked
@@ -78,7 +80,7 @@ OWN_FIELDS = (
 def problem_from_own(
     row: Mapping[str, Any], where: str = "row", time_limit_s: float = Problem.time_limit_s
 ) -> Problem:
-    """The `Problem` of a row in the form that this module describes; its tests are private.
+    """The `Problem` of a row in the form that this module describes.
 
     Raises UserError, with `where`, the row's id, the field and the remedy.
     """
@@ -134,7 +136,7 @@ def _own_test(test: Any, number: int, entry_point: str | None, where: str) -> Te
                 f"{place} is Python, {shown(source)}, and no entry_point is named; name in it the "
                 "function that the test calls."
             )
-        return Test(source, "", "assert", private=True)
+        return Test(source, "", "assert", _private(test, place))
     if not isinstance(test, dict) or "input" not in test or "output" not in test:
         raise UserError(
             f"{place} is {shown(test)}; write an object with input and output, or Python that "
@@ -148,11 +150,19 @@ def _own_test(test: Any, number: int, entry_point: str | None, where: str) -> Te
                     "prints, or name in entry_point the function to call."
                 )
             check_unicode(test[key], f"tests, test {number}, {key}", where)
-        return Test(test["input"], test["output"], "stdin", private=True)
+        return Test(test["input"], test["output"], "stdin", _private(test, place))
     if not isinstance(test["input"], list):
         raise UserError(
             f"{place} has input {shown(test['input'])}; write the list of the arguments of "
             f"{entry_point}, or leave entry_point out if a program reads the input."
         )
     arguments = "\n".join(map(as_json, test["input"]))
-    return Test(arguments, as_json(test["output"]), "functional", private=True)
+    return Test(arguments, as_json(test["output"]), "functional", _private(test, place))
+
+
+def _private(test: Any, place: str) -> bool:
+    """Whether a test is hidden: all are that do not say that they are public."""
+    public = test.get("public", False) if isinstance(test, dict) else False
+    if not isinstance(public, bool):
+        raise UserError(f"{place} has public {shown(public)}; write true or false.")
+    return not public

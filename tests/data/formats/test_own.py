@@ -59,6 +59,14 @@ def test_own_asserts():
     )
 
 
+def test_own_examples():
+    tests = [PAIR | {"public": True}, PAIR | {"public": False}, PAIR]
+    assert [test.private for test in problem_from_any(own(tests=tests)).tests] == [0, 1, 1]
+    shown = {"assert": "assert f(1) == 2", "public": True}
+    (test,) = problem_from_any(own(tests=[shown], entry_point="f")).tests
+    assert not test.private
+
+
 def test_own_tests_may_be_json_text():
     assert problem_from_any(own(tests=json.dumps([PAIR]))) == problem_from_any(own())
 
@@ -78,6 +86,7 @@ BAD = {
     "no tests": (own(tests=[]), "field tests is empty; .*add at least one"),
     "broken JSON": (own(tests="[{"), r"field tests is not JSON .*starts with '\[\{'"),
     "tests no list": (own(tests={"input": ""}), "field tests is {'input': ''}; it must be a list"),
+    "public no truth": (own(tests=[PAIR | {"public": "yes"}]), "test 1 has public 'yes'; write tr"),
     "test no object": (own(tests=[PAIR, 5]), "field tests, test 2 is 5; write an object"),
     "no output": (own(tests=[{"input": ""}]), "test 1 is {'input': ''}; write an object"),
     "value for a program": (own(tests=[CALL]), "has input .*or name in entry_point the function"),
