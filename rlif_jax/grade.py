@@ -4,6 +4,7 @@ python -m rlif_jax.grade --problems FILE.jsonl --completions FILE.jsonl --out FI
 """
 
 import contextlib
+import functools
 import itertools
 import math
 import sys
@@ -21,7 +22,7 @@ from rlif_jax.console.screen import Screen
 from rlif_jax.data.formats.fields import LONGEST_TIME_LIMIT_S
 from rlif_jax.errors import UserError, exit_on_user_error
 from rlif_jax.execution.pool import Judge, SandboxError, described
-from rlif_jax.grading.graded_file import GradedFile, graded_row, skipped_row
+from rlif_jax.grading.graded_file import GradedFile, graded_row, judging_digest, skipped_row
 from rlif_jax.grading.inputs import Completion, ProblemFile, read_completions
 from rlif_jax.grading.judging import judged_in_order
 from rlif_jax.grading.tally import Tally
@@ -75,7 +76,11 @@ def grade(args: Arguments) -> str:
         def completions() -> Iterator[Completion]:
             return read_completions(Path(args.completions), problems, problems.started)
 
-        done, total = file.resume(completions(), skipped, tally.add)
+        @functools.cache
+        def judged_by(name: str) -> str:
+            return judging_digest(problems.digests[name], execution, args.run_all_tests)
+
+        done, total = file.resume(completions(), skipped, tally.add, judged_by)
         if total == 0:
             raise UserError(f"{args.completions} holds no completions; add one row per line.")
         if done == total:
@@ -101,7 +106,7 @@ def grade(args: Arguments) -> str:
             if outcome is None:
                 row = skipped_row(completion, skipped[completion.id])
             else:
-                row = graded_row(completion, outcome)
+                row = graded_row(completion, outcome, judged_by(completion.id))
             file.write(row)
             tally.add(row)
             meter.count(tally.passed)

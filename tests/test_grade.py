@@ -1,5 +1,6 @@
 """Grading: real programs against both forms of problems, in order."""
 
+import dataclasses
 import gc
 import hashlib
 import json
@@ -7,6 +8,7 @@ import json
 from support.grading import ECHO, GOOD, official, packed, sample
 
 from rlif_jax import grade as grade_module
+from rlif_jax.data.vote_inputs import vote_problem
 from rlif_jax.grading import judging
 from rlif_jax.grading.inputs import (
     CACHED_PROBLEMS,
@@ -127,6 +129,13 @@ def test_long_numbers_are_json(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps(sample("a", ("9" * 6000, "NaN"), fn_name="f")))
     assert ProblemFile(path)["a"].tests[0].input == "9" * 6000
+    row = {"id": "b", "prompt": "p", "entry_point": "f", "tests": [{"input": [1], "output": 2}]}
+    path.write_text(json.dumps(row).replace("[1]", f"[{'9' * 6000}]"))  # a number in the row itself
+    problem = ProblemFile(path)["b"]
+    assert problem.tests[0].input == "9" * 6000
+    public = dataclasses.replace(problem.tests[0], private=False)
+    voted = vote_problem(dataclasses.replace(problem, tests=(public,)), "fuzz", 3)
+    assert len(voted.tests) == 4
 
 
 def test_programs_of_completions(tmp_path):

@@ -245,9 +245,12 @@ class Judge:
         return Program(worker, job)
 
     def _output_bytes(self, test: Test) -> int:
-        """Return the bytes that a program may write: a right answer of any length fits."""
+        """Return the bytes that a program may write: a right answer of any length fits.
+
+        It may be longer than the expected one: False equals 0, and the channel writes é in ASCII.
+        """
         longest = max(len(output.encode()) for output in test.outputs)
-        return max(self._execution.output_kb << 10, 2 * longest + 4096)
+        return max(self._execution.output_kb << 10, 4 * longest + (64 << 10))
 
 
 def _unless_killed(decision: Decision, run: Run, cpu_s: float, retried: bool) -> Decision:

@@ -1,11 +1,13 @@
 """What grading writes: one row per completion, in their order, from which a later run resumes."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from rlif_jax.config import Execution
 from rlif_jax.errors import UserError, shown
 from rlif_jax.grading.inputs import Completion
 from rlif_jax.grading.judged_row import in_common_names, judged_row, program_digest
@@ -15,13 +17,30 @@ from rlif_jax.storage.jsonl import JsonlFile
 _VERDICTS = frozenset(Verdict)
 
 
-def graded_row(completion: Completion, outcome: Outcome) -> dict[str, Any]:
-    """The row of a judged completion; by its `program` a later run recognises it.
+def graded_row(
+    completion: Completion, outcome: Outcome, judged_by: str | None = None
+) -> dict[str, Any]:
+    """The row of a judged completion; by `program` and `judged_by` a later run recognises it.
 
+    `judged_by` is a digest of the problem and of what the judge was asked, see `judging_digest`.
     `results` is what older versions call `tests`: scripts read it. `seconds` is wall-clock time.
     """
     row = judged_row(completion.id, completion.code, outcome)
-    return row | {"results": row["tests"], "seconds": round(outcome.seconds, 6)}
+    row |= {"results": row["tests"], "seconds": round(outcome.seconds, 6)}
+    return row if judged_by is None else row | {"judged_by": judged_by}
+
+
+def judging_digest(problem: str, execution: Execution, run_all_tests: bool) -> str:
+    """A digest of all that decides a program's verdict, of which `problem` is the row's own."""
+    asked = [
+        problem,
+        run_all_tests or execution.run_all_tests,
+        execution.time_limit_s,
+        execution.memory_mb,
+        execution.output_kb,
+        execution.numeric_tolerance,
+    ]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def skipped_row(completion: Completion, reason: str) -> dict[str, Any]:
@@ -66,12 +85,14 @@ class GradedFile:
         completions: Iterable[Completion],
         skipped: Mapping[str, str],
         keep: Callable[[Mapping[str, Any]], None],
+        judged_by: Callable[[str], str] | None = None,
     ) -> tuple[int, int]:
         """Go behind the rows that are there; return their number and that of all completions.
 
         Every row must be the result of the completion at its place, or one skipped for the reason
-        that `skipped` has for its problem; each is given to `keep`. A last line that an
-        interruption cut short is removed. All completions are read, and checked by that, before.
+        that `skipped` has for its problem, and have the `judged_by` of its problem's id, which rows
+        of older versions lack. Each is given to `keep`. A last line that an interruption cut short
+        is removed. All completions are read, and checked by that, before.
 
         Raises UserError when the file holds anything else; then it is left as it was.
         """
@@ -86,6 +107,13 @@ class GradedFile:
             cut_short = not line.endswith(b"\n")
             row = None if cut_short else _row(line, completion, skipped.get(completion.id))
             if row is not None:
+                if judged_by and row.get("judged_by", now := judged_by(completion.id)) != now:
+                    raise UserError(
+                        f"--out {self._path} line {total} has the result of completion {total} (id "
+                        f"{completion.id!r}) by other tests, limits or --execution options than "
+                        "now. Nothing was changed; name another file, or remove this one to grade "
+                        "everything again."
+                    )
                 keep(in_common_names(row))
                 done, end = done + 1, end + len(line)
             elif not (cut_short and _begins_row(line, completion)):

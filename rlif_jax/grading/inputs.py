@@ -7,6 +7,7 @@ from its beginning.)
 
 import contextlib
 import functools
+import hashlib
 import tempfile
 import weakref
 from collections.abc import Collection, Iterator, Mapping
@@ -62,6 +63,8 @@ class ProblemFile:
         self.errata: dict[str, str] = {}
         """Why a problem of LiveCodeBench's errata should not be graded, by id."""
         self._copy = self._new_copy() if decompressor(path) else None
+        self.digests: dict[str, str] = {}
+        """Of each problem's row, by id."""
         self.started: set[str] = set()
         """The ids of problems with starter code that opens a function."""
         self._cached = functools.lru_cache(CACHED_PROBLEMS)(self._read)
@@ -75,6 +78,7 @@ class ProblemFile:
             if warning:
                 warnings.append(RowFault(where, problem.id, warning))
             self._places[problem.id] = where, self._kept(offset, line)
+            self.digests[problem.id] = hashlib.sha256(line.strip()).hexdigest()
             if problem.entry_point is not None and problem.starter_code:
                 self.started.add(problem.id)
             if (reason := erratum_reason(problem)) is not None:

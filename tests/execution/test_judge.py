@@ -1,5 +1,7 @@
 """Verdicts on honest programs, right and wrong, of both kinds."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +75,50 @@ def test_every_way_to_write(run, code):
     outcome = run(SUM, reads + code)
     assert outcome.passed, outcome.detail
     assert run(SUM, reads + "s += 1\n" + code).verdict is Verdict.WRONG_ANSWER
+
+
+OWN_WRITERS = {
+    "one stream": "sys.stdout = W(sys.stdout)\nprint(42)",
+    "never flushed": "sys.stdout = W(sys.__stdout__)\nsys.stdout.write('4')\nprint(2)",
+    "collected": (
+        "class C:\n    def __init__(self): self.kept = ''\n"
+        "    def write(self, text): self.kept += text\n"
+        "    def flush(self): sys.__stdout__.write(self.kept); self.kept = ''\n"
+        "sys.stdout = C()\nprint(42)"
+    ),
+    "deleted": "print(42)\ndel sys.stdout",
+    "none": "print(42)\nsys.stdout = None",
+}
+
+
+@pytest.mark.parametrize("code", OWN_WRITERS.values(), ids=OWN_WRITERS)
+def test_a_program_may_have_a_standard_output_of_its_own(run, code):
+    """It need not be a whole file: CPython, too, ends well with one that has no `closed`."""
+    writer = (
+        "class W:\n    def __init__(self, out): self.out = out\n"
+        "    def write(self, text): self.out.write(text)\n    def flush(self): self.out.flush()\n"
+    )
+    outcome = run(stdin_problem(("x", "42")), writer + code)
+    assert outcome.passed, outcome
+    broken = "print(42)\nclass B:\n    def flush(self): 1 / 0\nsys.stdout = B()"
+    assert run(stdin_problem(("x", "42")), broken).verdict is Verdict.RUNTIME_ERROR
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("[0.0] * 100_000", "[" + ",".join(["0"] * 100_000) + "]"),
+        ("[False] * 100_000", "[" + ",".join(["0"] * 100_000) + "]"),
+        ("'é' * 100_000", '"' + "é" * 100_000 + '"'),
+    ],
+)
+def test_a_right_answer_may_be_longer_than_the_expected_one(body, expected):
+    problem = function_problem("f", ("1", expected))
+    with Judge(replace(EXECUTION, output_kb=1, time_limit_s=5.0, memory_mb=256)) as judge:
+        outcome = judge.submit(problem, f"def f(x): return {body}").result()
+        assert outcome.passed, outcome
+        flood = judge.submit(problem, f"def f(x): return [{body}] * 9").result()
+        assert flood.verdict is Verdict.OUTPUT_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -150,6 +196,8 @@ def test_without_run_all_tests_the_first_failure_ends_it(run):
         "class Base:\n    def add(self, a, b): return a + b\nclass Solution(Base): pass",
         "def add(a, b): return a + b  # no class Solution",
         "class Solution2: pass\nadd = lambda a, b: a + b",
+        "class Solution:\n    def __init__(self): self.add = lambda a, b: a + b",
+        "class Solution: pass\ndef add(a, b): return a + b",
         "from operator import add",
         "from operator import concat as c, add as add",
         "def add(a, b): return a + b\nprint('3')\nif __name__ == '__main__': raise SystemExit(1)",

@@ -136,11 +136,37 @@ def test_results_of_other_programs_are_refused(grading):
     assert grading.out.read_bytes() == before
 
 
+def test_results_by_other_tests_or_options_are_refused(grading):
+    """They would be those of before: nothing is judged again."""
+    problem = sample("p", ("1", "2"))
+    grading.write([problem], [{"id": "p", "code": "print(2.0000001)"}])
+    assert grading() == 0
+    assert grading.column("passed") == [False]
+    before = grading.out.read_bytes()
+    assert grading("--execution.workers", "1") == 0
+    for flags in (
+        ("--execution.numeric-tolerance", "1e-6"),
+        ("--execution.memory-mb", "600"),
+        ("--execution.time-limit-s", "3"),
+        ("--run-all-tests",),
+    ):
+        assert grading(*flags) == 2
+        assert "line 1 has the result of completion 1 (id 'p') by other tests" in grading.errors
+    grading.write([sample("p", ("1", "2.0000001"))])
+    assert grading() == 2
+    assert grading.out.read_bytes() == before
+    grading.write([problem])
+    older = json.loads(before)
+    del older["judged_by"]
+    grading.out.write_text(json.dumps(older) + "\n")  # nobody knows
+    assert grading("--run-all-tests") == 0
+
+
 def test_ctrl_c_leaves_a_file_to_resume_from(grading):
     codes = [f"print(input())  # {i}" for i in range(6)]
     codes.append("while True: pass")
     codes += [f"print({i})" for i in range(3)]
-    problem = sample("p", ("1", "1"), time_limit_s=120)
+    problem = sample("p", ("1", "1"), time_limit_s=5)
     grading.write([problem], [{"id": "p", "code": code} for code in codes])
     run = subprocess.Popen(
         [sys.executable, "-m", "rlif_jax.grade", *grading.arguments()],
@@ -160,7 +186,7 @@ def test_ctrl_c_leaves_a_file_to_resume_from(grading):
     assert f"stopped; run the same command to resume from {grading.out}" in shown
     assert errors == ""
     assert grading.column("passed") == [True] * 6
-    assert grading("--execution.time-limit-s=0.2") == 0
+    assert grading() == 0
     assert grading.column("verdict") == [
         *["passed"] * 6,
         "time_limit",

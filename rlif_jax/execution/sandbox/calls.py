@@ -139,12 +139,17 @@ def receive_requests(read):
 
 
 def find_function(namespace: dict, name: str):
-    """Return `Solution().name`, or the module's own `name`, which the prelude cannot provide."""
+    """Return `Solution().name`, or the module's own `name`, which the prelude cannot provide.
+
+    A method that the class lacks may be one of its instance alone.
+    """
     solution = namespace.get("Solution")
     if callable(solution) and hasattr(solution, name):
         return getattr(solution(), name)
     if name in namespace:
         return namespace[name]
+    if callable(solution) and hasattr(instance := solution(), name):
+        return getattr(instance, name)
     raise NameError(f"the program defines no function {name!r}")
 
 

@@ -282,13 +282,23 @@ def finish(cleanup: bool) -> int:
         threading._shutdown()
     if cleanup:
         drop_objects()
-    try:
-        for stream in (sys.stdout, sys.__stdout__):
-            if stream is not None and not stream.closed:
+    status = 0
+    for name in ("stdout", "__stdout__"):
+        stream = getattr(sys, name, None)  # a program may have deleted it, or put its own there
+        try:
+            if stream is not None and not is_closed(stream):
                 stream.flush()
+        except BaseException:
+            status = 120
+    return status
+
+
+def is_closed(stream) -> bool:
+    """Whether a stream says that it is closed; one that cannot say so is not, as CPython has it."""
+    try:
+        return bool(stream.closed)
     except BaseException:
-        return 120
-    return 0
+        return False
 
 
 def drop_objects() -> None:
