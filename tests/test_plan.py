@@ -179,7 +179,11 @@ def test_a_search_gives_flags_that_fit(planned, tmp_path):
     ("topology", "flags", "said"),
     [
         ("v5e:3", (), "--topology v5e:3 is not known"),
-        ("v5e:2x2", (), r"mesh.tensor=1 = 1 chips, and v5e:2x2 has 4; start from --mesh.fsdp 4"),
+        (
+            "v5e:2x2",
+            (),
+            r"mesh.tensor=1 = 1 chips, and v5e:2x2 has 4; start from --mesh.data 1 --mesh.f",
+        ),
         ("v5e:2x2", ("--mesh.tensor", "4"), "does not divide the model's 2 query heads"),
         ("cpu:1", ("--lengths", "absent"), "--lengths absent is no run folder"),
         ("cpu:1", ("--price", "-1"), r"--price -1.0 must be above 0"),

@@ -57,7 +57,8 @@ def check_slice(slice_: Slice, cfg: Config, model: ModelConfig) -> None:
         raise UserError(
             f"mesh.data={axes.data} * mesh.fsdp={axes.fsdp} * mesh.context={axes.context} * "
             f"mesh.tensor={axes.tensor} = {product} chips, and {slice_.name} has {slice_.chips}; "
-            f"start from --mesh.fsdp {slice_.chips}, or let --search try meshes"
+            f"start from --mesh.data 1 --mesh.fsdp {slice_.chips} --mesh.context 1 --mesh.tensor "
+            "1, or let --search try meshes"
         )
     check_mesh(model, axes.fsdp, axes.tensor, axes.context)
 

@@ -79,7 +79,7 @@ def recorded_lengths(run: Path) -> np.ndarray:
             f"--lengths {run} is no run folder with rollouts/; give one, or 'paper' or 'longest'"
         )
     for path in (rollout_file(run, step) for step in rollout_steps(run)):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
                 length = json.loads(line)["length"]
             except (ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,7 @@
 """A plan as tables for people, and as one JSON object for scripts."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -78,8 +79,8 @@ def run_figures(
 
 
 def run_seconds(cfg: Config, steps: int, step_s: float, evaluation_s: float) -> float:
-    """Of so many steps with their evaluations, which there are before the first step as well."""
-    evaluations = (steps // cfg.eval.every + 1) if cfg.eval.every and steps else 0
+    """Of so many steps with their evaluations: also before the first step and after the last."""
+    evaluations = (math.ceil(steps / cfg.eval.every) + 1) if cfg.eval.every and steps else 0
     return steps * step_s + evaluations * evaluation_s
 
 

@@ -29,6 +29,7 @@ from rlif_jax.planning.fit import refusals
 from rlif_jax.planning.lengths import Lengths
 from rlif_jax.planning.stages import StagesAhead
 from rlif_jax.planning.step_work import decode_hops, train_flops
+from rlif_jax.run.provenance import flat, resolved
 from rlif_jax.sampler.pool_shape import SHARE_OF_FREE_MEMORY
 from rlif_jax.sharding import make_mesh
 
@@ -42,8 +43,9 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate, and its plan or why it does not fit."""
+    """A candidate for the configuration that was asked, and its plan or why it does not fit."""
 
+    asked: Config
     cfg: Config
     ahead: StagesAhead
     step: StepPlan | None
@@ -51,17 +53,16 @@ class Tried:
 
     @property
     def flags(self) -> str:
-        """What to add to the command line of train."""
-        cfg, mesh = self.cfg, self.cfg.mesh
+        """What to add to the command line of train, which makes its configuration this one."""
+        before, now = flat(resolved(self.asked)), flat(resolved(self.cfg))
         said = [
-            f"--mesh.{axis.name} {getattr(mesh, axis.name)}"
-            for axis in dataclasses.fields(mesh)
-            if getattr(mesh, axis.name) > 1
+            name
+            for name in now
+            if now[name] != before[name]
+            or name in ("sampling.slots", "model.remat")
+            or (name.startswith("mesh.") and now[name] > 1)
         ]
-        said.append(f"--sampling.slots {cfg.sampling.slots}")
-        if cfg.loss.tokens_per_micro_batch:
-            said.append(f"--loss.tokens-per-micro-batch {cfg.loss.tokens_per_micro_batch}")
-        return " ".join([*said, f"--model.remat {cfg.model.remat}"])
+        return " ".join(f"--{name.replace('_', '-')} {now[name]}" for name in said)
 
 
 def search(
@@ -78,7 +79,7 @@ def search(
 
     def compile_all(asked: Sequence[Config], still_to_come: int) -> None:
         total = len(tried) + len(asked) + still_to_come
-        running = [pool.submit(_try, one, model, slice_, lengths, compiling) for one in asked]
+        running = [pool.submit(_try, cfg, one, model, slice_, lengths, compiling) for one in asked]
         for done in as_completed(running):
             tried.append(done.result())
             notice(f"compiling candidates for {slice_.name}", len(tried), total)
@@ -93,6 +94,7 @@ def search(
 
 
 def _try(
+    asked: Config,
     cfg: Config,
     model: ModelConfig,
     slice_: Slice,
@@ -109,9 +111,9 @@ def _try(
         with compiling[digest(lowered, slice_)]:  # the second reads what the first has made
             compiled[name] = compile_stage(lowered, slice_)
         if refused := refusals(ahead, compiled, slice_):
-            return Tried(cfg, ahead, None, refused)
+            return Tried(asked, cfg, ahead, None, refused)
     whole = {name: one for name, one in compiled.items() if isinstance(one, CompiledStage)}
-    return Tried(cfg, ahead, plan_step(ahead, whole, lengths, slice_), [])
+    return Tried(asked, cfg, ahead, plan_step(ahead, whole, lengths, slice_), [])
 
 
 def mesh_over(slice_: Slice, mesh: Mesh) -> DeviceMesh:

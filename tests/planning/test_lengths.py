@@ -36,7 +36,8 @@ def test_a_runs_own_lengths(tmp_path):
     folder = tmp_path / "rollouts"
     folder.mkdir()
     for step, lengths in {1: [10, 20], 2: [9000]}.items():
-        rows = [json.dumps({"problem": "p", "length": n}) for n in lengths]
+        text = "a line of its own for some:\u2028"
+        rows = [json.dumps({"text": text, "length": n}, ensure_ascii=False) for n in lengths]
         (folder / f"step_{step:06}.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "step_000003.jsonl.tmp").write_text("{")
     lengths = step_lengths(str(tmp_path), **PAPER)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from rlif_jax.config import Config, Eval
 from rlif_jax.model.config import ModelConfig
 from rlif_jax.packing import Form
 from rlif_jax.planning.chips import Chip
 from rlif_jax.planning.counts import Work
 from rlif_jax.planning.estimate import MEMORY, NETWORK, PRODUCTS, Seconds
 from rlif_jax.planning.lengths import Lengths
+from rlif_jax.planning.report import run_seconds
 from rlif_jax.planning.rollout import Chunk
 from rlif_jax.planning.step_work import (
     DecodeSteps,
@@ -83,3 +85,12 @@ def test_one_long_sequence_visits_all_blocks_before_its_own():
     lengths = Lengths(np.array([513]), np.array([512]), "")
     packed = PackedLengths.of(lengths, np.arange(1), Form(1, 1, 1024, False), "tpu")
     assert (packed.edge, packed.blocks) == (512, 3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "evaluations"),
+    [(105, 10, 12), (100, 10, 11), (40, 100, 2), (40, 0, 0), (0, 10, 0)],
+)
+def test_a_run_is_evaluated_before_its_first_step_and_after_its_last(steps, every, evaluations):
+    cfg = Config(eval=Eval(every=every))
+    assert run_seconds(cfg, steps, 2.0, 30.0) == 2.0 * steps + 30.0 * evaluations
