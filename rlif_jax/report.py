@@ -41,7 +41,7 @@ def report(arguments: argparse.Namespace, screen: Screen) -> bool:
         control=arguments.control,
         margin=arguments.margin,
         window=arguments.window,
-        refresh_s=WATCH_S if arguments.watch else 0,
+        refresh_s=WATCH_S if arguments.watch and any(run.going_on for run in runs) else 0,
     )
     if arguments.out:
         page = _encoded(render(runs, evaluations, options))

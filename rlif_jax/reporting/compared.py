@@ -56,9 +56,10 @@ class Maker:
     def of(cls, run: RecordedRun) -> "Maker":
         """From config.json, as far as it says."""
         facts = run.provenance
+        commit, plus, changes = str(facts.get("revision") or "unknown").partition("+")
         versions = (facts.get("versions") or {}).items()
         return cls(
-            revision=str(facts.get("revision") or "unknown")[:12],
+            revision=commit[:12] + plus + changes,
             model=run.source or "unknown",
             devices=f"{len(facts.get('devices') or ())} x {facts.get('platform', 'unknown')}",
             versions=", ".join(f"{name} {version}" for name, version in versions),

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlif_jax.errors import UserError
 from rlif_jax.evaluation.results import samples_path
+from rlif_jax.reporting.run_facts import run_of
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def _short(source: str) -> str:
-    """A model's or data set's name; of a path its end."""
+    """A model's or data set's name; of a path its end, of a checkpoint its run and its step."""
+    if place := run_of(source):
+        return f"{place[0].name}, step {place[1]}"
     return source if source.startswith(("hf:", "pypi:")) else source.rstrip("/").rpartition("/")[2]
 
 

@@ -78,7 +78,7 @@ def render(runs: Sequence[RecordedRun], evaluations: Sequence[Evaluation], optio
             script=Markup((TEMPLATES / "report.js").read_text("utf-8")),
             methods=methods,
             runs=runs,
-            going_on=any(run.going_on for run in runs),
+            going_on=any(run.in_use and not run.ended for run in runs),
             summary=sections.summary(methods, options.control, options.margin),
             panels=_charts(methods, panels_of(runs, options.keys), options.window, "panel"),
             more=[]

@@ -155,14 +155,19 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     ]
 
 
-def in_words(curve: Curve) -> str:
-    """What a curve shows, for those who do not see it."""
+def in_words(curve: Curve, places: Sequence[str] = ()) -> str:
+    """What a curve shows, for those who do not see it; with `places` steps are their numbers."""
+
+    def at(index: int) -> str:
+        step, value = curve.steps[index], curve.values[index]
+        return f"{value:.3g} at {places[step] if places else f'step {step}'}"
+
     first, last = curve.values[0], curve.values[-1]
-    text = f"{curve.name}: {first:.3g} at step {curve.steps[0]}"
+    text = f"{curve.name}: {at(0)}"
     for name, value in (("highest", max(curve.values)), ("lowest", min(curve.values))):
         if value not in (first, last):
-            text += f", {name} {value:.3g} at step {curve.steps[list(curve.values).index(value)]}"
-    return f"{text}, {last:.3g} at step {curve.steps[-1]}" if len(curve.steps) > 1 else text
+            text += f", {name} {at(list(curve.values).index(value))}"
+    return f"{text}, {at(-1)}" if len(curve.steps) > 1 else text
 
 
 def known_keys(runs: Iterable[RecordedRun]) -> list[str]:

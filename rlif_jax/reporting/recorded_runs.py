@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rlif_jax.config import Config
 from rlif_jax.errors import UserError
 from rlif_jax.reporting.held_out import Score, scores_of
 from rlif_jax.reporting.study_summary import RunOutcome
 from rlif_jax.run.folder import in_use
 from rlif_jax.run.log import recorded_lines
 from rlif_jax.run.monitor import Reading, first_collapse
-from rlif_jax.run.provenance import flat, may_change
+from rlif_jax.run.provenance import flat, may_change, resolved
 from rlif_jax.storage.folder import Folder, bucket_errors, in_bucket, is_folder
 
 METRICS = "metrics.jsonl"
@@ -33,7 +34,7 @@ class RecordedRun:
     config: Mapping[str, Any]
     provenance: Mapping[str, Any]
     records: Sequence[Mapping[str, float]]
-    in_use: bool = False
+    in_use: bool | None = False
 
     @classmethod
     def read(cls, folder: Folder, name: str = "") -> "RecordedRun":
@@ -46,6 +47,8 @@ class RecordedRun:
             records = [json.loads(line) for _, line in recorded_lines(folder / METRICS)]
             made = _made(folder / "config.json")
             config = flat(made.pop("config", {}))
+            if config:  # what an older version did not have counts as its default
+                config = flat(resolved(Config())) | config
             return cls(name or _name(folder), folder, config, made, records, in_use(folder))
 
     @property
@@ -73,14 +76,21 @@ class RecordedRun:
         done, asked = self.last_step, self.asked_steps
         if done >= asked:
             return f"finished, {done} steps"
-        if self.config.get("guard.action") == "stop" and self.collapse:
+        if self.ended:
             return f"ended by the guard at step {done} of {asked}"
-        return f"{'going on' if self.in_use else 'stopped'} at step {done} of {asked}"
+        how = {True: "going on ", False: "stopped ", None: ""}[self.in_use]
+        return f"{how}at step {done} of {asked}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has done all that it was to do; a killed run has not."""
+        stopped = self.config.get("guard.action") == "stop" and self.collapse is not None
+        return stopped or self.last_step >= self.asked_steps
 
     @property
     def going_on(self) -> bool:
-        """Whether more may be recorded."""
-        return self.in_use and self.last_step < self.asked_steps
+        """Whether more may be recorded; also where nobody can tell whether it is in use."""
+        return self.in_use is not False and not self.ended
 
     @property
     def method(self) -> dict[str, Any]:

@@ -37,6 +37,10 @@ def summary(methods: Sequence[Method], control: str, margin: float) -> list[Row]
     outcomes = {method.name: _outcomes(method) for method in methods}
     evaluated = {name: runs for name, runs in outcomes.items() if runs}
     found = {one.name: one for one in summarise(evaluated, control, margin)} if evaluated else {}
+    # Of runs that have not ended nothing can be said yet: the steps of others are not theirs.
+    ended = {method.name: _outcomes(method, ended=True) for method in methods}
+    ended = {name: runs for name, runs in ended.items() if runs}
+    said = {one.name: one.verdict for one in summarise(ended, control, margin)} if ended else {}
     rows = []
     for number, method in enumerate(methods):
         one = found.get(method.name)
@@ -54,15 +58,17 @@ def summary(methods: Sequence[Method], control: str, margin: float) -> list[Row]
                 length=_from_to(method, "rollout/response_length", "{:.0f}"),
                 entropy=_from_to(method, "stats/token_entropy", "{:.2f}"),
                 collapse=_told(method),
-                verdict=one.verdict if one else "",
+                verdict=said.get(method.name, "not finished") if one else "",
                 story=_story(method, runs),
             )
         )
     return rows
 
 
-def _outcomes(method: Method) -> dict[int, RunOutcome]:
-    return {run.seed: run.outcome for run in method.runs if run.outcome is not None}
+def _outcomes(method: Method, ended: bool = False) -> dict[int, RunOutcome]:
+    """The outcomes of a method's runs by seed, or of those alone that have ended."""
+    runs = [run for run in method.runs if run.ended or not ended]
+    return {run.seed: run.outcome for run in runs if run.outcome is not None}
 
 
 def _states(method: Method) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEVEL = 0.95
+_SAME = 1e-12  # a deviation that is but rounding
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class SeedMean:
 class Change:
     """A paired difference over seeds: its mean, p of it being 0, and Cohen's d of the pairs.
 
-    `p` and `effect` are None of a single pair, and `effect` where all pairs differ alike.
+    Both are None of a single pair, and where all pairs differ alike: accuracies lie on a grid, so
+    that two seeds often do by chance, and there is no noise to hold a change against.
     """
 
     difference: SeedMean
@@ -69,26 +71,22 @@ def change(before: ArrayLike, after: ArrayLike) -> Change:
 
     pairs = np.asarray(after, np.float64) - np.asarray(before, np.float64)
     mean = seed_mean(pairs)
-    if mean.std is None:
+    if mean.std is None or mean.std < _SAME:
         return Change(mean, None, None)
-    if mean.std == 0:  # no noise to hold it against
-        return Change(mean, 1.0 if mean.value == 0 else 0.0, None)
     distance = abs(mean.value) / mean.std * math.sqrt(mean.n)
     return Change(mean, float(2 * t.sf(distance, mean.n - 1)), mean.value / mean.std)
 
 
 def equivalence_p(mean: SeedMean, margin: float) -> float | None:
-    """p of a mean over seeds being at least `margin` away from 0; None of one seed.
+    """p of a mean over seeds being at least `margin` away from 0; None of one, or of equal ones.
 
     Two one-sided t-tests (Schuirmann 1987): the larger of their p-values. Below 0.025 the 95%
     interval of the mean is within the margin.
     """
     from scipy.stats import t
 
-    if mean.std is None:
+    if mean.std is None or mean.std < _SAME:
         return None
-    if mean.std == 0:
-        return 0.0 if abs(mean.value) < margin else 1.0
     error = mean.std / math.sqrt(mean.n)
     above = t.sf((mean.value + margin) / error, mean.n - 1)
     below = t.cdf((mean.value - margin) / error, mean.n - 1)
@@ -114,8 +112,13 @@ def sentence(
     """
     difference = one.difference
     points = difference.text(100)
-    if adjusted_p is None or difference.low is None or difference.high is None:
+    if difference.low is None or difference.high is None:
         return f"{points} points against {against}; one seed allows no claim"
+    if adjusted_p is None:
+        return (
+            f"{100 * difference.value:z.1f} points against {against} with each of {difference.n} "
+            "seeds: equal changes allow no claim"
+        )
     if adjusted_p < 1 - LEVEL and not difference.low <= 0 <= difference.high:
         if difference.value > 0:
             return f"gains {points} points against {against}"

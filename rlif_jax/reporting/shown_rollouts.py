@@ -24,6 +24,9 @@ from rlif_jax.run.token_record import TokenRecord, read_token_record
 from rlif_jax.storage.folder import Folder
 from rlif_jax.storage.jsonl import whole_lines
 
+Judged = tuple[bool | None, float | None]
+"""Whether a completion has passed, and its reward; None where it is not known."""
+
 MOST_ROWS = 64
 LONGEST = 20_000
 MOST_ENTROPY = 8.0
@@ -75,11 +78,12 @@ def shown_rollouts(
         for number, (run, queue) in enumerate(zip(runs, queues, strict=True)):
             if turn >= len(queue) or (turn and left <= 0):
                 continue
-            rows, of = _read(rollout_file(run.folder, queue[turn]))
+            rows, judged = _read(rollout_file(run.folder, queue[turn]))
             if not rows:
                 continue
             stats = read_token_record(run.folder, queue[turn])
             known = tests.of(_sets_of(run), {row["id"] for row in rows})
+            of = len(judged)
             one = _shown(queue[turn], rows, of, stats, known)
             while not turn and len(one.packed) > budget / len(runs) and one.rows > 1:
                 one = _shown(queue[turn], rows[: one.rows // 2], of, stats, known)
@@ -88,8 +92,8 @@ def shown_rollouts(
                 continue
             left -= len(one.packed)
             steps[number].append(one)
-            if any(row.get("passed") is not None for row in rows):
-                rewards[number].append(_by_correctness(queue[turn], rows))
+            if any(passed is not None for passed, _ in judged):
+                rewards[number].append(_by_correctness(queue[turn], judged))
     for shown, found in zip(steps, rewards, strict=True):
         shown.sort(key=lambda one: one.step)
         found.sort(key=lambda one: one.step)
@@ -100,9 +104,9 @@ def shown_samples(evaluation: Evaluation) -> list[ShownStep]:
     """The first samples of an evaluation, as a step 0; none without its samples file."""
     if not evaluation.samples_file.is_file():
         return []
-    rows, of = _read(evaluation.samples_file, skip=1)  # it says what they were drawn with
+    rows, judged = _read(evaluation.samples_file, skip=1)  # it says what they were drawn with
     tests = ProblemTests().of([evaluation.data_source], {row["id"] for row in rows})
-    return [_shown(0, rows, of, None, tests)] if rows else []
+    return [_shown(0, rows, len(judged), None, tests)] if rows else []
 
 
 def pooled(found: Sequence[ByCorrectness]) -> list[ByCorrectness]:
@@ -152,25 +156,28 @@ def _halving(count: int) -> Iterator[int]:
         stride //= 2
 
 
-def _read(path: Folder, skip: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The first rows of a file behind `skip` lines, and the number of all.
+def _read(path: Folder, skip: int = 0) -> tuple[list[dict[str, Any]], list[Judged]]:
+    """The first rows of a file behind `skip` lines, and what became of all of them.
 
     A half-written last line is left out.
     """
-    rows, number = [], 0
+    rows: list[dict[str, Any]] = []
+    judged: list[Judged] = []
     with path.open("rb") as file:
         for number, line in enumerate(whole_lines(file), 1):
-            if number <= skip or len(rows) == MOST_ROWS:
+            if number <= skip:
                 continue
             try:
                 row = in_common_names(json.loads(line))
-                rows.append(row | {"id": str(row["id"])})
+                if len(rows) < MOST_ROWS:
+                    rows.append(row | {"id": str(row["id"])})
+                judged.append((row.get("passed"), row.get("reward")))
             except (ValueError, TypeError, AttributeError, KeyError) as error:
                 raise UserError(
                     f"Line {number} of {path} is not a record of a completion ({error}). Remove "
                     "the file to see the run without it."
                 ) from error
-    return rows, max(number - skip, 0)
+    return rows, judged
 
 
 def _sets_of(run: RecordedRun) -> list[str]:
@@ -262,10 +269,11 @@ def _utf16(text: str, places: Sequence[int]) -> list[int]:
     return units[list(places)].tolist()
 
 
-def _by_correctness(step: int, rows: Sequence[Mapping[str, Any]]) -> ByCorrectness:
-    def mean(passed: bool) -> float | None:
-        found = [row["reward"] for row in rows if row.get("passed") is passed and "reward" in row]
+def _by_correctness(step: int, judged: Sequence[Judged]) -> ByCorrectness:
+    def mean(wanted: bool) -> float | None:
+        found = [reward for passed, reward in judged if passed is wanted and reward is not None]
         return sum(found) / len(found) if found else None
 
-    passed = sum(row.get("passed") is True for row in rows)
-    return ByCorrectness(step, mean(True), mean(False), passed, len(rows))
+    return ByCorrectness(
+        step, mean(True), mean(False), sum(passed is True for passed, _ in judged), len(judged)
+    )

@@ -15,16 +15,17 @@ from rlif_jax.reporting.seeds import (
     seed_mean,
     sentence,
 )
-from rlif_jax.run.retention import quality
+from rlif_jax.run.retention import quality_key
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """Held-out accuracy of a run by step, and what its last step was like.
+    """Held-out accuracy of a run by step, as the metric `key`, and what its last step was like.
 
     `collapsed` is the step with which its metrics tell a collapse, None where they do not.
     """
 
+    key: str
     accuracy: Mapping[int, float]
     length: float
     entropy: float
@@ -35,12 +36,13 @@ class RunOutcome:
         cls, records: Sequence[Mapping[str, float]], collapsed: int | None
     ) -> "RunOutcome | None":
         """From the lines of metrics.jsonl; None without evaluations before and after training."""
-        known = ((record["step"], quality(record)) for record in records)
-        accuracy = {int(step): value for step, value in known if value is not None}
+        key = next((name for record in records if (name := quality_key(record))), "")
+        accuracy = {int(record["step"]): record[key] for record in records if key in record}
         if len(accuracy) < 2 or 0 not in accuracy:
             return None
         last = records[-1]
         return cls(
+            key,
             accuracy,
             last.get("rollout/response_length", math.nan),
             last.get("stats/token_entropy", math.nan),
@@ -123,9 +125,10 @@ def summarise(
 def _held(seeds: Mapping[int, RunOutcome], base: Mapping[int, RunOutcome]) -> tuple[Change, bool]:
     """The end against that of `base` with the same seeds; False: against its start.
 
-    One shared seed of several, which allows no claim, is passed over for the start of all.
+    One shared seed of several, which allows no claim, is passed over for the start of all, and so
+    is a base that was evaluated on other problems.
     """
-    shared = sorted(seeds.keys() & base.keys())
+    shared = sorted(s for s in seeds.keys() & base.keys() if seeds[s].key == base[s].key)
     if len(shared) >= min(2, len(seeds)):
         return change([base[s].final for s in shared], [seeds[s].final for s in shared]), True
     runs = [seeds[seed] for seed in sorted(seeds)]

@@ -53,7 +53,7 @@ def line_chart(
     values = [v for c in thinned for v in (*c.values, *c.faint, *c.low, *c.high)]
     x = Scale(steps, LEFT, WIDTH - RIGHT, whole=True)
     y = Scale(values, HEIGHT - BOTTOM, TOP)
-    words = ". ".join(in_words(curve) for curve in curves)
+    words = ". ".join(in_words(curve, places) for curve in curves)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{ident}-t {ident}-d">',
         f'<title id="{ident}-t">{escape(title)}</title>',
@@ -61,7 +61,7 @@ def line_chart(
         *_axes(x, y, places),
         *(_drawn(curve, x, y, marked) for curve in thinned),
         "</svg>",
-        f'<script type="application/json" class="values">{_numbers(thinned, x)}</script>',
+        f'<script type="application/json" class="values">{_numbers(thinned, x, places)}</script>',
     ]
     return "".join(parts)
 
@@ -117,17 +117,22 @@ def _path(xs, ys) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1e4 else f"{value / 1e3:g}k"
+    return f"{value:g}" if abs(value) < 1e4 else f"{value / 1e3:g}k"
 
 
-def _numbers(curves: Sequence[Curve], x: Scale) -> str:
-    """The curves' numbers as JSON that can stand in a page."""
+def _numbers(curves: Sequence[Curve], x: Scale, places: Sequence[str]) -> str:
+    """The curves' numbers as JSON that can stand in a page: of a running mean what was recorded."""
     lines = [
-        {"n": c.name, "m": c.number, "x": list(c.steps), "y": [float(f"{v:.4g}") for v in c.values]}
-        for c in curves
+        {
+            "n": curve.name,
+            "m": curve.number,
+            "x": list(curve.steps),
+            "y": [float(f"{v:.4g}") for v in curve.faint or curve.values],
+        }
+        for curve in curves
     ]
     held = {"from": x.low, "to": x.high, "left": LEFT, "right": WIDTH - RIGHT, "lines": lines}
-    return script_json(held)
+    return script_json(held | {"places": list(places)})
 
 
 def script_json(value: object) -> str:

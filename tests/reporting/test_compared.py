@@ -1,5 +1,7 @@
 """What a page says of configurations: differences, what made runs, and sweeps."""
 
+import json
+
 import pytest
 from support.reported_runs import arc, methods_in, write_run
 
@@ -58,3 +60,23 @@ def test_rewards_are_explained(methods):
     found = rewarded(methods)
     assert list(found) == ["self_certainty", "random", "tests_passed"]
     assert found["random"] == ("a fair coin", "control")
+
+
+def test_a_field_that_an_older_version_did_not_have_is_its_default(tmp_path):
+    folders = [write_run(tmp_path / f"one-s{seed}", arc(0.3, 0.2), seed=seed) for seed in (0, 1)]
+    path = folders[0] / "config.json"
+    record = json.loads(path.read_text())
+    del record["config"]["guard"]
+    path.write_text(json.dumps(record))
+    (method,) = methods_of(read_runs(folders))
+    assert [run.seed for run in method.runs] == [0, 1]
+
+
+def test_changed_code_is_no_commit(tmp_path):
+    folder = write_run(tmp_path / "one", arc(0.3, 0.2))
+    path = folder / "config.json"
+    revision = "0123456789abcdef" * 2 + "01234567"
+    for suffix in ("", "+dirty"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": revision + suffix}))
+        (maker,) = makers(read_runs([folder]))
+        assert maker.revision == "0123456789ab" + suffix

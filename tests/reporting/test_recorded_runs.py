@@ -30,6 +30,16 @@ def test_a_killed_run_and_one_that_goes_on(tmp_path):
     assert not RecordedRun.read(folder).going_on
 
 
+def test_a_run_of_another_machine_may_be_going_on(tmp_path):
+    """A lock that this machine's kernel does not know, in a folder that both share."""
+    folder = write_run(tmp_path / "one", arc(0.2, 0.1), steps=40)
+    (folder / "lock").write_text("process 12 on some-other-host\n")
+    run = RecordedRun.read(folder)
+    assert (run.state, run.going_on, run.ended) == ("at step 20 of 40", True, False)
+    ended = RecordedRun.read(write_run(tmp_path / "two", arc(0.2, 0.1)))
+    assert (ended.going_on, ended.ended) == (False, True)
+
+
 def test_the_guard_has_ended_a_run(tmp_path):
     metrics = arc(0.2, 0.1, collapses=True)
     folder = write_run(tmp_path / "one", metrics, steps=40, guard__action="stop")

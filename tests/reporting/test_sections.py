@@ -3,13 +3,28 @@
 import pytest
 from support.reported_runs import arc, methods_in, write_run
 
-from rlif_jax.reporting.recorded_runs import read_runs
+from rlif_jax.reporting.recorded_runs import methods_of, read_runs
 from rlif_jax.reporting.sections import Strip, summary, timeline, times
 
 
 @pytest.fixture
 def methods(tmp_path):
     return methods_in(tmp_path)
+
+
+def test_runs_that_have_not_ended_are_compared_with_nothing(tmp_path):
+    """Their last evaluation is another step's than the control's end."""
+    folders = [
+        write_run(tmp_path / f"{name}-s{seed}", arc(0.3, end), seed=seed, steps=steps, **reward)
+        for name, end, steps, reward in (
+            ("killed", 0.3, 40, {"reward__terms": [["length", 1.0]]}),
+            ("random", 0.1, 20, {"reward__terms": [["random", 1.0]]}),
+        )
+        for seed in range(2)
+    ]
+    killed, _ = summary(methods_of(read_runs(folders)), "random", 0.02)
+    assert (killed.state, killed.verdict) == ("2 stopped at step 20 of 40", "not finished")
+    assert killed.end.startswith("30.0")
 
 
 def test_the_summary_says_what_became_of_each_method(methods):

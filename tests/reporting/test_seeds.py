@@ -48,10 +48,16 @@ def test_a_paired_change():
     assert got.p == pytest.approx(ttest_rel([6, 7, 9], [5, 5, 5]).pvalue)
 
 
-@pytest.mark.parametrize(("after", "p"), [([1.0, 2.0], 1.0), ([2.0, 3.0], 0.0)])
-def test_pairs_that_all_differ_alike(after, p):
+@pytest.mark.parametrize("after", [[1.0, 2.0], [2.0, 3.0], [1.1, 2.1]])
+def test_pairs_that_all_differ_alike_test_nothing(after):
+    """Accuracies of 36 problems lie on a grid: two seeds often differ alike by chance."""
     got = change([1.0, 2.0], after)
-    assert (got.p, got.effect) == (p, None)
+    assert (got.p, got.effect) == (None, None)
+    said = sentence(got, "it", None, equivalence_p(got.difference, 2.0), 2.0)
+    points = 100 * (after[0] - 1)
+    assert said == (
+        f"{points:.1f} points against it with each of 2 seeds: equal changes allow no claim"
+    )
 
 
 def test_one_pair_tests_nothing():
@@ -65,10 +71,7 @@ def test_equivalence_by_two_one_sided_tests():
     t = (10 - 7 / 3) / math.sqrt(7 / 9)
     assert equivalence_p(seed_mean(VALUES), 10.0) == pytest.approx(two_sided(t) / 2)
     assert equivalence_p(seed_mean(VALUES), 2.0) > 0.5
-    assert (
-        equivalence_p(seed_mean([1.0, 1.0]), 2.0) == 0.0
-        and equivalence_p(seed_mean([3.0, 3.0]), 2.0) == 1.0
-    )
+    assert equivalence_p(seed_mean([1.0, 1.0]), 2.0) is None
 
 
 def test_holm_by_hand():

@@ -137,6 +137,15 @@ def test_rewards_of_correct_and_of_incorrect_responses(tmp_path):
     ]
 
 
+def test_rewards_are_those_of_all_responses(tmp_path):
+    """Also of those that the page does not show."""
+    rows = [completion("x", passed=n >= MOST_ROWS, reward=float(n)) for n in range(MOST_ROWS + 2)]
+    (steps,), (found,) = shown_rollouts([run_of(tmp_path, {1: rows})], 10**6)
+    assert steps[0].rows == MOST_ROWS
+    wrong = (MOST_ROWS - 1) / 2
+    assert found == [ByCorrectness(1, MOST_ROWS + 0.5, wrong, 2, MOST_ROWS + 2)]
+
+
 def test_completions_that_were_not_judged(tmp_path):
     rows = [completion("x") | {"passed": None, "verdict": None, "tests": None}]
     (steps,), (rewards,) = shown_rollouts([run_of(tmp_path, {1: rows})], 10**6)
@@ -174,6 +183,12 @@ def test_samples_of_an_evaluation(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(result))
     found = read_evaluation(tmp_path / "r.json")
     assert (found.name, found.model, found.data) == ("r", "model", "starter, 36 problems")
+    for place in ("/home/someone/runs/mine", "gs://bucket/mine"):
+        result["model"]["source"] = f"{place}/checkpoints/40"
+        (tmp_path / "r.json").write_text(json.dumps(result))
+        assert read_evaluation(tmp_path / "r.json").model == "mine, step 40"
+    result["model"]["source"] = "/home/someone/model"
+    (tmp_path / "r.json").write_text(json.dumps(result))
     assert found.samples == "2 each at temperature 0.8, at most 64 tokens"
     assert found.scores == {"avg@2": "50.0 (25.0 to 75.0)", "length": "0.50 (0.25 to 0.75)"}
     assert list(found.certainty["length"]) == [

@@ -1,14 +1,19 @@
 """What a study came to, from the metrics of its runs."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
 from rlif_jax.reporting.study_summary import RunOutcome, shown, summarise
 
 
-def outcome(*accuracy: float, length: float = 40.0, collapsed: int | None = None) -> RunOutcome:
+def outcome(
+    *accuracy: float, length: float = 40.0, collapsed: int | None = None, key: str = "eval/a/avg@4"
+) -> RunOutcome:
     """A run that was evaluated every ten steps."""
-    return RunOutcome(dict(zip(range(0, 99, 10), accuracy, strict=False)), length, 0.5, collapsed)
+    steps = dict(zip(range(0, 99, 10), accuracy, strict=False))
+    return RunOutcome(key, steps, length, 0.5, collapsed)
 
 
 RUNS = {
@@ -44,7 +49,9 @@ def test_methods_are_held_against_the_control_with_their_seed(found):
     assert (beyond.value, beyond.n) == (pytest.approx(0.61 / 3), 3)
     assert found["tests"].verdict.startswith("gains 20.3 (18.9 to 21.8) points against random")
     assert found["certain"].beyond.difference.n == 2
-    assert found["certain"].verdict == "loses 5.0 (5.0 to 5.0) points against random"
+    assert found["certain"].verdict == (
+        "-5.0 points against random with each of 2 seeds: equal changes allow no claim"
+    )
 
 
 def test_the_control_and_a_seed_of_its_own_are_held_against_their_start(found):
@@ -52,6 +59,12 @@ def test_the_control_and_a_seed_of_its_own_are_held_against_their_start(found):
     assert found["random"].verdict.startswith("undecided against its start: 0.0")
     assert found["alone"].beyond is None
     assert found["alone"].verdict == "5.0 points against its start; one seed allows no claim"
+
+
+def test_a_control_on_other_problems_is_none(found):
+    other = {seed: replace(run, key="eval/b/avg@4") for seed, run in RUNS["random"].items()}
+    tests, _ = summarise({"tests": RUNS["tests"], "random": other}, "random", 0.02)
+    assert tests.beyond is None and tests.verdict.endswith("points against its start")
 
 
 def test_one_seed_of_the_control_is_less_than_several_starts(found):
@@ -90,6 +103,6 @@ def test_a_run_is_read_from_its_metrics():
         {"step": 2, **step, "eval/starter/avg@4": 0.5, "eval/starter/pass@4": 0.75},
     ]
     got = RunOutcome.of(records, collapsed=1)
-    assert got == RunOutcome({0: 0.25, 2: 0.5}, 30.0, 0.2, collapsed=1)
+    assert got == RunOutcome("eval/starter/avg@4", {0: 0.25, 2: 0.5}, 30.0, 0.2, collapsed=1)
     assert (got.before, got.peak, got.final) == (0.25, 0.5, 0.5)
     assert RunOutcome.of(records[1:], None) is None

@@ -87,11 +87,29 @@ def test_a_long_line_is_thinned_and_keeps_its_ends():
 
 
 def test_names_in_place_of_steps():
-    svg, _ = drawn(Curve("a", 0, [0, 1], [1.0, 2.0]), places=["0.001", "<x>"])
+    svg, held = drawn(Curve("a", 0, [0, 1], [1.0, 2.0]), places=["0.001", "<x>"])
     assert [t.text for t in svg.findall(".//text[@class='tick x']")] == ["0.001", "<x>"]
+    assert svg.find("desc").text == "a: 1 at 0.001, 2 at <x>"
+    assert held["places"] == ["0.001", "<x>"]
+
+
+@pytest.mark.parametrize("low, high", [(100, 110), (12.2, 12.8), (1010, 1090), (0.1, 0.4)])
+def test_ticks_are_what_they_say(low, high):
+    svg, _ = drawn(Curve("a", 0, [0, 1], [low, high]))
+    ticks = Scale([low, high], HEIGHT - BOTTOM, TOP).ticks
+    said = [float(t.text) for t in svg.findall(".//text[@class='tick y']")]
+    assert said == pytest.approx(ticks, rel=1e-12) and len(said) > 2
 
 
 def test_json_cannot_end_its_script():
     text = script_json({"n": "</script><script>alert(1)</script>"})
     assert "<" not in text
     assert json.loads(text) == {"n": "</script><script>alert(1)</script>"}
+
+
+def test_its_numbers_are_those_that_were_recorded():
+    """The line is a running mean; who saves the numbers gets the values."""
+    curve = Curve("a", 0, [1, 2], [0.0, 0.5], faint=[0.0, 1.0])
+    svg, held = drawn(curve)
+    assert held["lines"][0]["y"] == [0.0, 1.0]
+    assert svg.find("desc").text == "a: 0 at step 1, 0.5 at step 2"

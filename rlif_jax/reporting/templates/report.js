@@ -3,7 +3,7 @@
 for (const figure of document.querySelectorAll("figure")) {
   const svg = figure.querySelector("svg"), held = figure.querySelector(".values");
   if (!svg || !held) continue;
-  const { from, to, left, right, lines } = JSON.parse(held.textContent);
+  const { from, to, left, right, lines, places } = JSON.parse(held.textContent);
   const readout = figure.querySelector(".readout");
   const cursor = svg.appendChild(document.createElementNS(svg.namespaceURI, "path"));
   cursor.setAttribute("class", "cursor");
@@ -17,7 +17,7 @@ for (const figure of document.querySelectorAll("figure")) {
     const place = left + ((step - from) / (to - from || 1)) * (right - left);
     cursor.setAttribute("d", `M${place} 0V${height}`);
     const told = lines.filter((line) => shown(line) && line.x.includes(step));
-    readout.textContent = `step ${step}: ` + told.map((line) => `${line.n} ${line.y[line.x.indexOf(step)]}`).join(", ");
+    readout.textContent = `${places.length ? places[step] : `step ${step}`}: ` + told.map((line) => `${line.n} ${line.y[line.x.indexOf(step)]}`).join(", ");
   });
   svg.addEventListener("pointerleave", () => { cursor.removeAttribute("d"); readout.textContent = ""; });
   figure.querySelector(".numbers")?.addEventListener("toggle", (event) => {
