@@ -34,10 +34,12 @@ from rlif_jax.planning.suite_hours import seconds_by_plan
 from rlif_jax.reporting.recorded_runs import RecordedRun
 from rlif_jax.reporting.study_summary import LEGEND, MethodOutcome, RunOutcome, shown, summarise
 from rlif_jax.rewards import executing_rewards, known_rewards
+from rlif_jax.run.checkpoint import DamagedCheckpoint
 from rlif_jax.run.provenance import check_same_config
 from rlif_jax.run.standing import Standing, seconds_of_steps, standing
-from rlif_jax.storage.folder import folder_at, is_folder
+from rlif_jax.storage.folder import bucket_errors
 from rlif_jax.train import train
+from rlif_jax.weights.run_folder import saved_steps
 
 REFUSED, STOPPED = 2, 130
 """Statuses of a run that ends for good: bad input, and a signal to stop."""
@@ -71,7 +73,8 @@ def study(suite_file: str, suite: Suite, out: str, only: Sequence[str], screen: 
             screen.note(f"{title} is left out, because it starts from {run.after}")
             left.append(run.name)
             continue
-        if (lacking := _lacking(run)) is not None:
+        source = next((other for other in suite.runs(out) if other.name == run.after), None)
+        if source and (lacking := _lacking(run, source)) is not None:
             screen.note(f"{title} is left out: {lacking}")
             left.append(run.name)
             continue
@@ -89,14 +92,22 @@ def study(suite_file: str, suite: Suite, out: str, only: Sequence[str], screen: 
     return not left
 
 
-def _lacking(run: PlannedRun) -> str | None:
-    """Why a run cannot start where its start is another's checkpoint; None: it can."""
-    folder, _, step = run.config.init_from.rpartition("@")
-    if not run.after or is_folder(folder_at(folder) / "checkpoints" / step):
-        return None
+def _lacking(run: PlannedRun, source: PlannedRun) -> str | None:
+    """Why a run cannot start from a checkpoint of `source`; None: it can, or has started."""
+    folder, step = source.config.folder, run.config.init_from.rpartition("@")[2]
+    with bucket_errors(folder):
+        begun = saved_steps(run.config.folder / "checkpoints")
+        if begun or int(step) in saved_steps(folder / "checkpoints"):
+            return None
+    lacking = f"{source.name} has no checkpoint {step}"
+    stands = standing(source.config)
+    if not stands.finished:
+        return f"{lacking} yet ({stands}); run it first, or wait for it"
+    if stands.done < int(step):
+        return f"{lacking}: its guard has ended it at step {stands.done}"
     return (
-        f"the checkpoint {step} of {run.after} is not here, as in a folder that was passed on "
-        f"without checkpoints; remove {folder} to have it run again"
+        f"{lacking} here, as a folder that was passed on without checkpoints; remove {folder} to "
+        "have it run again"
     )
 
 
@@ -207,7 +218,7 @@ def _run(suite: Suite, out: str, name: str, parent: int) -> None:
         raise UserError(f"--run {name} is not in the suite; it has {', '.join(runs)}")
     if parent:
         threading.Thread(target=_stop_with, args=[parent], daemon=True).start()
-    with ending_together(), sigterm_as_ctrl_c():
+    with sigterm_as_ctrl_c():
         train(runs[name].config)
 
 
@@ -254,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--stop-with", type=int, default=0, help="of --run: stop when this parent process has gone"
     )
     args = parser.parse_args(argv)
-    with exit_on_user_error():
+    with ending_together(), exit_on_user_error():
         suite = read_suite_file(args.suite)
         out = args.out or f"runs/{suite.name}"
         screen = Screen()
@@ -277,6 +288,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 _run(suite, out, args.run, args.stop_with)
             elif not study(args.suite, suite, out, args.only, screen):
                 raise SystemExit(1)
+        except DamagedCheckpoint as error:  # of several processes, as in train
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
         except (Interrupted, KeyboardInterrupt):
             raise SystemExit(STOPPED) from None
 

@@ -218,5 +218,26 @@ def test_a_run_whose_checkpoint_was_not_passed_on_is_left_out(finished, suite, t
         main(["--suite", str(suite), "--out", str(tmp_path)])
     assert stop.value.code == 1
     text = " ".join(capsys.readouterr().out.split())
-    assert f"checkpoint 2 of {RUNS[1]} is not here" in text
+    assert f"{RUNS[1]} has no checkpoint 2 here" in text
     assert f"remove {tmp_path / RUNS[1]} to have it run again" in text
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(suite, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--suite", str(suite), "--out", str(tmp_path), "--only", RUNS[2]])
+    assert stop.value.code == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{RUNS[1]} has no checkpoint 2 yet (not begun); run it first, or wait for it" in text
+    assert "remove" not in text
+
+
+def test_a_run_that_has_begun_needs_its_start_no_more(finished, suite, tmp_path, capsys):
+    """It has a checkpoint of its own, and goes on from there."""
+    out, _ = finished
+    shutil.copytree(out / RUNS[1], tmp_path / RUNS[1], ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(out / RUNS[2], tmp_path / RUNS[2])
+    shutil.rmtree(tmp_path / RUNS[2] / "checkpoints" / "9")
+    one = study(suite, tmp_path, "--only", RUNS[2])
+    text, _ = one.communicate(timeout=300)
+    assert one.returncode == 0, text
+    assert numbers(tmp_path / RUNS[2]) == numbers(out / RUNS[2])
