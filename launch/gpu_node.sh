@@ -58,6 +58,9 @@ case $verb in
   setup)
     check_driver
     cd "$root"
+    if [ -z "$dry_run" ] && [ "$(bash "$worker" status 2>/dev/null)" = alive ]; then
+      refuse "a run is alive in $home; stop it before setup, which would take its folder away"
+    fi
     build_bundle "$home/bundle" cuda,gcs
     call bash "$worker" install cuda,gcs "$python_version"
     ;;

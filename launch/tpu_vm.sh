@@ -47,7 +47,7 @@ source "$(dirname "$0")/bundle.sh"
 name='' zone='' type='' topology='' version='' spot='' queued='' keep='' delete_after='' worker=0 poll=60
 project=() extra=() train=()
 remote=rlif_jax # below the home folder of each worker
-bundle=''
+bundle='' notes='' # of this slice, on this machine
 
 parse() {
   while [ $# -gt 0 ]; do
@@ -81,7 +81,7 @@ parse() {
   [ -n "$zone" ] || refuse "--zone=ZONE is missing"
   [[ $worker =~ ^([0-9]+|all)$ ]] || refuse "--worker=$worker is neither a number nor all"
   [[ $poll =~ ^[0-9]+$ ]] || refuse "--poll=$poll is not a whole number of seconds"
-  bundle=dist/launch/$name/bundle
+  bundle=dist/launch/$name/bundle notes=dist/launch/$name
 }
 
 # Google's name of a slice counts chips for v5e and v6e, and cores, two a chip, for v4 and v5p.
@@ -137,8 +137,10 @@ delete() {
 
 build() { build_bundle "$bundle" tpu,gcs x86_64-manylinux_2_35; }
 
-install() {
-  on_workers "rm -rf $remote/bundle && mkdir -p $remote" &&
+install() { # not below a run, whose folder it would take away
+  local alive="[ \"\$(bash $remote/bundle/worker.sh status 2>/dev/null)\" = alive ]"
+  local refusal="echo 'error: a run is alive; stop it before setup' >&2; exit 2"
+  on_workers "if $alive; then $refusal; fi; rm -rf $remote/bundle && mkdir -p $remote" &&
     tpus tpu-vm scp --recurse "$bundle" "$name:$remote/" --worker=all &&
     on_workers "$(on_worker_sh install tpu,gcs "$python_version")"
 }
@@ -163,6 +165,10 @@ check_train() {
   [ -n "$config" ] || refuse "--config=FILE is missing"
   [[ $run_dir == gs://* ]] ||
     refuse "--run-dir='$run_dir': give a folder in a bucket, gs://BUCKET/FOLDER, after --config"
+  for argument in "${files[@]}"; do
+    [ ! -d "$bundle" ] || diff -rq "$argument" "$bundle/$(basename "$argument")" >/dev/null 2>&1 ||
+      refuse "--file=$argument is not in the bundle of setup, or was changed since; run setup again with it"
+  done
   [ ! -d "$bundle" ] || [ -e "$bundle/$config" ] ||
     refuse "--config=$config is not in the bundle of setup; run setup again, with --file=$config unless in configs/"
 }
@@ -191,15 +197,15 @@ slice_state() { # ready, pending, lost (to be deleted), absent or unknown
 
 run_state() { # alive, alive-other, start, bare, unknown, or: ended STATUS
   local answers
-  answers=$(on_workers "$(ask "${train[@]}")" 2>/dev/null) || { echo unknown && return; }
+  answers=$(on_workers "$(ask "${train[@]}")" 2>"$notes/ssh") || { echo unknown && return; }
   case $'\n'$answers$'\n' in
     *$'\nalive-other\n'*) echo alive-other ;;
+    *$'\nended 2\n'*) echo ended 2 ;; # the others wait for it, in vain
     *$'\ninterrupted\n'* | *$'\nidle\n'*) echo start ;;
     *$'\nalive\n'*) echo alive ;;
     *$'\nbare\n'*) echo bare ;;
     *$'\nended 0\n'*) echo ended 0 ;;
     *$'\nstopped\n'*) echo ended 130 ;;
-    *$'\nended 2\n'*) echo ended 2 ;;
     *$'\nended 130\n'* | *$'\nended 143\n'*) echo start ;; # by a signal of the machine, which will be taken away
     *$'\nended '*) grep -m1 '^ended ' <<<"$answers" ;;
     *) echo unknown ;;
@@ -209,6 +215,7 @@ run_state() { # alive, alive-other, start, bare, unknown, or: ended STATUS
 # One look at the slice and the run, and what they need; a run that is over leaves its exit status in $over.
 tend() {
   local slice run
+  if [ -e "$notes/deleted" ]; then say "the slice was deleted by tpu_vm.sh delete" && over=130 && return; fi
   slice=$(slice_state)
   say "the slice is $slice"
   case $slice in
@@ -217,6 +224,7 @@ tend() {
     ready)
       run=$(run_state)
       say "the run is $run"
+      if [ "$run" = unknown ]; then no_answer; else unanswered=0; fi
       case $run in
         bare) { install && start revive; } || say "that failed; trying again" ;;
         start) start revive || say "that failed; trying again" ;;
@@ -234,6 +242,16 @@ tend() {
   esac
 }
 
+# A slice that is ready and cannot be asked may be so for a moment, or for ever: it costs money meanwhile.
+no_answer() {
+  unanswered=$((unanswered + 1))
+  say "it gave no answer: $(tail -n 1 "$notes/ssh")"
+  [ "$unanswered" -lt 30 ] && return
+  say "no answer 30 times in a row: this launcher ends. The slice is left, and costs money: look with" \
+    "tpu_vm.sh ssh, or delete it"
+  exit 1
+}
+
 keep_running() {
   if [ -n "$dry_run" ]; then
     create && build && install && start revive
@@ -242,11 +260,15 @@ keep_running() {
     return
   fi
   export CLOUDSDK_CORE_DISABLE_PROMPTS=1
+  mkdir -p "$notes"
+  rm -f "$notes/deleted"
   [ -d "$bundle" ] || build # the wheel of setup, if it was called, and the same one for every slice
-  over='' seen=''
+  over='' seen='' unanswered=0
   while tend && [ -z "$over" ]; do sleep "$poll"; done
   say "the run is over, with exit status $over"
-  if [ "$over" = 0 ] && [ -n "$delete_after" ]; then delete; fi
+  if [ "$over" = 0 ] && [ -n "$delete_after" ]; then
+    until delete; do say "it could not be deleted, and costs money; trying again" && sleep "$poll"; done
+  fi
   exit "$over"
 }
 
@@ -275,5 +297,8 @@ case $verb in
   logs) on_workers "$(on_worker_sh log)" "$worker" ;;
   ssh) tpus tpu-vm ssh "$name" --worker="$worker" ;;
   stop) on_workers "$(on_worker_sh stop)" ;;
-  delete) delete ;;
+  delete)
+    if [ -z "$dry_run" ] && [ -d "$notes" ]; then touch "$notes/deleted"; fi # for a launcher that would make it anew
+    delete
+    ;;
 esac

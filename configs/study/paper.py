@@ -4,7 +4,7 @@
 
 Rewards, the sweeps of temperature, group size, epochs and KL, and GRPO for 40 steps from the
 checkpoints of certainty (arXiv 2606.20881). configs/paper/README.md says how to get the problems;
-each command is a job for launch/. The mesh is that of v5e:4x4.
+each command is a job, see configs/study/README.md. The mesh is that of v5e:4x4.
 """
 
 from dataclasses import replace

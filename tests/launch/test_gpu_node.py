@@ -63,6 +63,9 @@ def test_from_setup_to_the_end(node, tmp_path):
     called = TRANSCRIPTS[run][-1].partition(" run ")[2].replace("HOME", str(tmp_path))
     assert node.starts == [f"-m rlif_jax.train {called}"]
     assert node.call("launch/gpu_node.sh", "status").stdout == "alive\n"
+    again = node.call(*shlex.split(setup))
+    assert again.returncode == 2 and "stop it before setup" in again.stderr
+    assert (node.home / "bundle" / "worker.sh").exists()  # which the run needs when it restarts
     node.exit_with(0)
     assert node.wait_for_end() == "0"
     assert (node.home / "share").read_text() == "0.9\n"

@@ -160,3 +160,20 @@ def test_a_dry_run_is_one_wherever_it_is_said(place, stand_ins, project):
 def test_help():
     ran = subprocess.run([ROOT / "launch/tpu_vm.sh", "--help"], capture_output=True, text=True)
     assert ran.returncode == 0 and ran.stdout.startswith("usage: ") and ran.stderr == ""
+
+
+def test_a_file_that_no_worker_has(stand_ins, project):
+    """The bundle is of setup: a file that was named or changed since would not be there."""
+    mine = project / "mine.jsonl"
+    mine.write_text("{}")
+    where = ("--name=paper", "--zone=us-west4-a")
+    stand_ins.run("launch/tpu_vm.sh", "setup", *where, cwd=project)
+    run = ("launch/tpu_vm.sh", "run", *where, "--file=mine.jsonl")
+    run += ("--config=configs/tests_passed.py", "--run-dir=gs://bucket/run")
+    refused = stand_ins.run(*run, cwd=project)
+    assert refused.returncode == 2
+    assert "--file=mine.jsonl is not in the bundle of setup, or was changed since" in refused.stderr
+    stand_ins.run("launch/tpu_vm.sh", "setup", *where, "--file=mine.jsonl", cwd=project)
+    assert stand_ins.run(*run, cwd=project).returncode == 0
+    mine.write_text("{}\n")
+    assert stand_ins.run(*run, cwd=project).returncode == 2

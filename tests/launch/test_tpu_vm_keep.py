@@ -20,6 +20,7 @@ case "$3 $4" in
   *delete) rm -rf queue node workers ;;
   "tpu-vm scp") for worker in workers/*; do cp -r "$PROJECT/$6" "$worker/rlif_jax/"; done ;;
   "tpu-vm ssh")
+    if [ -e closed ]; then echo "Permission denied (publickey)" >&2; exit 255; fi
     status=0
     for word in "$@"; do case $word in --command=*) command=${word#*=} ;; esac; done
     for worker in "$PWD"/workers/*; do
@@ -28,7 +29,8 @@ case "$3 $4" in
     exit $status ;;
 esac
 """
-"""What gcloud does; listing fails while there is `offline`, and once what `fails` says."""
+"""What gcloud does; listing fails while there is `offline`, ssh while there is `closed`, and once
+what `fails` says."""
 
 SPOT = ("--name=paper", "--zone=us-west4-a", "--topology=v5e:2x4", "--spot")
 RUN = ("--config=configs/tests_passed.py", "--run-dir=gs://bucket/run")
@@ -126,6 +128,36 @@ def test_it_deletes_a_finished_slice_if_asked(cloud):
     cloud.exit_with(0)
     assert cloud.over == 0
     assert cloud.called("tpu-vm delete") == 1 and not (cloud.folder / "node").exists()
+
+
+def test_a_slice_that_cannot_be_deleted_at_once_is_deleted_later(cloud):
+    cloud.keep("--delete-after")
+    (cloud.folder / "fails").write_text("tpu-vm delete")
+    cloud.exit_with(0)
+    assert cloud.over == 0
+    assert cloud.called("tpu-vm delete") == 2 and not (cloud.folder / "node").exists()
+    assert "it could not be deleted, and costs money; trying again" in cloud.said
+
+
+def test_a_slice_that_its_owner_deletes_is_not_made_anew(cloud):
+    cloud.keep()
+    for worker in cloud.workers:
+        worker.kill()
+    words = ("launch/tpu_vm.sh", "delete", *SPOT[:2])
+    assert cloud.stand_ins.run(*words, cwd=cloud.project).returncode == 0
+    assert cloud.over == 130
+    assert cloud.called("tpu-vm create") == 1 and not (cloud.folder / "node").exists()
+    cloud.keep()  # a new command makes it
+    cloud.exit_with(0)
+    assert cloud.over == 0 and cloud.called("tpu-vm create") == 2
+
+
+def test_a_slice_that_cannot_be_asked_is_not_watched_for_ever(cloud):
+    cloud.keep()
+    (cloud.folder / "closed").touch()
+    assert cloud.over == 1
+    assert "it gave no answer: Permission denied (publickey)" in cloud.said
+    assert "no answer 30 times in a row" in cloud.said and "costs money" in cloud.said
 
 
 @pytest.mark.parametrize("status", [2, 7])
