@@ -9,8 +9,8 @@ and accuracies at the end, and speed, onset and noise at random. One JSON line a
 shape.
 
 A trace has lost its gain in the first step after the peak of its held-out accuracy at which less
-than half of the gain over the start is left or, where it never gained, less than a quarter of the
-start; in recorded runs that is known only where they were evaluated. `in time`: the guard fires
+than half of the gain over the start is left or, at any step, less than a quarter of the start; in
+recorded runs that is known only where they were evaluated. `in time`: the guard fires
 before; `late`: after it; `missed`: never. Of a trace that never loses its gain, `silent` or
 `fires`. A run that the guard has changed says nothing of what it would have lost: `acted`.
 """
@@ -90,15 +90,16 @@ def drawn(shape: Shape, rng: np.random.Generator) -> Trace:
 
 
 def gain_lost(trace: Trace) -> int | None:
-    """The first step after the peak with less than half of the peak's gain; None: there is none.
+    """The first step with less than half of the gain of a peak before, or a quarter of the start.
 
-    Without a gain it is the first with less than a quarter of the start.
+    None: there is none.
     """
     known = [(step, value) for step, m in trace if (value := quality(m)) is not None]
     start = known[0][1]
     peak_step, peak = max(known, key=lambda one: one[1])
-    least = (start + peak) / 2 if peak > start else start / 4
-    return next((step for step, value in known if step > peak_step and value < least), None)
+    half = (start + peak) / 2 if peak > start else start / 4
+    lost = (s for s, value in known if value < start / 4 or (s > peak_step and value < half))
+    return next(lost, None)
 
 
 @dataclass(frozen=True)
