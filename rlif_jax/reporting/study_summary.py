@@ -136,26 +136,26 @@ def _held(seeds: Mapping[int, RunOutcome], base: Mapping[int, RunOutcome]) -> tu
 
 
 LEGEND = (
-    "held-out accuracy in percent, with half of its 95% interval over seeds; response length and "
-    "entropy of a token at the end; steps at which the metrics tell a collapse, by seed"
+    "held-out accuracy in percent, at the end with half of its 95% interval over seeds; response "
+    "length and entropy of a token at the end; steps at which the metrics tell a collapse, by seed"
 )
 
 
 def shown(outcomes: Sequence[MethodOutcome]) -> Table:
-    """The outcomes as a table, see `LEGEND`. On 80 columns -from- breaks a long name."""
+    """The outcomes as a table, see `LEGEND`; where it is narrow names are broken, at -from- first."""
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     columns: dict[str, Callable[[MethodOutcome], str]] = {
         "method": lambda one: one.name.replace("-from-", " from "),
         "seeds": lambda one: f"{one.final.n}",
-        "before": lambda one: _spread(one.before),
-        "peak": lambda one: _spread(one.peak),
+        "before": lambda one: f"{100 * one.before.value:z.1f}",
+        "peak": lambda one: f"{100 * one.peak.value:z.1f}",
         "final": lambda one: _spread(one.final),
         "tokens": lambda one: f"{one.length.value:.0f}",
         "nats": lambda one: f"{one.entropy.value:.2f}",
         "told at": lambda one: ", ".join(f"{step or '-'}" for step in one.collapsed),
     }
     for name in columns:
-        table.add_column(name, no_wrap=name != "method")
+        table.add_column(name, no_wrap=name != "method", overflow="fold")
     for one in outcomes:
         table.add_row(*(cell(one) for cell in columns.values()))
     return table
