@@ -142,7 +142,7 @@ LEGEND = (
 
 
 def shown(outcomes: Sequence[MethodOutcome]) -> Table:
-    """The outcomes as a table, see `LEGEND`; where it is narrow names are broken, at -from- first."""
+    """The outcomes as a table, see `LEGEND`; a long name is broken at -from-."""
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     columns: dict[str, Callable[[MethodOutcome], str]] = {
         "method": lambda one: one.name.replace("-from-", " from "),
