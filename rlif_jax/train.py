@@ -250,7 +250,10 @@ def report(cfg: Config, rollbacks: int, error: Diverged) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for bad input, 130 when stopped by a signal, 1 to start again."""
+    """Entry point: exit status 2 for bad input, 130 when stopped by a signal, 1 to start again.
+
+    It is 0 for a run that was complete before, too.
+    """
     with ending_together(), exit_on_user_error():
         try:
             with sigterm_as_ctrl_c():

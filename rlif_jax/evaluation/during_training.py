@@ -69,7 +69,8 @@ def make_evaluate(
         own: dict[Place, dict[str, Any]] = {}
 
         def keep(row: dict[str, Any], stats: TokenStats) -> None:
-            own[row["problem"], row["sample"]] = row
+            counted = {name: row[name] for name in ("passed", "length", "truncated")}
+            own[row["problem"], row["sample"]] = counted  # what processes exchange
 
         share = range(process_index(), len(unseen.problems), process_count())
         sample(sync(params), key, judge, keep, notice=notice, share=share)
