@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from support import GOLDENS
 
-from benchmarks.guard import SHAPES, drawn, fired, gain_lost, outcome
-from rlif_jax.config import Guard
+from benchmarks.guard import DEFAULT, SHAPES, Judged, drawn, gain_lost, judged_trace
 
-DEFAULT = Guard()
 DRAWN = 100
 
 
@@ -25,12 +23,11 @@ def recorded():
 
 def test_a_recorded_collapse_is_told_before_its_gain_is_lost(recorded):
     """Held out, 17.4% are solved before, 22.9% after step 5, and none from step 10 on."""
-    assert gain_lost(recorded) == 10
-    assert fired(recorded, DEFAULT) == (9, "short")
+    assert judged_trace(recorded, DEFAULT) == Judged("in time", fired=9, lost=10, sign="short")
 
 
 def test_nothing_is_told_while_it_gains(recorded):
-    assert fired(recorded[:9], DEFAULT) is None
+    assert judged_trace(recorded[:9], DEFAULT) == Judged("silent", None, None)
     assert gain_lost(recorded[:10]) is None
 
 
@@ -38,7 +35,7 @@ def test_nothing_is_told_while_it_gains(recorded):
 def test_drawn_shapes(shape):
     """At most a tenth of the collapses late, and hardly a false alarm."""
     rng = np.random.default_rng(1)
-    found = Counter(outcome(drawn(SHAPES[shape], rng), DEFAULT)["outcome"] for _ in range(DRAWN))
+    found = Counter(judged_trace(drawn(SHAPES[shape], rng), DEFAULT).outcome for _ in range(DRAWN))
     if shape in ("tests", "random"):
         assert found["silent"] >= 0.98 * DRAWN
     else:
@@ -53,3 +50,4 @@ def test_gain_is_lost_with_half_of_it():
     assert gain_lost(trace(0.1, 0.05, 0.08)) is None  # nothing was gained, and not all lost
     assert gain_lost(trace(0.2, 0.1, 0.04, 0.0)) == 2  # less than a quarter is left
     assert gain_lost(trace(0.3, 0.2, 0.4)) is None  # the peak is the end
+    assert gain_lost(trace(0.3, 0.07, 0.4)) == 1  # it comes back, but for a step all is lost
