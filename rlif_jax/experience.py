@@ -24,7 +24,6 @@ from rlif_jax.gates import kept_rows, open_groups
 from rlif_jax.groups import informative_groups
 from rlif_jax.problem import Problem
 from rlif_jax.rewards import combine, needs_execution
-from rlif_jax.rewards.consensus import MADE_INPUTS
 from rlif_jax.run.clock import Clock
 from rlif_jax.sampler.draw import key_data, row_keys
 from rlif_jax.sampler.engine import Usage
@@ -145,7 +144,7 @@ def experience(
             error.arrays = drawn_arrays(rollout, stats)
             raise
         reward_B, terms = gathered(rewards)[0]  # no process ever goes by other numbers
-        made, N = cfg.reward.vote_inputs in MADE_INPUTS, len(questions.problems)
+        made, N = cfg.reward.made_inputs, len(questions.problems)
         opened = open_groups(cfg.gates, answers.outcomes, answers.votes, N, made)
     problems, prompts = tuple(questions.problems), tuple(questions.prompts)
     return Experience(

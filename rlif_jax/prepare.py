@@ -93,7 +93,6 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
     progress.phase(f"preparing the {sets} problems")
     tokenizer, options = opened.tokenizer, PromptOptions.of(cfg.data)
     unseen = held_out_problems(cfg, tokenizer, progress.note)
-    inputs = cfg.reward.vote_inputs
     # A problem is left out where the prompt that asks for its tests is too long.
     encode = longer_prompt if writes_tests(cfg) else encode_prompt
     mixture = training_problems(
@@ -101,7 +100,7 @@ def open_inputs(cfg: Config, stack: contextlib.ExitStack, progress: Progress) ->
         functools.partial(encode, tokenizer, options=options),
         [] if unseen is None else unseen.statements,
         progress.note,
-        [example_filter(inputs)] if tested and inputs in ("examples", "fuzz") else [],
+        [example_filter(cfg.reward.vote_inputs)] if tested and cfg.reward.reads_examples else [],
     )
     index, count = distributed.process_index(), distributed.process_count()
     data = problem_batches(mixture, cfg.data.prompts_per_step // count, cfg.seed, index, count)
@@ -169,7 +168,7 @@ def make_ask(
                 asked = [pose_tests(tokenizer, problem, options) for problem in problems]
                 texts = desk(asked, judge=None, phase="asking for tests")
                 tests = Questions(problems, asked, texts)
-            elif cfg.reward.vote_inputs in ("examples", "fuzz"):
+            elif cfg.reward.reads_examples:
                 vote = cfg.reward.vote_inputs, cfg.reward.fuzz_inputs
                 vote_on = {n: vote_problem(problems[n], *vote) for n in mine}
             submissions = functools.partial(

@@ -14,7 +14,6 @@ from rlif_jax.gates import gate_metrics
 from rlif_jax.metrics import execution_metrics, reward_metrics, rollout_metrics, teacher_metrics
 from rlif_jax.packing import Packing
 from rlif_jax.rewards import reward_at
-from rlif_jax.rewards.consensus import MADE_INPUTS
 from rlif_jax.run.digest import digests
 from rlif_jax.run.log import completion_records
 from rlif_jax.run.policy import Policy
@@ -43,7 +42,7 @@ class StepRecord:
         seen, updates = self.experience, self.updates
         outcomes, N = seen.answers.outcomes, cfg.data.prompts_per_step
         taught, G = seen.taught, cfg.sampling.samples_per_prompt
-        made = cfg.reward.vote_inputs in MADE_INPUTS
+        made = cfg.reward.made_inputs
         weights = dict(reward_at(cfg.reward, self.drawn_by.step + 1).terms)
         return {
             **reward_metrics(

@@ -76,6 +76,16 @@ class Reward:
     """scorer: statistics recomputed in the trainer's numerics;
     sampler: those of sampling, which saves a forward pass."""
 
+    @property
+    def reads_examples(self) -> bool:
+        """Whether the inputs of votes come from the examples of a problem, its public tests."""
+        return self.vote_inputs in ("examples", "fuzz")
+
+    @property
+    def made_inputs(self) -> bool:
+        """Whether the inputs of votes were made: one need not be an input of the problem."""
+        return self.vote_inputs in ("fuzz", "model")
+
 
 @dataclass(frozen=True)
 class Gates:

@@ -24,9 +24,8 @@ def entropy_coefficient(
     `entropy` is the mean over the step's tokens before its updates, in nats. Without
     `loss.entropy_target` the coefficient is `loss.entropy_coef`. With one, the state rises by
     `loss.entropy_step` where entropy is below it and falls by as much where it is above, never
-    below 0, and the bonus is applied only where entropy is not above it (arXiv 2505.22312,
-    section 4: alpha_k = c_k
-    [e_k <= target], c_0 = loss.entropy_coef).
+    below 0, and the bonus is applied only where entropy is not above it (arXiv 2505.22312, section
+    4: alpha_k = c_k [e_k <= target], c_0 = loss.entropy_coef).
     """
     state = jnp.asarray(state, jnp.float32)
     if loss.entropy_target is None:

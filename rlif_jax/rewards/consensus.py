@@ -24,9 +24,6 @@ from rlif_jax.rewards.verifiable import outcomes_of
 
 Answered = tuple[str | None, ...]
 
-MADE_INPUTS = ("fuzz", "model")
-"""Of reward.vote_inputs those that were made, and need not be inputs of the problem."""
-
 
 @reward(needs="exec", all_tests=True)
 def majority_vote(ev: Evidence) -> Array:
@@ -58,7 +55,7 @@ def behaviour_entropy(ev: Evidence) -> Array:
     H = -sum p ln p over the classes of the programs that vote, in nats (EMPO, arXiv 2504.05812:
     where the votes are spread the majority is not to be believed). In other groups 0.
     """
-    most, groups = ev.settings.vote_entropy_max, behaviours(_voting(ev), ev.group_size, _made(ev))
+    most, groups = ev.settings.vote_entropy_max, classes_of(ev)
     believed_N = np.array([most is None or vote_entropy(group) < most for group in groups])
     share_NG = _class_sizes(ev) / ev.group_size
     return jnp.asarray(share_NG * believed_N[:, None], jnp.float32).reshape(-1)
@@ -76,7 +73,7 @@ def teacher_vote(ev: Evidence) -> Array:
     rewards = []
     for start in range(0, len(own), G):
         rows = slice(start, start + G)
-        votes = _votes(own[rows] + taught[rows], _made(ev))
+        votes = _votes(own[rows] + taught[rows], ev.settings.made_inputs)
         pool = votes[G:] + (votes[:G] if ev.settings.teacher_pool == "joint" else [])
         size = Counter(vote for vote in pool if vote is not None)
         largest = max(size.values(), default=0)
@@ -95,7 +92,7 @@ def soft_vote(ev: Evidence) -> Array:
     rewards = []
     for start in range(0, len(rows), ev.group_size):
         group = rows[start : start + ev.group_size]
-        asked = _asked(group, _made(ev))
+        asked = _asked(group, ev.settings.made_inputs)
         counts = {t: Counter(row[t] for row in group if t < len(row)) for t in asked}
         for row in group:
             # Of the group, the row itself left out, those that answer each input alike.
@@ -110,7 +107,7 @@ def behaviours(
 ) -> list[list[list[int]]]:
     """The classes of equal programs of each group, each a list of the rows that vote in it.
 
-    `made`: the inputs are of `MADE_INPUTS`.
+    `made`: the inputs are `made_inputs` of the reward's settings.
 
     Raises:
         UserError: answers were not recorded, or the judge stopped before the last test.
@@ -123,6 +120,11 @@ def behaviours(
                 classes.setdefault(vote, []).append(row)
         groups.append(list(classes.values()))
     return groups
+
+
+def classes_of(ev: Evidence) -> list[list[list[int]]]:
+    """The `behaviours` of each group on the inputs of votes."""
+    return behaviours(_voting(ev), ev.group_size, ev.settings.made_inputs)
 
 
 def vote_entropy(classes: Sequence[Sequence[int]]) -> float:
@@ -156,15 +158,10 @@ def _teaching(ev: Evidence) -> tuple[Outcome, ...]:
 
 def _class_sizes(ev: Evidence) -> np.ndarray:
     """Rows of the group whose programs equal the row's, itself included, [N, G]; 0: no vote."""
-    outcomes = _voting(ev)
-    size_B = np.zeros(len(outcomes), int)
-    for rows in itertools.chain.from_iterable(behaviours(outcomes, ev.group_size, _made(ev))):
+    size_B = np.zeros(len(_voting(ev)), int)
+    for rows in itertools.chain.from_iterable(classes_of(ev)):
         size_B[rows] = len(rows)
     return size_B.reshape(-1, ev.group_size)
-
-
-def _made(ev: Evidence) -> bool:
-    return ev.settings.vote_inputs in MADE_INPUTS
 
 
 def _votes(group: Sequence[Answered], made: bool) -> list[Answered | None]:

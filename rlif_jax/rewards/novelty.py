@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlif_jax.batch import Array, Evidence
-from rlif_jax.rewards.consensus import MADE_INPUTS, behaviours
+from rlif_jax.rewards.consensus import classes_of
 from rlif_jax.rewards.registry import reward
-from rlif_jax.rewards.verifiable import of_each_row, outcomes_of
+from rlif_jax.rewards.verifiable import of_each_row
 
 _BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 _EQUAL = 1e-9  # novelties nearer to one another differ by the order of a sum
@@ -36,9 +36,8 @@ def evol(ev: Evidence) -> Array:
     """
     rows, kind = ev.mask.shape[0], ev.settings.similarity
     codes = of_each_row(ev, "codes", "the program")
-    votes = outcomes_of(ev) if ev.votes is None else ev.votes
     value_B = np.full(rows, -1.0)
-    for classes in behaviours(votes, ev.group_size, ev.settings.vote_inputs in MADE_INPUTS):
+    for classes in classes_of(ev):
         most = max(map(len, classes), default=0)
         majority = [row for one in classes if len(one) == most for row in one]
         minority = [row for one in classes if len(one) < most for row in one]
